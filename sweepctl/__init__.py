@@ -1,0 +1,18 @@
+"""sweepctl: write a scaling-law study as one file; get runs, a table in SQL and the fitted law.
+
+The package in the order in which a study flows through it:
+
+    study      what is asked      a file becomes a frozen study; mistakes get file:line:column
+    plan       what will run      cells, tasks, fingerprints, sharing, cost; pure
+    runs       what is on disk    the files of a task and how they are written
+    tasks      what a task does   one function a kind; the only bridge to vitok_core
+    cluster    where it runs      Dask workers, isolated child processes
+    execute    how it runs        the driver's loop: ready, submit, record, retry, resume
+    ledger     what happened      the results database: tables, views, queries, upgrades
+    analyse    what it means      fits, checks, verdicts
+    report     how it looks       figures and tables
+    cli        how it is said     the command line
+    errors     what goes wrong    one tree of errors, with exit codes
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,416 @@
+"""Is a study right? The models first, then what they cannot see: names, axes, fits, claims.
+
+The first value of each axis is put into the config and the whole is validated; every further value
+is validated on its own. Problems are collected in the document, each at its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from sweepctl.errors import Problem, StudyError
+from sweepctl.study import _paths
+from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile, resolved
+from sweepctl.study._model import DERIVED, STAGES, Config, FactorClaim, SlopeClaim, Study
+from sweepctl.study._paths import Condition, did_you_mean, not_among
+from sweepctl.study._words import in_words
+from sweepctl.study._yaml import Document, KeyPath
+from vitok_core.protocols import METRICS, PROTOCOLS
+from vitok_core.spec import SIZES
+
+
+def stop(document: Document) -> None:
+    """Raise what was found so far, in reading order.
+
+    Raises:
+        StudyError: there are problems.
+    """
+    if document.problems:
+        raise StudyError(sorted(document.problems, key=_reading_order))
+
+
+def _reading_order(problem: Problem) -> tuple[str, int, int]:
+    file, line, column = (["", "0", "0", *problem.place.rsplit(":", 2)])[-3:]
+    return (file, int(line), int(column)) if line.isdigit() and column.isdigit() else ("", 0, 0)
+
+
+def check(document: Document, overrides: tuple[str, ...], datasets: Collection[str]) -> StudyFile:
+    """Validate a merged document.
+
+    Raises:
+        StudyError: with every problem found.
+    """
+    data = document.data
+    factors, axis_places = _factors(document)
+    fixed = data.get("fixed") if isinstance(data.get("fixed"), dict) else {}
+    solved = _solved(data, axis_places, fixed)
+
+    filled = _copy(data)
+    placed: dict[KeyPath, KeyPath] = {}
+    for path, where in axis_places.items():
+        values = _at(data, where)
+        if isinstance(values, list) and values:
+            _put(filled, _paths.parts(path), values[0])
+            placed[_paths.parts(path)] = (*where, 0)
+    for path in solved:
+        _put(filled, _paths.parts(path), 1)
+
+    study: Study | None = None
+    try:
+        study = Study.model_validate(filled)
+    except ValidationError as error:
+        for problem in error.errors():
+            document.problems.append(_in_place(document, dict(problem), filled, placed))
+    _check_axis_values(document, axis_places)
+    _check_known(document, filled, axis_places, datasets)
+    exclude, only, when = _matches(document, datasets)
+    if study is not None:
+        _check_fits(document, study, axis_places)
+    stop(document)
+    assert study is not None
+    template = study.model_dump(mode="json", include=set(Config.model_fields))
+    grid = Grid(
+        template=template,
+        factors=tuple(_normal(factor) for factor in factors),
+        exclude=exclude,
+        only=only,
+        fixed=dict(study.fixed.items()),
+        solved=solved,
+        when=when,
+    )
+    return StudyFile(study=study, grid=grid, document=document, overrides=overrides)
+
+
+def _normal(factor: Factor) -> Factor:
+    """The levels as the models read them, so that 1 and 1.0, 2000 and "2k" are one value."""
+    adapters = [_paths.leaf_adapter(path) for path in factor.paths]
+    rows = tuple(
+        tuple(
+            adapter.dump_python(adapter.validate_python(value), mode="json")
+            for adapter, value in zip(adapters, row, strict=True)
+        )
+        for row in factor.rows
+    )
+    return Factor(paths=factor.paths, rows=rows)
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(below) for key, below in value.items()} if isinstance(value, dict) else value
+
+
+def _at(data: Any, path: KeyPath) -> Any:
+    for part in path:
+        data = data[part]
+    return data
+
+
+def _put(data: dict[str, Any], path: KeyPath, value: object) -> None:
+    for part in path[:-1]:
+        below = data.setdefault(str(part), {})
+        if not isinstance(below, dict):
+            return  # the models will say what stands there instead of a mapping
+        data = below
+    data[str(path[-1])] = value
+
+
+def _in_place(
+    document: Document,
+    error: dict[str, Any],
+    filled: dict[str, Any],
+    placed: Mapping[KeyPath, KeyPath],
+) -> Problem:
+    """One of pydantic's errors as a problem at its place, in plain words."""
+    path: KeyPath = ()
+    here: Any = filled
+    for part in error["loc"]:
+        # Parts that are not in the data are union tags and the key of a missing field.
+        if (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        ):
+            path, here = (*path, part), here[part]
+    for config_path, where in placed.items():
+        if path[: len(config_path)] == config_path:
+            path = (*where, *path[len(config_path) :])
+            break
+    prefer_key = error["type"] in ("extra_forbidden", "missing") or error["loc"][-1:] == ("[key]",)
+    return document.problem(path, in_words(error), prefer_key=prefer_key)
+
+
+def _factors(document: Document) -> tuple[tuple[Factor, ...], dict[str, KeyPath]]:
+    """The factors of the product and, for each axis path, where it is declared."""
+    data = document.data
+    factors: list[Factor] = []
+    places: dict[str, KeyPath] = {}
+
+    def declare(name: object, where: KeyPath) -> str | None:
+        try:
+            path = _paths.resolve(str(name))
+        except ValueError as error:
+            document.problems.append(document.problem(where, str(error), prefer_key=True))
+            return None
+        if path in places:
+            document.problems.append(
+                document.problem(where, f"{path} is an axis twice", prefer_key=True)
+            )
+            return None
+        places[path] = where
+        return path
+
+    axes = data.get("axes")
+    for name, values in axes.items() if isinstance(axes, dict) else ():
+        path = declare(name, ("axes", name))
+        if path and isinstance(values, list):
+            factors.append(Factor(paths=(path,), rows=tuple((value,) for value in values)))
+    groups = data.get("zip")
+    for index, group in enumerate(groups if isinstance(groups, list) else ()):
+        if not isinstance(group, dict) or not group:
+            continue
+        paths = [declare(name, ("zip", index, name)) for name in group]
+        columns = list(group.values())
+        if not all(isinstance(column, list) for column in columns):
+            continue  # the models say so
+        lengths = {name: len(column) for name, column in group.items()}
+        if len(set(lengths.values())) > 1:
+            said = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            document.problems.append(
+                document.problem(("zip", index), f"axes that move together need one length: {said}")
+            )
+            continue
+        if all(paths):
+            rows = tuple(zip(*columns, strict=True))
+            factors.append(Factor(paths=tuple(str(path) for path in paths), rows=rows))
+    return tuple(factors), places
+
+
+def _solved(
+    data: dict[str, Any], axes: Mapping[str, KeyPath], fixed: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Which of p and c follow from the fixed values: those given neither as axis nor as value."""
+    if not fixed:
+        return ()
+    tokenizer = data.get("tokenizer")
+    given = tokenizer if isinstance(tokenizer, dict) else {}
+    return tuple(
+        path
+        for path in ("tokenizer.p", "tokenizer.c")
+        if path not in axes and path.removeprefix("tokenizer.") not in given
+    )
+
+
+def _check_axis_values(document: Document, places: Mapping[str, KeyPath]) -> None:
+    for path, where in places.items():
+        values = _at(document.data, where)
+        if not isinstance(values, list):
+            continue
+        for index, value in enumerate(values):
+            if index > 0:  # the first one was checked with the whole study
+                try:
+                    _paths.leaf_adapter(path).validate_python(value)
+                except ValidationError as error:
+                    said = in_words(dict(error.errors()[0]))
+                    document.problems.append(document.problem((*where, index), said))
+            if where[0] == "axes" and value in values[:index]:
+                document.problems.append(
+                    document.problem((*where, index), f"{value!r} stands on this axis twice")
+                )
+
+
+def _check_known(
+    document: Document,
+    filled: dict[str, Any],
+    places: Mapping[str, KeyPath],
+    datasets: Collection[str],
+) -> None:
+    """Names that must exist: sizes, data sets, metrics, protocols."""
+    for path, (allowed, what) in _known(datasets).items():
+        where = places.get(path)
+        if where is not None:
+            spots = [
+                ((*where, index), value) for index, value in enumerate(_at(document.data, where))
+            ]
+        else:
+            try:
+                spots = [(_paths.parts(path), _at(filled, _paths.parts(path)))]
+            except (KeyError, TypeError):
+                continue
+        for spot, value in spots:
+            for below, name in _texts(spot, value):
+                if name not in allowed:
+                    document.problems.append(
+                        document.problem(below, not_among(name, allowed, what))
+                    )
+
+
+def _known(datasets: Collection[str]) -> dict[str, tuple[list[str], str]]:
+    return {
+        "data.train": (sorted(datasets), "data set"),
+        "tokenizer.encoder": (list(SIZES), "size"),
+        "tokenizer.decoder": (list(SIZES), "size"),
+        "evaluate.reconstruction.on": (sorted(datasets), "data set"),
+        "evaluate.reconstruction.metrics": (list(METRICS), "metric"),
+        "evaluate.reconstruction.protocol": (list(PROTOCOLS), "protocol"),
+    }
+
+
+def _texts(path: KeyPath, value: object) -> list[tuple[KeyPath, str]]:
+    if isinstance(value, str):
+        return [(path, value)]
+    if isinstance(value, list):
+        return [((*path, index), item) for index, item in enumerate(value) if isinstance(item, str)]
+    return []
+
+
+def _matches(
+    document: Document, datasets: Collection[str]
+) -> tuple[tuple[Match, ...], dict[str, tuple[Match, ...]], tuple[Conditional, ...]]:
+    data = document.data
+
+    def match(entry: object, where: KeyPath, *, stages_allowed: bool = False) -> Match | None:
+        if not isinstance(entry, dict):
+            return None
+        stages: tuple[str, ...] = ()
+        conditions: list[Condition] = []
+        for name, wanted in entry.items():
+            if stages_allowed and name == "only":
+                stages = tuple(wanted) if isinstance(wanted, list) else (str(wanted),)
+                for stage in stages:
+                    if stage not in STAGES:
+                        document.problems.append(
+                            document.problem((*where, name), not_among(stage, STAGES, "stage"))
+                        )
+                continue
+            try:
+                conditions.append(_paths.condition(str(name), wanted))
+            except ValidationError as error:
+                said = in_words(dict(error.errors()[0]))
+                document.problems.append(document.problem((*where, name), said))
+            except ValueError as error:
+                document.problems.append(
+                    document.problem((*where, name), str(error), prefer_key=True)
+                )
+        if not conditions:
+            if not entry or entry.keys() == {"only"}:
+                document.problems.append(document.problem(where, "this entry matches nothing"))
+            return None
+        mark = document.mark(where)
+        return Match(
+            where=mark.place if mark else "--set", conditions=tuple(conditions), stages=stages
+        )
+
+    def each(key: KeyPath) -> list[tuple[KeyPath, Any]]:
+        try:
+            entries = _at(data, key)
+        except (KeyError, TypeError):
+            return []
+        if not isinstance(entries, list):
+            return []
+        return [((*key, index), entry) for index, entry in enumerate(entries)]
+
+    exclude = [match(entry, where, stages_allowed=True) for where, entry in each(("exclude",))]
+    only = {}
+    for stage in data["only"] if isinstance(data.get("only"), dict) else ():
+        found = [match(entry, where) for where, entry in each(("only", stage))]
+        only[str(stage)] = tuple(one for one in found if one)
+    when = []
+    for where, entry in each(("when",)):
+        if not isinstance(entry, dict):
+            continue
+        matched = match(entry.get("if"), (*where, "if")) if entry.get("if") else None
+        values = _when_values(document, entry.get("set"), (*where, "set"), datasets)
+        if matched is not None:
+            when.append(Conditional(match=matched, values=values))
+    return tuple(one for one in exclude if one), only, tuple(when)
+
+
+def _when_values(
+    document: Document, entry: object, where: KeyPath, datasets: Collection[str]
+) -> tuple[tuple[str, Any], ...]:
+    values = []
+    for name, value in entry.items() if isinstance(entry, dict) else ():
+        try:
+            path = _paths.resolve(str(name))
+            checked = _paths.leaf_adapter(path).validate_python(value)
+        except ValidationError as error:
+            said = in_words(dict(error.errors()[0]))
+            document.problems.append(document.problem((*where, name), said))
+            continue
+        except ValueError as error:
+            document.problems.append(document.problem((*where, name), str(error), prefer_key=True))
+            continue
+        allowed, what = _known(datasets).get(path, (None, ""))
+        for below, text in _texts((*where, name), value):
+            if allowed is not None and text not in allowed:
+                document.problems.append(document.problem(below, not_among(text, allowed, what)))
+        values.append((path, list(checked) if isinstance(checked, tuple) else checked))
+    return tuple(values)
+
+
+def _check_fits(document: Document, study: Study, axes: Mapping[str, KeyPath]) -> None:
+    """Fits and claims may only speak of what is measured and declared."""
+    measured = set(study.evaluate.reconstruction.metrics)
+    datasets = set(study.evaluate.reconstruction.on)
+    for path, into in (
+        ("evaluate.reconstruction.metrics", measured),
+        ("evaluate.reconstruction.on", datasets),
+    ):
+        for value in _at(document.data, axes[path]) if path in axes else ():
+            into.update(value)
+
+    def names(what: Any, where: KeyPath) -> None:
+        for key, allowed, kind in (
+            ("metric", measured, "metric among those this study measures"),
+            ("on", datasets, "data set among those this study evaluates on"),
+        ):
+            given = getattr(what, key)
+            if given not in allowed:
+                document.problems.append(
+                    document.problem((*where, key), not_among(given, sorted(allowed), kind))
+                )
+
+    for name, fit in study.fits.items():
+        names(fit, ("fits", name))
+        _check_variable(document, ("fits", name, "x"), fit.x)
+    for index, claim in enumerate(study.claims):
+        where: KeyPath = ("claims", index)
+        if isinstance(claim, SlopeClaim) and claim.fit not in study.fits:
+            message = not_among(claim.fit, list(study.fits) or ["none"], "fit")
+            document.problems.append(document.problem((*where, "fit"), message))
+        if isinstance(claim, FactorClaim):
+            names(claim, where)
+            _check_variable(document, (*where, "given"), claim.given)
+            if resolved(claim.factor) not in axes:
+                known = [_paths.short_name(path) for path in axes]
+                message = (
+                    f"{claim.factor!r} is not an axis of this study"
+                    f"{did_you_mean(claim.factor, known)}; axes: {', '.join(known) or 'none'}"
+                )
+                document.problems.append(document.problem((*where, "factor"), message))
+
+
+def _check_variable(document: Document, where: KeyPath, name: str) -> None:
+    """The x of a fit must be a number that every cell has."""
+    if name in DERIVED:
+        return
+    try:
+        path = _paths.resolve(name)
+    except ValueError:
+        known = [*DERIVED, *(_paths.short_name(leaf) for leaf in _paths.config_leaves())]
+        message = (
+            f"unknown variable {name!r}{did_you_mean(name, known)}; "
+            f"{', '.join(DERIVED)} or the name of a number in the config"
+        )
+        document.problems.append(document.problem(where, message))
+        return
+    try:
+        _paths.leaf_adapter(path).validate_python("a text, not a number")
+    except ValidationError:
+        try:
+            _paths.leaf_adapter(path).validate_python(1)
+        except ValidationError:
+            pass
+        else:
+            return
+    document.problems.append(document.problem(where, f"{path} is not a number; a fit needs one"))

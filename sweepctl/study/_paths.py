@@ -1,0 +1,146 @@
+"""Which config value does a name in a study mean? Leaves, short names, did-you-mean."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+
+from sweepctl.study._model import DERIVED, Config, parse_comparison
+from sweepctl.study._yaml import KeyPath
+
+
+@cache
+def config_leaves() -> dict[str, FieldInfo]:
+    """Every leaf of a cell's config by its dotted path, in the order of the models."""
+    leaves: dict[str, FieldInfo] = {}
+
+    def walk(model: type[BaseModel], lead: str) -> None:
+        for name, info in model.model_fields.items():
+            annotation = info.annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                walk(annotation, f"{lead}{name}.")
+            else:
+                leaves[f"{lead}{name}"] = info
+
+    walk(Config, "")
+    return leaves
+
+
+@cache
+def leaf_adapter(path: str) -> TypeAdapter[Any]:
+    """The validator of one leaf on its own."""
+    info = config_leaves()[path]
+    annotation: Any = info.annotation
+    if info.metadata:
+        annotation = Annotated[(annotation, *info.metadata)]
+    return TypeAdapter(annotation)
+
+
+@cache
+def short_name(path: str) -> str:
+    """What a path is called in tables: its last part where that is unique, else the whole path."""
+    last = path.rsplit(".", 1)[-1]
+    twins = [leaf for leaf in config_leaves() if leaf.rsplit(".", 1)[-1] == last]
+    return last if len(twins) == 1 and last not in DERIVED else path
+
+
+def resolve(name: str) -> str:
+    """The dotted path that a path or a unique end of one stands for.
+
+    Raises:
+        ValueError: nothing, or more than one thing, has that name; says what there is.
+    """
+    leaves = config_leaves()
+    if name in leaves:
+        return name
+    matches = [leaf for leaf in leaves if leaf.endswith(f".{name}")]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ValueError(f"{name!r} could be {', '.join(matches)}; write more of the path")
+    within = [leaf for leaf in leaves if f".{name}." in f".{leaf}"]
+    if within:
+        raise ValueError(f"{name!r} is a group, not a value; take one of {', '.join(within)}")
+    known = [*leaves, *(short_name(leaf) for leaf in leaves)]
+    raise ValueError(f"there is no {name!r} in a cell's config{did_you_mean(name, known)}")
+
+
+def did_you_mean(given: object, allowed: Iterable[str]) -> str:
+    """ " (did you mean 'x'?)" for a near miss, else nothing."""
+    close = difflib.get_close_matches(str(given), list(allowed), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def not_among(given: object, allowed: Sequence[str], what: str) -> str:
+    """The message for an unknown name: what was given, what is allowed, the likely slip."""
+    return f"unknown {what} {given!r}{did_you_mean(given, allowed)}; known: {', '.join(allowed)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One key of a match: a config path or a derived name, and what its value must be.
+
+    Attributes:
+        path: dotted config path, or one of `DERIVED`.
+        anyof: values of which one must be equal; empty when `comparison` is used.
+        comparison: operator and number, or None.
+    """
+
+    path: str
+    anyof: tuple[object, ...]
+    comparison: tuple[str, float] | None
+
+    def holds(self, value: object) -> bool:
+        """Whether a cell's value meets the condition."""
+        if self.comparison is None:
+            return any(_equal(value, wanted) for wanted in self.anyof)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        operator, number = self.comparison
+        return {
+            ">": value > number,
+            ">=": value >= number,
+            "<": value < number,
+            "<=": value <= number,
+        }[operator]
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return one == other
+
+
+def condition(name: str, wanted: object) -> Condition:
+    """Read one key of a match.
+
+    Raises:
+        ValueError: the name means nothing, or the value can never be met.
+    """
+    path = name if name in DERIVED else resolve(name)
+    comparison = parse_comparison(wanted)
+    if comparison is not None:
+        return Condition(path=path, anyof=(), comparison=(comparison.operator, comparison.value))
+    values = tuple(wanted) if isinstance(wanted, list | tuple) else (wanted,)
+    if not values:
+        raise ValueError("an empty list matches nothing")
+    for value in values:
+        if isinstance(value, dict):
+            raise ValueError("a match takes a value, a list of values, or text like '>= 1024'")
+        if path in DERIVED and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{path} is a number; match it with a number or text like '>= 1024'")
+        if path not in DERIVED:
+            plain = tuple(value) if isinstance(value, list) else value
+            leaf_adapter(path).validate_python(plain)
+    return Condition(path=path, anyof=values, comparison=None)
+
+
+def parts(path: str) -> KeyPath:
+    """A dotted path as the parts that lead through nested mappings."""
+    return tuple(path.split("."))

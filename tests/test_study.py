@@ -1,0 +1,301 @@
+"""Does a study file mean what it says, and is every mistake named with its place?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from studies import DATA, SMALL, load, write
+from sweepctl.errors import StudyError, UsageError
+from sweepctl.plan import make_plan
+from sweepctl.study import SCHEMA_FILE, init_study, json_schema, load_site, load_study
+
+
+def mistakes(folder: Path, text: str, *overrides: str) -> list[str]:
+    with pytest.raises(StudyError) as caught:
+        make_plan(load(folder, text, *overrides), data=DATA)
+    return [str(problem).split("\n")[0] for problem in caught.value.problems]
+
+
+def swap(old: str, new: str) -> str:
+    assert old in SMALL
+    return SMALL.replace(old, new)
+
+
+def test_numbers_are_read_as_people_mean_them(tmp_path: Path) -> None:
+    text = swap("steps: 10", "steps: 2k, optimiser: {lr: 1e-4, clip: 1}")
+    template = load(tmp_path, text).grid.template["stages"]["stage1"]
+    assert template["optimiser"]["lr"] == 0.0001
+    assert template["steps"] == 2000
+    assert isinstance(template["optimiser"]["clip"], float)
+
+
+MISTAKES = {
+    "unknown key": (
+        ("lpips: 0", "lpisp: 0"),
+        "study.yaml:9:57: stages.stage1.loss.lpisp: unknown key 'lpisp' (did you mean 'lpips'?); "
+        "allowed: pixel, kl, lpips, lpips_net",
+    ),
+    "wrong type": (
+        ("images: 64", "images: many"),
+        "study.yaml:6:53: data.images: needs a whole number, not the text 'many'",
+    ),
+    "no is a text": (
+        ("precision: fp32", "precision: fp32, flip: no"),
+        "study.yaml:9:56: stages.stage1.flip: needs true or false, not the text 'no'",
+    ),
+    "duplicate key": (
+        ("  c: [4, 16]", "  p: [4, 16]"),
+        "study.yaml:5:3: axes.p: the key 'p' stands here twice (line 4)",
+    ),
+    "unknown data set": (
+        ("train: photos-train", "train: photo-train"),
+        "study.yaml:6:15: data.train: unknown data set 'photo-train' (did you mean "
+        "'photos-train'?); known: photos-eval, photos-train",
+    ),
+    "unknown metric": (
+        ("metrics: [psnr, rfd_lite0]", "metrics: [psnr, rfid]"),
+        "study.yaml:11:67: evaluate.reconstruction.metrics.1: unknown metric 'rfid'; known: psnr, "
+        "ssim, lpips, rfd_lite0, rkid_lite0",
+    ),
+    "unknown size": (
+        ("encoder: nano", "encoder: nanoo"),
+        "study.yaml:7:22: tokenizer.encoder: unknown size 'nanoo' (did you mean 'nano'?); known: "
+        "nano, micro, mini, tiny, S, B, L",
+    ),
+    "p does not divide": (
+        ("p: [4, 8]", "p: [4, 5]"),
+        "study.yaml:4:10: axes.p.1: p = 5 does not divide the resolution 32",
+    ),
+    "axis of nothing": (
+        ("  p: [4, 8]", "  pp: [4, 8]"),
+        "study.yaml:4:3: axes.pp: there is no 'pp' in a cell's config (did you mean 'p'?)",
+    ),
+    "wrong value on an axis": (
+        ("c: [4, 16]", "c: [4, x]"),
+        "study.yaml:5:10: axes.c.1: needs a whole number, not the text 'x'",
+    ),
+    "empty axis": (("c: [4, 16]", "c: []"), "study.yaml:5:6: axes.c: needs at least 1 entry"),
+    "value twice": (
+        ("c: [4, 16]", "c: [4, 4]"),
+        "study.yaml:5:10: axes.c.1: 4 stands on this axis twice",
+    ),
+    "fit of what is not measured": (
+        ("metric: psnr, on", "metric: ssim, on"),
+        "study.yaml:13:17: fits.law.metric: unknown metric among those this study measures 'ssim'",
+    ),
+    "claim about no fit": (
+        ("fit: law, slope", "fit: lav, slope"),
+        "study.yaml:15:26: claims.0.fit: unknown fit 'lav' (did you mean 'law'?); known: law",
+    ),
+    "claim that claims nothing": (
+        (", slope: positive", ""),
+        "study.yaml:15:5: claims.0: claims nothing; give it slope: negative",
+    ),
+    "newer format": (("format: 1", "format: 2"), "study.yaml:1:9: format: must be 1, not 2"),
+    "bad name": (("study: small", "study: ../x"), "study.yaml:2:8: study: the text '../x' is not"),
+    "tag": (
+        ("steps: 10", "steps: !!python/name:os.system x"),
+        "study.yaml:9:19: stages.stage1.steps: the tag tag:yaml.org,2002:python/name:os.system is",
+    ),
+    "not YAML": (("axes:", "axes: [}"), "study.yaml:3:8: not YAML: "),
+    "not finite": (("steps: 10", "steps: .inf"), "study.yaml:9:19: stages.stage1.steps: .inf is"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_named_with_its_place(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (old, new), expected = MISTAKES[name]
+    said = mistakes(Path(), swap(old, new))
+    assert [line for line in said if line.startswith(expected)], said
+
+
+def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
+    text = (
+        swap("steps: 10", "steps: -1").replace("format: 1", "format: 7").replace("c: [4", "c: [0")
+    )
+    said = mistakes(tmp_path, text)
+    assert len(said) == 3
+    assert [line.split(":")[1] for line in said] == ["1", "5", "9"]  # in reading order
+
+
+def test_the_caret_stands_under_the_mistake(tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        load(tmp_path, swap("train: photos-train", "train: photo-train"))
+    source, caret = str(caught.value).split("\n")[1:]
+    assert source[caret.index("^") : caret.rindex("^") + 1] == "photo-train"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the file is empty"),
+        ("[1, 2]", "a study is a mapping of keys"),
+        ("a: &a [*a]", "an alias that contains itself"),
+        ("[" * 60 + "]" * 60, "nested too deeply"),
+        ("[" * 20_000, "nested too deeply"),
+        ("a: 1\n---\nb: 2", "not YAML"),
+        ("\x00", "not YAML"),
+        ("? [a, b]\n: 1", "a key must be plain text"),
+        ("#" * 300_000, "the file has 300,000 bytes"),
+    ],
+)
+def test_hostile_files_get_one_clear_error(tmp_path: Path, text: str, said: str) -> None:
+    assert said in mistakes(tmp_path, text)[0]
+
+
+def test_a_nested_bomb_is_refused_quickly(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    assert "more than 100,000 values" in mistakes(tmp_path, "\n".join(lines))[0]
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_bytes(b"format: 1\nstudy: \xff\n")
+    with pytest.raises(StudyError, match=r"x.yaml:2:8: not UTF-8"):
+        load_study(file, datasets=DATA)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"none.yaml:1:1: the file does not exist"):
+        load_study(tmp_path / "none.yaml", datasets=DATA)
+
+
+# --- bases, overrides, conditions ---------------------------------------------------------------
+
+
+def test_a_base_lies_below_and_later_wins(tmp_path: Path) -> None:
+    write(tmp_path / "presets", SMALL.replace("study: small\n", ""), "base.yaml")
+    text = """\
+format: 1
+study: above
+base: presets/base.yaml
+axes: {c: [8], seed: [0, 1]}
+stages: {stage1: {steps: 20}}
+claims: null
+"""
+    study = load(tmp_path, text)
+    assert study.name == "above"
+    assert study.study.axes == {"p": (4, 8), "c": (8,), "seed": (0, 1)}
+    assert study.grid.template["stages"]["stage1"]["batch"] == 8
+    assert study.study.claims == ()
+    assert study.origin("stages.stage1.steps").endswith("study.yaml:5:26")
+    assert study.origin("stages.stage1.batch").endswith("presets/base.yaml:8:30")
+    assert study.origin("stages.stage1.flip") == "default"
+
+
+def test_a_mistake_in_a_base_is_named_in_the_base(tmp_path: Path) -> None:
+    write(tmp_path, swap("images: 64", "images: 0").replace("study: small\n", ""), "base.yaml")
+    said = mistakes(tmp_path, "format: 1\nstudy: above\nbase: base.yaml\n")
+    assert "base.yaml:5:53: data.images: must be at least 1, not 0" in said[0]
+
+
+def test_bases_that_are_missing_or_circular(tmp_path: Path) -> None:
+    assert "base 'none.yaml' is not there" in mistakes(tmp_path, "base: none.yaml\n")[0]
+    assert "leads back to itself" in mistakes(tmp_path, "base: study.yaml\n")[0]
+
+
+def test_overrides_are_validated_and_win(tmp_path: Path) -> None:
+    study = load(
+        tmp_path, SMALL, "steps=3", "axes.p=[8]", "run.retries=0", "stages.stage1.loss.kl=0"
+    )
+    assert study.grid.template["stages"]["stage1"]["steps"] == 3
+    assert study.grid.template["stages"]["stage1"]["loss"]["kl"] == 0.0
+    assert study.study.axes["p"] == (8,)
+    assert study.study.run.retries == 0
+    assert study.origin("stages.stage1.steps") == "--set steps=3"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("steps", "an override is written path=value"),
+        ("stepss=3", "there is no 'stepss' in a cell's config (did you mean 'steps'?)"),
+        ("steps=[", "is not a YAML value"),
+        ("steps=many", "needs a whole number"),
+        ("p=4", "p is an axis here; set axes.p=[...] instead"),
+        ("loss=3", "'loss' is a group, not a value"),
+    ],
+)
+def test_wrong_overrides(tmp_path: Path, override: str, said: str) -> None:
+    first = mistakes(tmp_path, SMALL, override)[0]
+    assert first.startswith(f"--set {override}: ") and said in first
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    where=st.integers(0, len(SMALL) - 1),
+    insert=st.text(
+        alphabet=st.sampled_from(list("{}[]:,-&*!|>'\"#% \n\tax01.~?@`\\é\x07")), max_size=4
+    ),
+    cut=st.integers(0, 8),
+)
+def test_any_damage_gives_problems_with_places_or_a_plan(
+    tmp_path_factory: pytest.TempPathFactory, where: int, insert: str, cut: int
+) -> None:
+    text = SMALL[:where] + insert + SMALL[where + cut :]
+    folder = tmp_path_factory.mktemp("damaged")
+    try:
+        plan = make_plan(load(folder, text), data=DATA)
+    except StudyError as error:
+        assert error.problems
+        for problem in error.problems:
+            file, line, column = problem.place.rsplit(":", 2)
+            assert file.endswith("study.yaml") and int(line) >= 1 and int(column) >= 1
+    else:
+        assert plan.cells
+
+
+# --- schema, start, site -------------------------------------------------------------------------
+
+
+def test_the_shipped_schema_is_the_models_schema() -> None:
+    assert json.loads(SCHEMA_FILE.read_text()) == json_schema(), (
+        "run: sweepctl schema > sweepctl/study.schema.json"
+    )
+
+
+def test_the_schema_accepts_a_study_and_refuses_a_slip() -> None:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    study = {"format": 1, "study": "x", "axes": {"p": [4]}, "stages": {"stage1": {"steps": "100k"}}}
+    assert not list(validator.iter_errors(study))
+    assert list(validator.iter_errors({**study, "stagess": {}}))
+    assert list(validator.iter_errors({**study, "stages": {"stage1": {"precision": "fp8"}}}))
+
+
+def test_init_writes_a_study_that_plans(tmp_path: Path) -> None:
+    files = init_study(tmp_path / "mine.yaml")
+    assert [file.name for file in files] == ["mine.yaml", "study.schema.json"]
+    plan = make_plan(load_study(files[0], datasets=DATA), data=DATA)
+    assert plan.study_name == "mine" and len(plan.cells) == 4
+    with pytest.raises(UsageError, match="exists already"):
+        init_study(tmp_path / "mine.yaml")
+    with pytest.raises(UsageError, match="cannot name a study"):
+        init_study(tmp_path / "my study!.yaml")
+
+
+def test_the_site_file(tmp_path: Path) -> None:
+    assert (
+        load_site(
+            {"SWEEPCTL_SITE": str(write(tmp_path, "runs: /data/runs\n", "s.yaml"))}, tmp_path
+        ).runs
+        == "/data/runs"
+    )
+    write(tmp_path, "workers: {threads: 4}\n", "sweepctl.site.yaml")
+    assert load_site({}, tmp_path).workers.threads == 4
+    write(tmp_path, "workers: {thread: 4}\n", "sweepctl.site.yaml")
+    with pytest.raises(StudyError, match=r"sweepctl.site.yaml:1:11: workers.thread: unknown key"):
+        load_site({}, tmp_path)
+    with pytest.raises(StudyError, match="does not exist"):
+        load_site({"SWEEPCTL_SITE": str(tmp_path / "none.yaml")}, tmp_path)
