@@ -306,7 +306,9 @@ def test_the_summary_counts_and_calibrates(tmp_path: Path) -> None:
     assert lines["reconstruct"].blocked == 1
     assert lines["prepare"].cells == 4 and lines["prepare"].shared == 6
     assert lines["stage1"].hours is None
-    speed = Speed(kind="stage1", device="cpu", flops=trainings[2].cost.flops, seconds=7200.0)
+    speed = Speed(
+        kind="stage1", device="cpu", attempts=1, flops=trainings[2].cost.flops, seconds=7200.0
+    )
     rest = trainings[2].cost.flops + trainings[3].cost.flops
     hours = {line.stage: line for line in summary(plan, states, [speed])}["stage1"].hours
     assert hours == pytest.approx(2.0 * rest / trainings[2].cost.flops)

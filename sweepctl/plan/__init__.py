@@ -6,14 +6,13 @@ measured speeds) is an argument. The same study gives the same plan everywhere.
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sweepctl.plan._expand import MAX_CELLS, Dropped, axis_names, expand
-from sweepctl.plan._identity import canonical, differences, fingerprint
+from sweepctl.plan._identity import canonical, differences, fingerprint, flat
 from sweepctl.plan._tasks import STAGE_ORDER, STAGE_VERSIONS, Cost, Task, TaskMaker
 from sweepctl.study import StudyFile
 
@@ -33,10 +32,11 @@ __all__ = [
     "Task",
     "canonical",
     "differences",
+    "expected_seconds",
     "fingerprint",
+    "flat",
     "make_plan",
     "reasons",
-    "seconds",
     "summary",
 ]
 
@@ -141,7 +141,7 @@ def make_plan(study: StudyFile, *, data: Mapping[str, Mapping[str, Any]]) -> Pla
         cells.append(
             Cell(
                 index=index,
-                key=fingerprint(canonical(point.config)),
+                key=point.key,
                 axes=point.axes,
                 config=point.config,
                 derived=Derived(
@@ -178,11 +178,20 @@ def make_plan(study: StudyFile, *, data: Mapping[str, Mapping[str, Any]]) -> Pla
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """A finished attempt as a measurement of speed: its kind, device, FLOPs and seconds."""
+    """How fast a kind of task has been on a device, summed over finished attempts.
+
+    Attributes:
+        kind: kind of the tasks.
+        device: device they ran on.
+        attempts: number of finished attempts.
+        flops: floating point operations they did; 0 where they are not counted.
+        seconds: wall time they took.
+    """
 
     kind: str
     device: str
-    flops: int
+    attempts: int
+    flops: float
     seconds: float
 
 
@@ -242,7 +251,7 @@ def summary(
             for task in tasks
             if states.get(task.fingerprint) != "done" and task.fingerprint not in blocked
         ]
-        times = [seconds(task, speeds) for task in new]
+        times = [expected_seconds(stage, task.cost.flops, speeds) for task in new]
         known = [time for time in times if time is not None]
         lines.append(
             StageSummary(
@@ -261,18 +270,23 @@ def summary(
     return lines
 
 
-def seconds(task: Task, speeds: Iterable[Speed]) -> float | None:
-    """How long a task will take by the recorded attempts of its kind, or None without any.
+def expected_seconds(kind: str, flops: float, speeds: Iterable[Speed]) -> float | None:
+    """How long a task will take by the finished attempts of its kind, or None without any.
 
-    Tasks with counted FLOPs go by the median FLOP/s, others by the median seconds.
+    Tasks with counted FLOPs go by the achieved FLOP/s, others by the mean seconds.
+
+    Args:
+        kind: kind of the task.
+        flops: its floating point operations, 0 where they are not counted.
+        speeds: what was measured.
     """
-    recorded = [speed for speed in speeds if speed.kind == task.kind and speed.seconds > 0]
+    recorded = [speed for speed in speeds if speed.kind == kind and speed.seconds > 0]
     if not recorded:
         return None
-    rates = [speed.flops / speed.seconds for speed in recorded if speed.flops > 0]
-    if task.cost.flops and rates:
-        return task.cost.flops / statistics.median(rates)
-    return statistics.median(speed.seconds for speed in recorded)
+    time, done = sum(one.seconds for one in recorded), sum(one.flops for one in recorded)
+    if flops and done:
+        return flops * time / done
+    return time / sum(one.attempts for one in recorded)
 
 
 def _blocked(tasks: Mapping[str, Task], states: Mapping[str, str]) -> set[str]:

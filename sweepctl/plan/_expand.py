@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweepctl.errors import Problem, StudyError
+from sweepctl.plan._identity import canonical, fingerprint
 from sweepctl.study import DERIVED, Factor, Grid, StudyFile, short_name
 from vitok_core.errors import SpecError
 from vitok_core.spec import IMAGE_CHANNELS, TokenizerSpec
@@ -27,12 +28,14 @@ class Point:
     """One cell before tasks are made of it.
 
     Attributes:
+        key: hash of the config.
         axes: short axis name -> value.
         config: the resolved config, plain data.
         spec: the tokenizer it describes.
         stages_left_out: stages this cell is excluded from.
     """
 
+    key: str
     axes: Mapping[str, Any]
     config: Mapping[str, Any]
     spec: TokenizerSpec
@@ -91,13 +94,15 @@ def expand(study: StudyFile) -> Expansion:
         if cell.error is not None:
             _note(problems, study, cell.error, cell.config)
             continue
-        key = repr(cell.config)
+        key = fingerprint(canonical(cell.config))
         if key in seen:
             reason = f"the same as cell {seen[key]}"
             result.dropped.append(Dropped(axes=axes, reason=reason))
             continue
         result.points.append(
-            Point(axes=axes, config=cell.config, spec=cell.spec, stages_left_out=left_out)
+            Point(
+                key=key, axes=axes, config=cell.config, spec=cell.spec, stages_left_out=left_out
+            )
         )
         seen[key] = len(result.points)
     if problems:

@@ -81,6 +81,7 @@ class TaskMaker:
         self.data = data
         self.tasks: dict[str, Task] = {}
         self._known: dict[object, str] = {}
+        self._protocols: dict[str, Mapping[str, Any]] = {}
 
     def of_cell(self, point: Point) -> dict[str, str]:
         """Stage -> fingerprint for one cell; stages with a data set are named "kind:data set"."""
@@ -131,7 +132,7 @@ class TaskMaker:
                 f"{dataset} features, {protocol}",
                 {},
                 parents={"images": images},
-                extra={"protocol": PROTOCOLS[protocol].record()},
+                extra={"protocol": self._protocol(protocol)},
                 cost=Cost(disk_bytes=count * 1280 * 4),
             )
         return self._known[key]
@@ -190,7 +191,7 @@ class TaskMaker:
             f"{spec.variant} c{spec.c} {spec.resolution}px on {dataset}",
             {"dataset": dataset, "metrics": list(metrics)},
             parents=parents,
-            extra={"protocol": PROTOCOLS[how["protocol"]].record()},
+            extra={"protocol": self._protocol(how["protocol"])},
             cost=Cost(
                 parameters=spec.parameters,
                 macs=spec.macs,
@@ -198,6 +199,11 @@ class TaskMaker:
                 disk_bytes=2 * 16 * 3 * spec.resolution**2,
             ),
         )
+
+    def _protocol(self, name: str) -> Mapping[str, Any]:
+        if name not in self._protocols:
+            self._protocols[name] = PROTOCOLS[name].record()
+        return self._protocols[name]
 
     def _add(
         self,

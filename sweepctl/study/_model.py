@@ -209,7 +209,7 @@ _COMPARISON = re.compile(r"^\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\
 def parse_comparison(text: object) -> Comparison | None:
     """The comparison a text stands for, or None when it is none."""
     match = _COMPARISON.match(text) if isinstance(text, str) else None
-    return None if match is None else Comparison(operator=match[1], value=float(match[2]))  # type: ignore[arg-type]  # the pattern allows these four only
+    return None if match is None else Comparison(operator=match[1], value=float(match[2]))
 
 
 def _comparison(value: object) -> object:
@@ -250,9 +250,12 @@ def _margin(value: object) -> object:
         return value
     if isinstance(value, str) and (match := _MARGIN.match(value)) and float(match[1]) > 0:
         return Margin(value=float(match[1]) / 100, percent=True)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        value = math.nan
-    if math.isfinite(value) and value > 0:
+    if (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value > 0
+    ):
         return Margin(value=float(value), percent=False)
     raise ValueError("a margin is '10%' or a number above 0")
 

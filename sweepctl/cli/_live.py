@@ -1,0 +1,158 @@
+"""What does a running study look like? A live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sweepctl.plan import Task
+from sweepctl.runs import AttemptOutcome
+
+HEARTBEAT_S = 60.0
+"""Seconds after which a run that has nothing to say off a terminal says that it is alive."""
+
+
+class PlainWatcher:
+    """One line a transition on stderr, and a heartbeat; for pipes, logs and batch jobs."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.total = self.done = 0
+        self.running: dict[str, str] = {}
+        self.started_s = self.spoke_s = time.monotonic()
+
+    def __enter__(self) -> PlainWatcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def _say(self, text: str) -> None:
+        self.spoke_s = time.monotonic()
+        if not self.quiet:
+            sys.stderr.write(f"[{_clock(self.spoke_s - self.started_s)}] {text}\n")
+            sys.stderr.flush()
+
+    def started(self, total: int, done: int) -> None:
+        self.total, self.done = total, done
+        if done < total:
+            self._say(f"{total} tasks, {done} done already, {total - done} to do")
+
+    def notice(self, text: str) -> None:
+        self._say(text)
+
+    def submitted(self, task: Task, attempt: int) -> None:
+        self.running[task.id] = ""
+        again = f", attempt {attempt}" if attempt > 1 else ""
+        self._say(f"start  {task.id}  {task.label}{again}")
+
+    def progress(self, task: Task, event: Mapping[str, Any]) -> None:
+        self.running[task.id] = describe(event)
+        if time.monotonic() - self.spoke_s > HEARTBEAT_S:
+            held = "; ".join(f"{name} {said}".strip() for name, said in self.running.items())
+            self._say(f"{self.done}/{self.total} done; {held}")
+
+    def ended(self, task: Task, outcome: AttemptOutcome, *, retry_in_s: float | None) -> None:
+        self.running.pop(task.id, None)
+        self.done += outcome.state == "done"
+        self._say(f"{verdict(outcome, retry_in_s)}  {task.id}  {task.label}  {self._count()}")
+
+    def _count(self) -> str:
+        return f"({self.done}/{self.total})"
+
+
+class LiveWatcher:
+    """A bar for the study and one for each running task, redrawn in place on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        self.console = Console(stderr=True)
+        self.bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}", markup=False),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.study: Any = None
+        self.rows: dict[str, Any] = {}
+
+    def __enter__(self) -> LiveWatcher:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def started(self, total: int, done: int) -> None:
+        self.study = self.bars.add_task("study", total=total, completed=done, said="tasks")
+
+    def notice(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def submitted(self, task: Task, attempt: int) -> None:
+        self.rows[task.id] = self.bars.add_task(f"  {task.kind}  {task.label}", total=None, said="")
+
+    def progress(self, task: Task, event: Mapping[str, Any]) -> None:
+        if task.id in self.rows:
+            self.bars.update(
+                self.rows[task.id],
+                completed=event.get("step", 0),
+                total=event.get("steps"),
+                said=describe(event, counted=True),
+            )
+
+    def ended(self, task: Task, outcome: AttemptOutcome, *, retry_in_s: float | None) -> None:
+        row = self.rows.pop(task.id, None)
+        if row is not None:
+            self.bars.remove_task(row)
+        if outcome.state == "done":
+            self.bars.advance(self.study)
+        self.console.print(
+            f"{verdict(outcome, retry_in_s)}  {task.kind}  {task.label}",
+            markup=False,
+            highlight=False,
+        )
+
+
+def verdict(outcome: AttemptOutcome, retry_in_s: float | None) -> str:
+    """How an attempt ended, in a few words."""
+    took = f"{outcome.seconds:.1f} s"
+    if outcome.state == "done":
+        return f"done   {took}"
+    if outcome.state == "stopped":
+        return f"paused {took}"
+    again = f", again in {retry_in_s:.0f} s" if retry_in_s is not None else ""
+    return f"FAILED {took} ({outcome.failure}: {outcome.message}{again})"
+
+
+def describe(event: Mapping[str, Any], *, counted: bool = False) -> str:
+    """A progress event in a few words; without the step where a bar shows it."""
+    said = []
+    if not counted and event.get("steps"):
+        said.append(f"{event.get('step', 0)}/{event['steps']}")
+    if event.get("loss") is not None:
+        said.append(f"loss {event['loss']:.4g}")
+    if event.get("images_per_s"):
+        said.append(f"{event['images_per_s']:.0f} images/s")
+    if event.get("eta_s"):
+        said.append(f"{_clock(event['eta_s'])} left")
+    return " ".join(said)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

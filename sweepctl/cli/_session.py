@@ -1,0 +1,146 @@
+"""Where does a command work? Options, environment and site file settled into places, in that order.
+
+Also how it speaks: data on stdout, everything else on stderr, laid out for people on a terminal and
+tab-separated in a pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweepctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from sweepctl.ledger import Ledger
+    from sweepctl.plan import Plan
+    from sweepctl.study import Site, Study
+
+
+def site() -> Site:
+    """The site file that applies here."""
+    from sweepctl.study import load_site
+
+    return load_site(os.environ, Path.cwd())
+
+
+def database(given: str | None) -> str | None:
+    """The ledger's place: the option, SWEEPCTL_DB, the site file, or None for results.db here."""
+    return given or os.environ.get("SWEEPCTL_DB") or site().database
+
+
+def run_folder(given: Path | None) -> Path:
+    """The run folder: the option, the site file, or runs/ here."""
+    if given is not None:
+        return given
+    named = site().runs
+    return Path(named).expanduser() if named else Path("runs")
+
+
+def open_for_reading(given: str | None) -> Ledger:
+    """The ledger, which must exist, opened so that nothing can be written."""
+    from sweepctl.ledger import open_ledger
+
+    return open_ledger(database(given), create=False, read_only=True)
+
+
+def plan_file(file: Path, overrides: Sequence[str]) -> Plan:
+    """Load and expand a study file."""
+    from sweepctl.plan import make_plan
+    from sweepctl.study import load_study
+    from sweepctl.tasks import data_identities
+
+    data = data_identities()
+    return make_plan(load_study(file, overrides=overrides, datasets=data), data=data)
+
+
+def looks_like_file(study: str) -> bool:
+    """Whether a STUDY argument names a file rather than a recorded study."""
+    return study.endswith((".yaml", ".yml")) or os.sep in study
+
+
+def study_of(study: str, ledger: Ledger) -> Study:
+    """The study a STUDY argument means: a file as it is now, or the newest recorded submission."""
+    from sweepctl.study import Study
+
+    if looks_like_file(study):
+        return plan_file(Path(study), ()).study.study
+    return Study.model_validate(ledger.resolved_study(study))
+
+
+def say(text: str) -> None:
+    """Tell people something; never data."""
+    sys.stderr.write(text.rstrip("\n") + "\n")
+    sys.stderr.flush()
+
+
+def give(text: str) -> None:
+    """Write data to stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def give_json(value: object) -> None:
+    """Write one JSON document to stdout; dataclasses become mappings, times ISO texts."""
+    give(json.dumps(value, indent=1, allow_nan=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    import dataclasses
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"not plain data: {type(value).__name__}")
+
+
+def to_terminal() -> bool:
+    """Whether a person reads stdout."""
+    return sys.stdout.isatty()
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def unicode() -> bool:
+    """Whether stdout can show more than ASCII."""
+    encoding = (sys.stdout.encoding or "ascii").lower()
+    return "utf" in encoding
+
+
+def give_table(columns: Sequence[str], rows: Sequence[Sequence[object]], form: str) -> None:
+    """Write a table as "table", "csv" or "json"."""
+    if form == "json":
+        give_json([dict(zip(columns, row, strict=True)) for row in rows])
+    elif form == "csv":
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    else:
+        from sweepctl.report import results_text
+
+        give(results_text(columns, rows, terminal=to_terminal(), width=width(), unicode=unicode()))
+
+
+def check_format(form: str) -> str:
+    """One of the three formats.
+
+    Raises:
+        UsageError: another word was given.
+    """
+    if form not in ("table", "csv", "json"):
+        raise UsageError(f"there is no format {form!r}", hint="table, csv or json")
+    return form

@@ -1,0 +1,144 @@
+"""Where does an attempt run? In this process, on this machine, or on a Dask cluster.
+
+The driver sees a pool with slots: it submits a request when a slot is free and later takes the
+outcome. What is run is named by a string, "module:function"; the pool knows neither tasks nor
+models. The function gets an `AttemptRequest`, does the work, writes attempts/<n>/outcome.json (an
+`AttemptOutcome`) as the last thing and returns None.
+
+Dask only carries requests and outcomes. It keeps no queue (the driver submits what fits), repeats
+nothing (the driver counts attempts), and the work itself happens in a child process of the worker
+(`_isolated`, `_fork_server`), so whatever happens to the child, the worker can tell.
+
+    open_pool    "inline" -> _inline.InlinePool
+                 "local", "tcp://...", "tls://..." -> _dask.DaskPool
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from sweepctl.cluster._worker_info import WorkerInfo
+from sweepctl.errors import UsageError
+from sweepctl.runs import AttemptOutcome, AttemptRequest
+
+__all__ = ["Pool", "WorkerInfo", "open_pool"]
+
+
+class Pool(Protocol):
+    """Slots that run attempts. A context manager; leaving it ends what still runs.
+
+    Attributes:
+        notices: what the user should know about this pool, for example that it is not encrypted.
+    """
+
+    notices: tuple[str, ...]
+
+    @property
+    def slots(self) -> int:
+        """How many attempts can run at the same time now; changes when workers come and go."""
+
+    def submit(self, request: AttemptRequest) -> None:
+        """Start an attempt; never waits. The caller submits no more than there are free slots.
+
+        Raises:
+            RunFolderError: the attempt's folder cannot be written.
+        """
+
+    def completed(self, timeout_s: float) -> list[AttemptOutcome]:
+        """Attempts that ended since the last call; waits until there is one or the time is over.
+
+        Every submitted attempt is reported exactly once, in the order in which they end.
+
+        Raises:
+            UnreachableError: the cluster is gone; what ran there may go on, and is found on disk.
+        """
+
+    def stop(self, hard: bool = False) -> None:
+        """Ask all submitted attempts to write a checkpoint and stop; end them now when `hard`.
+
+        Returns at once; outcomes come from `completed`. May be called from a signal handler.
+
+        Raises:
+            RunFolderError: a stop file cannot be written.
+        """
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that are connected now."""
+
+    def close(self) -> None:
+        """End attempts that still run, then the workers if the pool started them."""
+
+    def __enter__(self) -> Self:
+        """Return the pool."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the pool."""
+
+
+def open_pool(
+    where: str,
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    entry: str,
+    preload: str | None = None,
+    log_folder: Path | None = None,
+    grace_s: float = 30.0,
+) -> Pool:
+    """Open a pool.
+
+    Args:
+        where: "inline" (in this process, one attempt at a time), "local" (worker processes of this
+            machine), or the address of a Dask scheduler, "tcp://host:port" or "tls://host:port".
+        workers: local: number of worker processes, by default as many as the cores allow;
+            a scheduler: use at most so many slots; inline: 1.
+        threads: CPU threads of one attempt, at least 1.
+        entry: "module:function" that runs a request.
+        preload: "module:function" called once in each fork server before the first attempt, to
+            import what attempts need; it must not start threads or touch a GPU. Inline needs none.
+        log_folder: where workers and fork servers keep logs of their own; by default they keep
+            none beyond their life. Inline has none.
+        grace_s: seconds between asking an attempt to stop and killing it; inline cannot kill.
+
+    Raises:
+        UsageError: a `where` that does not exist, or numbers that make no sense with it.
+        UnreachableError: the scheduler does not answer.
+    """
+    if threads < 1 or (workers is not None and workers < 1):
+        raise UsageError(f"workers ({workers}) and threads ({threads}) must be at least 1")
+    if entry.count(":") != 1 or (preload is not None and preload.count(":") != 1):
+        raise UsageError(f'entry {entry!r} and preload {preload!r} must read "module:function"')
+    if where == "inline":
+        from sweepctl.cluster._inline import InlinePool
+
+        if workers not in (None, 1):
+            raise UsageError(
+                f"workers {workers}: attempts in this process run one at a time",
+                hint="use --cluster local for several workers",
+            )
+        return InlinePool(entry)
+    from sweepctl.cluster import _dask
+
+    job = _dask.Job(
+        entry=entry,
+        preload=preload,
+        threads=threads,
+        log_folder=log_folder,
+        grace_s=grace_s,
+        own_workers=where == "local",
+    )
+    if where == "local":
+        return _dask.open_local(job, workers)
+    if where.startswith(("tcp://", "tls://")):
+        return _dask.open_remote(job, where, workers)
+    raise UsageError(
+        f"there is no cluster {where!r}",
+        hint='use "local", "inline", or the address of a Dask scheduler such as tcp://host:8786',
+    )

@@ -1,0 +1,527 @@
+"""How are attempts carried to workers and outcomes back?
+
+Dask is used for what it is good at, knowing which workers live and moving small messages, and for
+nothing else: one future an attempt, no dependencies, no retries, no stealing, no memory limits. A
+future is dropped as soon as its outcome is here, so the scheduler stays empty however long a study
+is. Every setting is in `SETTINGS` with its reason.
+
+Who dies with whom: the scheduler and the nannies live in the driver; a worker leaves when its nanny
+is gone; a fork server kills its children when its worker is gone. So nothing outlives a driver that
+is killed, and a worker that is killed costs one attempt. On a scheduler that the user started, the
+workers stay, see that nobody waits for the attempt any more, and stop it after a checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import ipaddress
+import logging
+import multiprocessing.resource_tracker
+import os
+import platform
+import queue
+import signal
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import dask
+import dask.config
+import dask.system
+import distributed
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker, NoValidWorkerError
+
+from sweepctl.cluster._attempt import (
+    ask_to_stop,
+    claim,
+    make_ready,
+    outcome_from,
+    settle,
+)
+from sweepctl.cluster._isolated import ForkServer, run_isolated
+from sweepctl.cluster._worker_info import WorkerInfo
+from sweepctl.errors import UnreachableError, UsageError
+from sweepctl.runs import AttemptOutcome, AttemptRequest, Failure
+
+SETTINGS: Mapping[str, Any] = {
+    # A queued attempt never moves: the driver submits only what a free worker starts at once.
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-saturation": 1.0,
+    # The first death of a worker is reported; the driver decides whether to try again.
+    "distributed.scheduler.allowed-failures": 0,
+    # A worker that swaps or stands still for some minutes is not dead.
+    "distributed.scheduler.worker-ttl": "15 minutes",
+    # All workers of a machine do not stay away for five minutes unless something is wrong.
+    "distributed.scheduler.no-workers-timeout": "5 minutes",
+    # A nanny restarts its worker as often as it dies. So long after each death, the cluster drops
+    # a worker that is not connected at that moment, for good, though it may be just starting.
+    "distributed.deploy.lost-worker-timeout": "8760h",
+    # Attempts are long; the scheduler's estimate of load should say so.
+    "distributed.scheduler.unknown-task-duration": "1h",
+    # A worker has no multiprocessing children (the fork server is a subprocess), so it may be a
+    # daemon: it then ends with the driver.
+    "distributed.worker.daemon": True,
+    # The memory that matters is the child's, which the kernel watches.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    # Sampling every 10 ms and 1 ms, for pages nobody opens.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.admin.system-monitor.disk": False,
+    # Workers must not touch a GPU: a context costs hundreds of MB on it.
+    "distributed.diagnostics.nvml": False,
+    # The nanny would set OMP_NUM_THREADS and a fixed hash seed, in this process too.
+    "distributed.nanny.pre-spawn-environ": {"PYTHONHASHSEED": "random"},
+    # Busy machines answer late.
+    "distributed.comm.timeouts.connect": "60s",
+    "distributed.comm.timeouts.tcp": "60s",
+    "distributed.comm.retry.count": 5,
+    # No memory balancing: there is nothing in memory.
+    "distributed.scheduler.active-memory-manager.start": False,
+    # No pages and no metrics to serve; the port that Dask opens for them answers nothing.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+"""Dask configuration while a pool is open; for a scheduler that runs already, its client's part."""
+
+_CONNECT_S = 10.0
+_CLOSE_S = 5.0
+_SLOTS_AGE_S = 2.0  # how old the number of a remote scheduler's slots may be
+
+_Reply = tuple[AttemptRequest, distributed.Future]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What every worker of a pool has to know.
+
+    Attributes:
+        entry: "module:function" that runs a request.
+        preload: "module:function" called once in a fork server, or None.
+        threads: CPU threads of one attempt.
+        log_folder: folder for logs of workers and fork servers, or None.
+        grace_s: seconds between SIGTERM and SIGKILL.
+        own_workers: whether the pool starts the workers itself, and so decides where they log.
+    """
+
+    entry: str
+    preload: str | None
+    threads: int
+    log_folder: Path | None
+    grace_s: float
+    own_workers: bool
+
+    def log_of(self, process: str) -> Path | None:
+        """The log file of one process, or None when there are to be none."""
+        if self.log_folder is None:
+            return None
+        safe = process.replace("/", "_").replace(":", "-")
+        return self.log_folder / f"{safe}-{platform.node()}-{os.getpid()}.log"
+
+
+class _Runner(distributed.WorkerPlugin):  # type: ignore[misc]  # distributed has no types
+    """Gives each worker its fork server, also a worker that joins or is restarted later."""
+
+    def __init__(self, name: str, job: Job) -> None:
+        self.name = name
+        self.job = job
+        self.server: ForkServer | None = None
+        self.worker_name = ""
+        self._logs = contextlib.ExitStack()
+
+    def __reduce__(self) -> tuple[type[_Runner], tuple[str, Job]]:
+        # Sent to every worker as it was made, without what it has on the worker it runs on.
+        return _Runner, (self.name, self.job)
+
+    def setup(self, worker: Any) -> None:
+        """Start the fork server; its imports overlap with whatever the worker does next."""
+        self.worker_name = _name_of(worker)
+        if self.job.own_workers:
+            self._logs.enter_context(_logs_to(self.job.log_of(f"worker-{self.worker_name}")))
+        log = self.job.log_of(f"fork-server-{self.worker_name}")
+        self.server = ForkServer(
+            entry=self.job.entry, preload=self.job.preload, threads=self.job.threads, log=log
+        )
+        self.server.start()
+
+    def teardown(self, worker: Any) -> None:
+        """End the fork server and what still runs in it."""
+        if self.server is not None:
+            self.server.close()
+
+
+def _name_of(worker: Any) -> str:
+    # A number is what LocalCluster gives; a worker without a name of its own has its address.
+    return f"local-{worker.name}" if isinstance(worker.name, int) else str(worker.name)
+
+
+def _run_on_worker(payload: dict[str, Any], runner_name: str) -> dict[str, Any]:
+    """Run one attempt on this worker; called by Dask in a thread of the worker."""
+    worker = distributed.get_worker()
+    runner: _Runner = worker.plugins[runner_name]
+    assert runner.server is not None
+    request = AttemptRequest(**payload)
+    host, name, key = platform.node(), runner.worker_name, worker.get_current_task()
+    if not claim(request, f"{name} on {host}"):
+        # The worker that had it died, and the scheduler tries again of its own accord.
+        return dataclasses.asdict(settle(request, code=None, host=host, worker=name))
+
+    def unwanted() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is None or task.state == "cancelled"
+
+    outcome = run_isolated(
+        runner.server,
+        request,
+        host=host,
+        worker=name,
+        grace_s=runner.job.grace_s,
+        unwanted=unwanted,
+    )
+    return dataclasses.asdict(outcome)
+
+
+def _describe(runner_name: str, dask_worker: Any = None) -> dict[str, Any]:
+    runner: _Runner = dask_worker.plugins[runner_name]
+    return {"name": runner.worker_name, "host": platform.node(), "pid": os.getpid()}
+
+
+class DaskPool:
+    """A pool whose slots are the threads of Dask workers; made by `open_local`, `open_remote`.
+
+    Args:
+        client: connected client.
+        cluster: the cluster that the pool started, None for one that runs by itself.
+        runner: name under which the workers' `_Runner` is registered.
+        held: what to give back at the end: client, cluster, settings.
+
+    Attributes:
+        notices: what the user should know.
+        most: largest number of slots to use, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: distributed.Client,
+        cluster: distributed.LocalCluster | None,
+        runner: str,
+        held: contextlib.ExitStack,
+    ) -> None:
+        self.notices: tuple[str, ...] = ()
+        self.most: int | None = None
+        self._client = client
+        self._cluster = cluster
+        self._name = runner
+        self._held = held
+        self._running: dict[str, _Reply] = {}
+        self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._arrived: list[str] = []
+        self._ready: list[AttemptOutcome] = []
+        self._threads = 0
+        self._threads_until = 0.0
+        self._closed = False
+
+    @property
+    def slots(self) -> int:
+        """Threads of all workers that are connected now."""
+        threads = self._connected_threads()
+        return threads if self.most is None else min(threads, self.most)
+
+    def _connected_threads(self) -> int:
+        if self._cluster is not None:
+            # The scheduler lives in this process: look, do not ask.
+            return sum(w.nthreads for w in list(self._cluster.scheduler.workers.values()))
+        now = time.monotonic()
+        if now >= self._threads_until:
+            self._threads = sum(self._ask(self._client.nthreads).values())
+            self._threads_until = now + _SLOTS_AGE_S
+        return self._threads
+
+    def _ask(self, call: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return call(*arguments, **options)
+        except (OSError, TimeoutError, RuntimeError) as error:
+            raise _unreachable(self._client, error) from error
+
+    def submit(self, request: AttemptRequest) -> None:
+        """Send a request to a free worker; see `Pool.submit`."""
+        make_ready(request)
+        # The pool's name keeps drivers of one scheduler apart: the same key is the same future.
+        key = f"{request.kind}-{request.task_id}-a{request.attempt}-{self._name}"
+        future = self._client.submit(
+            _run_on_worker,
+            dataclasses.asdict(request),
+            self._name,
+            key=key,
+            pure=False,
+            retries=0,
+        )
+        self._running[key] = (request, future)
+        future.add_done_callback(functools.partial(_tell, self._ended, key))
+
+    def completed(self, timeout_s: float) -> list[AttemptOutcome]:
+        """Outcomes that came in; see `Pool.completed`."""
+        self._collect(timeout_s)
+        if not self._ready and self._client.status not in ("running", "connecting"):
+            raise _unreachable(self._client, None)
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _collect(self, timeout_s: float) -> None:
+        # What has been taken from the queue is kept until its outcome is here: an interrupt
+        # between the two loses nothing.
+        wait_s = 0.0 if self._arrived or self._ready else max(0.0, timeout_s)
+        with contextlib.suppress(queue.Empty):
+            self._arrived.append(self._ended.get(timeout=wait_s))
+            while True:
+                self._arrived.append(self._ended.get_nowait())
+        while self._arrived:
+            key = self._arrived[0]
+            self._ready.append(_outcome(*self._running[key]))
+            del self._running[key], self._arrived[0]
+
+    def stop(self, hard: bool = False) -> None:
+        """Leave stop files, which workers look at twice a second; see `Pool.stop`."""
+        for request, _ in list(self._running.values()):
+            ask_to_stop(request, hard=hard)
+
+    def workers(self) -> list[WorkerInfo]:
+        """Ask every worker who it is; one that leaves meanwhile is left out."""
+        found = self._ask(self._client.run, _describe, self._name, on_error="ignore")
+        return sorted((WorkerInfo(**plain) for plain in found.values()), key=lambda w: w.name)
+
+    def close(self) -> None:
+        """End what still runs, then give everything back."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._end_running()
+        finally:
+            self._held.close()
+
+    def _end_running(self) -> None:
+        """Kill the attempts that still run, so that no worker waits for one when it is closed."""
+        if self._running and self._client.status == "running":
+            self.stop(hard=True)
+            until = time.monotonic() + _CLOSE_S
+            while self._running and time.monotonic() < until:
+                self._collect(0.1)
+                self._ready.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _tell(ended: queue.SimpleQueue[str], key: str, future: distributed.Future) -> None:
+    ended.put(key)
+
+
+def _outcome(request: AttemptRequest, future: distributed.Future) -> AttemptOutcome:
+    try:
+        return outcome_from(future.result(timeout=_CLOSE_S))
+    except KilledWorker as error:
+        worker = _name_of(error.last_worker)
+        lost: tuple[Failure, str] = ("worker_lost", f"worker {worker} died while it ran this")
+        return settle(request, code=None, worker=worker, lost=lost)
+    except (NoValidWorkerError, FutureCancelledError, OSError, TimeoutError) as error:
+        lost = ("worker_lost", f"the worker is gone: {type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - what Dask carried over from the worker
+        words = " ".join(str(error).split())
+        lost = ("error", f"the worker could not run it: {type(error).__name__}: {words}")
+    return settle(request, code=None, lost=lost)
+
+
+def _unreachable(client: distributed.Client, error: Exception | None) -> UnreachableError:
+    address = client.scheduler.address if client.scheduler is not None else "the address given"
+    return UnreachableError(
+        f"the Dask scheduler at {address} is gone{f': {error}' if error else ''}",
+        hint="start it again and run again: finished tasks are kept, running ones go on from "
+        "their last checkpoint",
+    )
+
+
+def open_local(job: Job, workers: int | None) -> DaskPool:
+    """Start worker processes on this machine, each with one slot, reachable from here only.
+
+    Args:
+        job: what the workers have to know.
+        workers: their number; by default the cores this process may use divided by `job.threads`.
+
+    Raises:
+        UnreachableError: the worker processes do not come up.
+    """
+    count = workers or max(1, dask.system.CPU_COUNT // job.threads)
+    with contextlib.ExitStack() as held:
+        held.enter_context(dask.config.set(SETTINGS))
+        handler = held.enter_context(_logs_to(job.log_of("driver")))
+        try:
+            with _interrupts_blocked():
+                cluster = held.enter_context(_start_cluster(count))
+                client = held.enter_context(distributed.Client(cluster, set_as_default=False))
+        except (OSError, TimeoutError, RuntimeError) as error:
+            raise UnreachableError(
+                f"{count} worker processes could not be started: {error}",
+                hint="free memory or start fewer with --workers",
+            ) from error
+        handler.setLevel(logging.WARNING)  # silence_logs is for the workers, but sets this one too
+        runner = _register(client, job)
+        return DaskPool(client=client, cluster=cluster, runner=runner, held=held.pop_all())
+
+
+def _start_cluster(count: int) -> distributed.LocalCluster:
+    return distributed.LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
+        worker_dashboard_address=None,
+        memory_limit=0,
+        silence_logs=logging.CRITICAL,  # until a worker has its own log
+    )
+
+
+def open_remote(job: Job, address: str, most: int | None) -> DaskPool:
+    """Connect to a scheduler that runs already; its workers must see the same files.
+
+    Args:
+        job: what the workers have to know.
+        address: "tcp://host:port" or "tls://host:port".
+        most: largest number of slots to use, or None.
+
+    Raises:
+        UnreachableError: the scheduler does not answer.
+        UsageError: an address without a port, or TLS without certificates.
+    """
+    notices = _check_address(address)
+    settings = {**SETTINGS, "distributed.comm.require-encryption": address.startswith("tls://")}
+    with contextlib.ExitStack() as held:
+        held.enter_context(dask.config.set(settings))
+        held.enter_context(_logs_to(job.log_of("driver")))
+        try:
+            # A port where nobody listens says so at once; Dask would go on knocking.
+            parts = urlsplit(address)
+            socket.create_connection((parts.hostname, parts.port), timeout=_CONNECT_S).close()
+            with _interrupts_blocked():
+                client = held.enter_context(
+                    distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
+                )
+        except (OSError, TimeoutError, RuntimeError) as error:
+            raise UnreachableError(
+                f"no Dask scheduler answers at {address}: {error}",
+                hint="start one with: dask scheduler --host HOST --port PORT; and on each machine: "
+                f"dask worker {address} --nworkers SLOTS --nthreads 1",
+            ) from error
+        runner = _register(client, job)
+        held.callback(_unregister, client, runner)
+        pool = DaskPool(client=client, cluster=None, runner=runner, held=held.pop_all())
+    pool.most, pool.notices = most, notices
+    if pool.slots == 0:
+        pool.notices += (f"no workers are connected to {address} yet",)
+    return pool
+
+
+def _register(client: distributed.Client, job: Job) -> str:
+    name = f"sweepctl-{uuid.uuid4().hex[:12]}"
+    client.register_plugin(_Runner(name, job), name=name)
+    return name
+
+
+def _unregister(client: distributed.Client, runner: str) -> None:
+    if client.status == "running":
+        client.unregister_worker_plugin(runner)
+
+
+def _check_address(address: str) -> tuple[str, ...]:
+    """Notices about an address.
+
+    Raises:
+        UsageError: it has no port, or TLS has no certificates to show.
+    """
+    parts = urlsplit(address)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if not parts.hostname or port is None:
+        raise UsageError(f"{address!r} needs a host and a port, such as {parts.scheme}://host:8786")
+    if parts.scheme == "tls":
+        if dask.config.get("distributed.comm.tls.client.cert", None) is None:
+            raise UsageError(
+                f"{address} needs certificates, and Dask is configured with none",
+                hint="set distributed.comm.tls.ca-file and distributed.comm.tls.client.{cert,key} "
+                "in Dask's configuration, or DASK_DISTRIBUTED__COMM__TLS__CA_FILE and so on",
+            )
+        return ()
+    loopback = parts.hostname == "localhost"
+    with contextlib.suppress(ValueError):
+        loopback = ipaddress.ip_address(parts.hostname).is_loopback
+    if loopback:
+        return ()
+    return (
+        f"{address} is not encrypted: whoever reaches that port can run code as you. "
+        "Use tls:// outside a network you trust",
+    )
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start threads and processes that never see Ctrl-C; it arrives here, after the block.
+
+    A terminal sends SIGINT to every process of the foreground group, and a Dask worker would leave
+    on it. The signal mask is inherited by threads and across exec, so it also holds for a worker
+    that a nanny restarts hours later from its own thread, without a gap while that one starts.
+    """
+    # multiprocessing starts its tracker when first needed, and unblocks SIGINT in that thread then.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _logs_to(path: Path | None) -> Iterator[logging.Handler]:
+    """Write Dask's log of this process to a file, or nowhere, and never to the terminal.
+
+    What matters in it comes as an outcome or an error; the rest are remarks about connections,
+    most of them about those that we close ourselves.
+    """
+    logger = logging.getLogger("distributed")
+    before, level = logger.handlers, logger.level
+    handler: logging.Handler = logging.NullHandler()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, delay=True)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.WARNING)
+    try:
+        yield handler
+    finally:
+        logger.handlers = before
+        logger.setLevel(level)
+        handler.close()

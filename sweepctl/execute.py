@@ -1,0 +1,625 @@
+"""How does a study run? The driver's loop: what is ready, submit, record, retry, resume.
+
+The graph lives in the ledger; the pool only runs attempts. The loop submits no more than the free
+slots can start, records every outcome in one transaction, and blocks only the descendants of what
+failed. Starting again after anything (a kill, a crash, an edited study) is the normal way of going
+on: results found on disk are adopted, attempts a dead driver left behind are closed, and a training
+goes on from its last checkpoint.
+
+One driver works in a run folder at a time; a kernel lock on it ends with the process that holds it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import heapq
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from sweepctl import runs
+from sweepctl.cluster import Pool, open_pool
+from sweepctl.errors import DriverBusy, RunFolderError, TasksFailed
+from sweepctl.ledger import Ledger, Progress, Submission
+from sweepctl.plan import Plan, Task
+from sweepctl.runs import AttemptOutcome, AttemptRequest, TaskResult
+
+INFRASTRUCTURE = frozenset({"killed", "worker_lost", "out_of_memory"})
+"""Failures that another attempt may well survive; they are retried with a growing pause."""
+
+NOT_ITS_FAULT = frozenset({"killed", "worker_lost", "timeout", "disk_full"})
+"""Failures that say nothing about the task: the next `run` tries it again by itself."""
+
+FAST_FAILURE_S = 10.0
+FAST_FAILURES_STOP = 5
+"""So many failures in a row, each faster than this, stop the study: it is not the tasks."""
+
+PROGRESS_S = 2.0
+"""Seconds between looks at the event files of running attempts."""
+
+TURNS = {"prepare": 0, "reference": 1, "reconstruct": 2, "stage1": 3}
+"""Who goes first when several tasks are ready: what all cells share, then what finishes a cell."""
+
+SPARE_DISK_BYTES = 256 * 1024**2
+"""What must stay free on the disk beside a task's own files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to run; nothing of it changes a number.
+
+    Attributes:
+        folder: the run folder, `runs/`.
+        where: "local", "inline", or a scheduler's address.
+        workers: worker processes, or None for one each `threads` cores.
+        threads: CPU threads of an attempt.
+        device: torch device of an attempt, or "auto".
+        grace_s: seconds an attempt has to write a checkpoint when it is stopped.
+        retries: further attempts after an infrastructure failure.
+        checkpoint_s: seconds between checkpoints.
+        timeout_s: seconds after which an attempt is ended, or None.
+        backoff_s: pause before the first retry; doubled each time, at most a minute.
+        entry: what an attempt runs, "module:function".
+        preload: what its fork server imports beforehand, "module:function".
+        fail_fast: stop at the first task that fails for good.
+    """
+
+    folder: Path
+    where: str = "local"
+    workers: int | None = None
+    threads: int = 1
+    device: str = "auto"
+    grace_s: float = 30.0
+    retries: int = 2
+    checkpoint_s: float = 60.0
+    timeout_s: float | None = None
+    backoff_s: float = 1.0
+    entry: str = "sweepctl.tasks:run"
+    preload: str | None = "sweepctl.tasks:preload"
+    fail_fast: bool = False
+
+
+class Watcher(Protocol):
+    """Who is told what happens; the command line prints it, tests collect it."""
+
+    def started(self, total: int, done: int) -> None:
+        """The run begins: tasks of the plan, and how many of them are done already."""
+
+    def notice(self, text: str) -> None:
+        """Something worth a line."""
+
+    def submitted(self, task: Task, attempt: int) -> None:
+        """An attempt was handed to the pool."""
+
+    def progress(self, task: Task, event: Mapping[str, Any]) -> None:
+        """The newest event of a running attempt."""
+
+    def ended(self, task: Task, outcome: AttemptOutcome, *, retry_in_s: float | None) -> None:
+        """An attempt ended; `retry_in_s` says when it is tried again, None for never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What a run came to.
+
+    Attributes:
+        study: name of the study.
+        tasks: tasks of the plan.
+        done_before: of them, done when the run began (adopted ones included).
+        adopted: results found on disk that a former driver had not recorded.
+        finished: tasks this run finished.
+        failed: (task id, failure class, message, log path) of tasks that failed for good.
+        blocked: tasks that wait for a failed one.
+        stopped_by: signal number that ended the run early, or None.
+        seconds: wall time.
+    """
+
+    study: str
+    tasks: int
+    done_before: int
+    adopted: int
+    finished: int
+    failed: tuple[tuple[str, str, str, str], ...] = ()
+    blocked: int = 0
+    stopped_by: int | None = None
+    seconds: float = 0.0
+
+
+def run_study(
+    plan: Plan,
+    ledger: Ledger,
+    settings: Settings,
+    watcher: Watcher,
+    *,
+    provenance: Mapping[str, Any],
+    argv: Sequence[str] = (),
+) -> RunSummary:
+    """Record a plan and run every task of it that is not done.
+
+    Args:
+        plan: the plan.
+        ledger: an open ledger.
+        settings: how to run.
+        watcher: who is told.
+        provenance: what is kept with every attempt: "code" (hash of the code), "commit", "dirty"
+            and "versions".
+        argv: the command line, for the record.
+
+    Raises:
+        DriverBusy: another driver works in the run folder.
+        RunFolderError: the run folder cannot be written, or the disk is full.
+        UnreachableError: the cluster cannot be reached.
+        LedgerError: the results database cannot be written.
+    """
+    with _driver_lock(settings.folder):
+        ledger.record_plan(plan, _submission(plan, provenance, argv))
+        try:
+            return _Driver(plan, ledger, settings, watcher, provenance).run()
+        except OSError as error:
+            raise _disk_full(error) or error from None
+
+
+def _submission(plan: Plan, provenance: Mapping[str, Any], argv: Sequence[str]) -> Submission:
+    from sweepctl import __version__
+
+    study = plan.study
+    return Submission(
+        text=study.text,
+        resolved=study.study.model_dump(mode="json", by_alias=True),
+        overrides=study.overrides,
+        argv=tuple(argv),
+        question=study.study.question,
+        git_commit=provenance.get("commit") or "",
+        git_dirty=bool(provenance.get("dirty")),
+        version=__version__,
+    )
+
+
+def raise_for_failures(summary: RunSummary) -> None:
+    """Turn failed tasks of a run into the error that the command line reports.
+
+    Raises:
+        TasksFailed: some task failed for good.
+    """
+    if not summary.failed:
+        return
+    lines = [
+        f"{task}: {failure}: {message}\n    log: {log}"
+        for task, failure, message, log in summary.failed
+    ]
+    waiting = f", {summary.blocked} more wait for them" if summary.blocked else ""
+    raise TasksFailed(
+        f"{len(lines)} of {summary.tasks} tasks failed{waiting}\n  " + "\n  ".join(lines),
+        hint=f"mend the cause, then `sweepctl retry {summary.study}` and run again",
+    )
+
+
+@contextmanager
+def _driver_lock(folder: Path) -> Iterator[None]:
+    """Hold the run folder; the kernel lets go when this process ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".driver.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write in the run folder {folder}: {error.strerror}",
+            hint="make it writable, or choose another one with --runs",
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+            raise DriverBusy(
+                f"another driver works in {folder}" + (f" ({holder})" if holder else ""),
+                hint="wait for it, follow it with `sweepctl status`, or use another --runs folder",
+            ) from None
+        except OSError as error:
+            raise RunFolderError(
+                f"{folder} does not support file locks ({error.strerror})",
+                hint="put the run folder on a file system with locks; drivers must not meet in it",
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """An attempt in flight: its task, its number and what was last heard of it."""
+
+    task: Task
+    attempt: int
+    events: Path
+    seen: dict[str, Any] | None = field(default=None)
+
+
+class _Driver:
+    """One run of one plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        settings: Settings,
+        watcher: Watcher,
+        provenance: Mapping[str, Any],
+    ) -> None:
+        self.plan = plan
+        self.ledger = ledger
+        self.settings = settings
+        self.watcher = watcher
+        self.provenance = provenance
+        self.done: set[str] = set()
+        self.failed: dict[str, tuple[str, str, str, str]] = {}
+        self.finished = 0
+        self.adopted = 0
+        self.tries: dict[str, int] = defaultdict(int)
+        self.unmet: dict[str, int] = {}
+        self.children: dict[str, list[str]] = defaultdict(list)
+        self.ready: list[tuple[int, int, str]] = []
+        self.later: list[tuple[float, str]] = []
+        self.running: dict[str, _Running] = {}
+        self.fast_failures = 0
+        self.signals: list[int] = []
+        self.told = 0
+        self.closing = False
+
+    # -- before the loop -----------------------------------------------------------------------
+
+    def run(self) -> RunSummary:
+        started = time.monotonic()
+        self._take_stock()
+        done_before = len(self.done)
+        self.watcher.started(len(self.plan.tasks), done_before)
+        if self.ready:
+            self._work()
+        blocked = sum(
+            1
+            for name in self.plan.tasks
+            if name not in self.done and name not in self.failed and self._waits_for_failed(name)
+        )
+        return RunSummary(
+            study=self.plan.study_name,
+            tasks=len(self.plan.tasks),
+            done_before=done_before,
+            adopted=self.adopted,
+            finished=self.finished,
+            failed=tuple(self.failed.values()),
+            blocked=blocked,
+            stopped_by=self.signals[0] if self.signals else None,
+            seconds=time.monotonic() - started,
+        )
+
+    def _take_stock(self) -> None:
+        """Find out what is done, adopt what a dead driver left, and what can start."""
+        states = self.ledger.task_states(list(self.plan.tasks))
+        open_tasks = [
+            task
+            for name, task in self.plan.tasks.items()
+            if name not in states or states[name].state != "done"
+        ]
+        self.done = self.plan.tasks.keys() - {task.fingerprint for task in open_tasks}
+        there = _names_in(self.settings.folder) if open_tasks else set()
+        for task in open_tasks:
+            if task.id not in there:
+                continue
+            result = runs.read_result(self._folder(task), task.fingerprint)
+            if result is not None and self.ledger.adopt_result(task.fingerprint, result):
+                self.adopted += 1
+                self.done.add(task.fingerprint)
+        lost = self.ledger.lose_running(logs_under=self.settings.folder.resolve())
+        if lost:
+            self.watcher.notice(f"{len(lost)} attempts of a driver that died are taken up again")
+        again = [
+            name
+            for name, state in states.items()
+            if state.state == "failed" and name not in self.done and state.failure in NOT_ITS_FAULT
+        ]
+        if again:
+            self.ledger.reset(again)
+        for name, state in states.items():
+            if state.state == "failed" and name not in self.done and name not in again:
+                self._note_failure(
+                    self.plan.tasks[name], state.attempts, state.failure or "error", state.message
+                )
+        self._restore_missing_parents()
+        self._find_ready()
+
+    def _restore_missing_parents(self) -> None:
+        """Run a done task again when a task that needs its files would not find them."""
+        whole: set[str] = set()
+        for name in reversed(list(self.plan.tasks)):  # children before parents
+            if name in self.done:
+                continue
+            for _, parent in self.plan.tasks[name].parents:
+                if parent not in self.done or parent in whole:
+                    continue
+                whole.add(parent)
+                task = self.plan.tasks[parent]
+                if runs.read_result(self._folder(task), parent) is None:
+                    self.done.discard(parent)
+                    self.ledger.reset([parent], done=True)
+                    self.watcher.notice(f"{task.id} is recorded as done but its files are gone")
+
+    def _find_ready(self) -> None:
+        for name, task in self.plan.tasks.items():
+            if name in self.done:
+                continue
+            unmet = 0
+            for _, parent in task.parents:
+                if parent not in self.done:
+                    unmet += 1
+                    self.children[parent].append(name)
+            self.unmet[name] = unmet
+            if unmet == 0 and name not in self.failed:
+                self._make_ready(task)
+
+    def _make_ready(self, task: Task) -> None:
+        """Queue a task; among equals the longest first, so that no slot waits for it at the end."""
+        turn = TURNS.get(task.kind, len(TURNS))
+        heapq.heappush(self.ready, (turn, -task.cost.flops, task.fingerprint))
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        settings = self.settings
+        with open_pool(
+            settings.where,
+            workers=settings.workers,
+            threads=settings.threads,
+            entry=settings.entry,
+            preload=settings.preload,
+            grace_s=settings.grace_s,
+        ) as pool:
+            for notice in pool.notices:
+                self.watcher.notice(notice)
+            with self._signals(pool):
+                self._loop(pool)
+
+    def _loop(self, pool: Pool) -> None:
+        looked = time.monotonic()
+        while True:
+            self._tell_of_signals()
+            self._wake_retries()
+            while self.ready and len(self.running) < pool.slots and not self.closing:
+                self._submit(pool, heapq.heappop(self.ready)[-1])
+            if not self.running and (self.closing or not (self.ready or self.later)):
+                return
+            for outcome in pool.completed(timeout_s=self._patience()):
+                self._record(outcome)
+            if time.monotonic() - looked >= PROGRESS_S:
+                looked = time.monotonic()
+                self._look_at_progress()
+
+    def _patience(self) -> float:
+        """Seconds until something has to be looked at even if no attempt ends."""
+        if not self.later:
+            return 1.0
+        return min(1.0, max(0.01, self.later[0][0] - time.monotonic()))
+
+    def _wake_retries(self) -> None:
+        while self.later and self.later[0][0] <= time.monotonic():
+            _, name = heapq.heappop(self.later)
+            self._make_ready(self.plan.tasks[name])
+
+    def _submit(self, pool: Pool, name: str) -> None:
+        task = self.plan.tasks[name]
+        folder = self._folder(task)
+        self._check_disk(task)
+        self._freeze(task, folder)
+        attempt = self.ledger.start_attempt(
+            name, host=socket.gethostname(), folder=folder, provenance=self.provenance
+        )
+        if attempt is None:
+            # Another driver with a run folder of its own has it in the same database.
+            self.watcher.notice(f"{task.id} is being run by another driver; run again later")
+            return
+        log = runs.attempt_folder(folder, attempt)
+        log.mkdir(parents=True, exist_ok=True)
+        self.running[task.id] = _Running(task=task, attempt=attempt, events=log / "events.jsonl")
+        pool.submit(
+            AttemptRequest(
+                task_id=task.id,
+                kind=task.kind,
+                folder=str(folder),
+                attempt=attempt,
+                threads=self.settings.threads,
+                checkpoint_s=self.settings.checkpoint_s,
+                timeout_s=self.settings.timeout_s,
+                device=self.settings.device,
+            )
+        )
+        self.watcher.submitted(task, attempt)
+
+    def _freeze(self, task: Task, folder: Path) -> None:
+        """Write task.json once; what a task is never changes after its first submission."""
+        path = folder / "task.json"
+        if path.exists():
+            try:
+                if runs.read_json(path).get("fingerprint") == task.fingerprint:
+                    return
+            except (RunFolderError, AttributeError):
+                pass  # damaged: the plan knows what belongs there
+        parents = {role: self.plan.tasks[parent].id for role, parent in task.parents}
+        runs.write_json(
+            path,
+            {
+                "fingerprint": task.fingerprint,
+                "kind": task.kind,
+                "label": task.label,
+                "identity": json.loads(task.identity),
+                "parents": parents,
+                "cost": {"flops": task.cost.flops},
+            },
+        )
+
+    def _check_disk(self, task: Task) -> None:
+        free = shutil.disk_usage(self.settings.folder).free
+        if free < task.cost.disk_bytes + SPARE_DISK_BYTES:
+            need = (task.cost.disk_bytes + SPARE_DISK_BYTES) / 1024**2
+            raise RunFolderError(
+                f"the disk under {self.settings.folder} is nearly full: {free / 1024**2:.0f} MiB "
+                f"are free, {task.id} needs {need:.0f} MiB",
+                hint="free some space and run the same command again; nothing is lost",
+            )
+
+    def _record(self, outcome: AttemptOutcome) -> None:
+        """Write down how an attempt ended and decide what follows from it."""
+        flight = self.running.pop(outcome.task_id)
+        task, name = flight.task, flight.task.fingerprint
+        result: TaskResult | None = None
+        if outcome.state == "done":
+            result = runs.read_result(self._folder(task), name)
+            if result is None:
+                outcome = replace(
+                    outcome,
+                    state="failed",
+                    failure="error",
+                    message="the attempt said it was done but left no whole result.json",
+                )
+        pause = self._retry_pause(name, outcome)
+        retry = pause is not None or outcome.state == "stopped"
+        self.ledger.finish_attempt(outcome, result, retry=retry)
+        if outcome.state == "done":
+            self.finished += 1
+            self.fast_failures = 0
+            self.done.add(name)
+            for child in self.children[name]:
+                self.unmet[child] -= 1
+                if self.unmet[child] == 0 and child not in self.failed:
+                    self._make_ready(self.plan.tasks[child])
+        elif outcome.state == "failed":
+            self._count_failure(task, outcome, pause)
+        self.watcher.ended(task, outcome, retry_in_s=pause)
+
+    def _retry_pause(self, name: str, outcome: AttemptOutcome) -> float | None:
+        """Seconds until the next attempt, or None when there is to be none."""
+        if outcome.state != "failed" or outcome.failure not in INFRASTRUCTURE or self.closing:
+            return None
+        self.tries[name] += 1
+        if self.tries[name] > self.settings.retries:
+            return None
+        return float(min(60.0, self.settings.backoff_s * 2 ** (self.tries[name] - 1)))
+
+    def _count_failure(self, task: Task, outcome: AttemptOutcome, pause: float | None) -> None:
+        if pause is not None:
+            heapq.heappush(self.later, (time.monotonic() + pause, task.fingerprint))
+        else:
+            self._note_failure(task, outcome.attempt, outcome.failure or "error", outcome.message)
+            if self.settings.fail_fast and not self.closing:
+                self.closing = True
+                self.watcher.notice("a task failed and --fail-fast was given: nothing new starts")
+        fast = outcome.seconds < FAST_FAILURE_S
+        self.fast_failures = self.fast_failures + 1 if fast else 0
+        if self.fast_failures >= FAST_FAILURES_STOP and not self.closing:
+            self.closing = True
+            self.watcher.notice(
+                f"{self.fast_failures} attempts in a row failed within {FAST_FAILURE_S:.0f} s: "
+                "the study is stopped"
+            )
+
+    def _note_failure(self, task: Task, attempt: int, failure: str, message: str) -> None:
+        log = runs.attempt_folder(self._folder(task), max(1, attempt)) / "log.txt"
+        self.failed[task.fingerprint] = (task.id, failure, message, str(log))
+
+    def _waits_for_failed(self, name: str) -> bool:
+        todo, seen = [name], set()
+        while todo:
+            for _, parent in self.plan.tasks[todo.pop()].parents:
+                if parent in self.failed:
+                    return True
+                if parent not in self.done and parent not in seen:
+                    seen.add(parent)
+                    todo.append(parent)
+        return False
+
+    def _look_at_progress(self) -> None:
+        """Pass on the newest event of each running attempt."""
+        fresh = []
+        for flight in self.running.values():
+            event = runs.last_event(flight.events)
+            if event is not None and event != flight.seen:
+                flight.seen = event
+                fresh.append(
+                    Progress(
+                        fingerprint=flight.task.fingerprint,
+                        attempt=flight.attempt,
+                        step=int(event.get("step", 0)),
+                        steps=int(event.get("steps", 0)),
+                        loss=event.get("loss"),
+                    )
+                )
+                self.watcher.progress(flight.task, event)
+        if fresh:
+            self.ledger.progress(fresh)
+
+    # -- signals -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals(self, pool: Pool) -> Iterator[None]:
+        """Turn Ctrl-C and SIGTERM into a stop of the pool instead of dying by them.
+
+        The pool is stopped by the handler itself, because an inline pool runs its attempt in this
+        very thread; what there is to say about it is said by the loop.
+        """
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.signals.append(number)
+            self.closing = True
+            pool.stop(hard=len(self.signals) > 1)
+
+        before = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, stop)
+        except ValueError:
+            pass  # not the main thread: whoever runs us there handles signals
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _tell_of_signals(self) -> None:
+        for count in range(self.told + 1, len(self.signals) + 1):
+            self.watcher.notice(
+                f"stopping: {len(self.running)} running attempts write a checkpoint; "
+                "once more kills them"
+                if count == 1
+                else "killing what still runs"
+            )
+        self.told = len(self.signals)
+
+    def _folder(self, task: Task) -> Path:
+        return self.settings.folder.resolve() / task.id
+
+
+def _names_in(folder: Path) -> set[str]:
+    """Names of the task folders that exist; one listing instead of a stat for every task."""
+    try:
+        return {entry.name for entry in os.scandir(folder)}
+    except OSError as error:
+        raise RunFolderError(f"cannot read {folder}: {error.strerror}") from error
+
+
+def _disk_full(error: OSError) -> RunFolderError | None:
+    """The error to show for a full disk met outside of a task, or None for other errors."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return RunFolderError(
+        "the disk is full", hint="free some space and run the same command again; nothing is lost"
+    )

@@ -1,0 +1,197 @@
+"""What has been measured? Reading by cell: states for `status`, numbers for fits and tables.
+
+Everything about a study means its newest submission. Measured numbers come as a long frame, one row
+a value; the wide table for people is made of the same rows by `_query.results`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from sweepctl.errors import UsageError
+from sweepctl.ledger import _tables as t
+from sweepctl.ledger._records import CellState, CellStateName, FitRecord, TaskState
+from sweepctl.ledger._tasks import CELL_TASK, check_study, task_states
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VALUES = (
+    "p",
+    "q",
+    "c",
+    "encoder",
+    "decoder",
+    "resolution",
+    "frames",
+    "seed",
+    "tokens",
+    "E",
+    "compression",
+    "parameters",
+    "macs",
+)
+"""Typed values of a cell, in the order of columns."""
+
+_FRAME_TAIL = ("metric", "dataset", "protocol", "n", "value", "task")
+
+
+def cells(connection: Connection, study: str) -> list[CellState]:
+    """The cells of a study and how their tasks stand; see `Ledger.cells`."""
+    check_study(connection, study)
+    states = task_states(connection, None, study)
+    stages: dict[str, dict[str, TaskState]] = {}
+    rows = connection.execute(
+        sa.select(t.cell_task.c.cell, t.cell_task.c.stage, t.cell_task.c.task)
+        .where(t.cell_task.c.study == study)
+        .order_by(t.cell_task.c.cell, t.cell_task.c.position)
+    )
+    for row in rows:
+        if row.task in states:  # cells of older submissions keep theirs too
+            stages.setdefault(row.cell, {})[row.stage] = states[row.task]
+    return [
+        CellState(
+            index=row.number,
+            key=row.key,
+            axes=row.axes,
+            values=_values(row),
+            datasets=tuple(row.datasets),
+            state=_cell_state(stages.get(row.key, {}).values()),
+            stages=stages.get(row.key, {}),
+        )
+        for row in _cell_rows(connection, study)
+    ]
+
+
+def _cell_rows(connection: Connection, study: str) -> Sequence[Any]:
+    unread = ("config",)
+    columns = [column for column in t.cell.columns if column.name not in unread]
+    return connection.execute(
+        sa.select(*columns)
+        .where(t.cell.c.study == study, t.cell.c.is_current)
+        .order_by(t.cell.c.number)
+    ).all()
+
+
+def _values(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name.lower()) for name in VALUES}
+
+
+def _cell_state(states: Iterable[TaskState]) -> CellStateName:
+    every = list(states)
+    names = {"blocked" if state.blocked else state.state for state in every}
+    for name in ("failed", "blocked", "running"):
+        if name in names:
+            return name
+    return "done" if names == {"done"} else "pending"
+
+
+def resolved_study(connection: Connection, study: str) -> dict[str, Any]:
+    """The study as its newest submission resolved it."""
+    check_study(connection, study)
+    newest = (
+        sa.select(t.submission.c.resolved)
+        .where(t.submission.c.study == study)
+        .order_by(t.submission.c.number.desc())
+        .limit(1)
+    )
+    return dict(connection.execute(newest).scalar_one())
+
+
+def cell_config(connection: Connection, study: str, key: str) -> dict[str, Any]:
+    """The resolved config of one cell."""
+    check_study(connection, study)
+    mine = sa.and_(t.cell.c.study == study, t.cell.c.key == key)
+    config = connection.execute(sa.select(t.cell.c.config).where(mine)).scalar()
+    if config is None:
+        raise UsageError(f"the study {study!r} has no cell with the key {key!r}")
+    return dict(config)
+
+
+def final_metrics(connection: Connection, study: str) -> Sequence[Any]:
+    """Rows (cell key, task id, name, dataset, protocol, n, value) measured after training."""
+    return connection.execute(
+        sa.select(
+            t.cell.c.key,
+            t.task.c.id,
+            t.metric.c.name,
+            t.metric.c.dataset,
+            t.metric.c.protocol,
+            t.metric.c.n,
+            t.metric.c.value,
+        )
+        .select_from(t.cell)
+        .join(t.cell_task, CELL_TASK)
+        .join(t.task, t.task.c.fingerprint == t.cell_task.c.task)
+        .join(t.metric, t.metric.c.task == t.task.c.fingerprint)
+        .where(
+            t.cell.c.study == study,
+            t.cell.c.is_current,
+            t.task.c.state == "done",
+            t.metric.c.step == t.FINAL_STEP,
+        )
+        .order_by(
+            t.cell.c.number,
+            t.cell_task.c.position,
+            t.metric.c.dataset,
+            t.metric.c.name,
+            t.metric.c.protocol,
+        )
+    ).all()
+
+
+def frame(connection: Connection, study: str) -> pd.DataFrame:
+    """Measured numbers in long form; see `Ledger.frame`."""
+    import pandas as pd
+
+    check_study(connection, study)
+    rows = {row.key: row for row in _cell_rows(connection, study)}
+    names = axis_columns([row.axes for row in rows.values()])
+    columns = list(dict.fromkeys(["cell", *names.values(), *VALUES, *_FRAME_TAIL]))
+    records = []
+    for metric in final_metrics(connection, study):
+        row = rows[metric.key]
+        records.append(
+            {
+                "cell": row.number,
+                **_values(row),
+                **{names[axis]: value for axis, value in row.axes.items()},
+                "metric": metric.name,
+                "dataset": metric.dataset,
+                "protocol": metric.protocol,
+                "n": metric.n,
+                "value": metric.value,
+                "task": metric.id,
+            }
+        )
+    return pd.DataFrame.from_records(records, columns=columns)
+
+
+def axis_columns(axes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Axis -> name of its column; an axis called like a column of ours gets `axis_` before it."""
+    taken = {name.casefold() for name in ("cell", *_FRAME_TAIL, "state")}
+    names = dict.fromkeys(axis for cell in axes for axis in cell)
+    return {name: f"axis_{name}" if name.casefold() in taken else name for name in names}
+
+
+def fits(connection: Connection, study: str) -> list[FitRecord]:
+    """The newest result of every fit of a study, by name."""
+    check_study(connection, study)
+    rows = connection.execute(
+        sa.select(t.fit).where(t.fit.c.study == study).order_by(t.fit.c.name, t.fit.c.number)
+    )
+    newest = {
+        row.name: FitRecord(
+            study=row.study,
+            name=row.name,
+            number=row.number,
+            created_at=row.created_at,
+            result=row.result,
+        )
+        for row in rows
+    }
+    return list(newest.values())

@@ -1,0 +1,260 @@
+"""What crosses the border of the ledger? The rows that go in and come out, as frozen dataclasses.
+
+Nothing of the database leaves the package: no connection, no SQLAlchemy row, no URL. Plans come in
+as `sweepctl.plan` defines them, results and outcomes as `sweepctl.runs` does.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+TaskStateName = Literal["pending", "running", "done", "failed"]
+AttemptStateName = Literal["running", "done", "failed", "stopped", "lost"]
+CellStateName = Literal["pending", "running", "done", "failed", "blocked"]
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """How a study was handed in; the record of what was asked, when and by which code.
+
+    Attributes:
+        text: the study file as given.
+        resolved: the whole study after bases, defaults and overrides; plain JSON.
+        overrides: the `--set` options as given.
+        argv: the command line.
+        title: short name for people; empty when the study has none.
+        question: the question the study asks.
+        git_commit: commit of the working tree; empty outside of git.
+        git_dirty: whether that tree had changes.
+        version: version of sweepctl.
+    """
+
+    text: str
+    resolved: Mapping[str, Any]
+    overrides: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ()
+    title: str = ""
+    question: str = ""
+    git_commit: str = ""
+    git_dirty: bool = False
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskState:
+    """Where a task stands.
+
+    Attributes:
+        fingerprint: tagged hash of its identity.
+        id: name of the task and of its folder.
+        kind: key into `sweepctl.tasks.TASKS`.
+        label: what people call it.
+        state: pending, running, done or failed.
+        blocked: pending, and a task it needs has failed.
+        failure: class of the last failure (`sweepctl.runs.Failure`), None without one.
+        message: one line on the last failure; empty without one.
+        attempts: number of the newest attempt, 0 for none.
+        failed_attempts: attempts that failed since the task was last reset.
+        flops: floating point operations expected of the task.
+        step: newest training step of the newest attempt, None when it told none.
+        steps: steps that attempt will do.
+        loss: newest loss of that attempt.
+        started_at: when the newest attempt began.
+        seconds: wall time of the newest attempt, 0 while it runs.
+        host: host of the newest attempt.
+        device: device of the newest attempt.
+    """
+
+    fingerprint: str
+    id: str
+    kind: str
+    label: str
+    state: TaskStateName
+    blocked: bool
+    failure: str | None
+    message: str
+    attempts: int
+    failed_attempts: int
+    flops: float
+    step: int | None
+    steps: int | None
+    loss: float | None
+    started_at: dt.datetime | None
+    seconds: float
+    host: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """Everything the ledger holds about what a task is; how it stands is in `state`.
+
+    Attributes:
+        state: where it stands.
+        identity: canonical JSON of what changes its numbers.
+        parents: (role, task id) of every task it reads.
+        children: ids of the tasks that read it.
+        cells: (study, number of the cell, stage) that use it, newest submissions only.
+        created_at: when it was first recorded.
+        finished_at: when it became done or failed.
+    """
+
+    state: TaskState
+    identity: str
+    parents: tuple[tuple[str, str], ...]
+    children: tuple[str, ...]
+    cells: tuple[tuple[str, int, str], ...]
+    created_at: dt.datetime
+    finished_at: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One field in which two identities differ.
+
+    Attributes:
+        path: dotted path of the field.
+        recorded: value of the recorded task; `MISSING` when it has no such field.
+        given: value of the identity that was asked for; `MISSING` when it has no such field.
+    """
+
+    path: str
+    recorded: Any
+    given: Any
+
+
+MISSING = "(missing)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt at a task.
+
+    Attributes:
+        task_id: the task.
+        number: from 1.
+        state: running, done, failed, stopped (asked to) or lost (its driver went away).
+        failure: class of the failure, None without one.
+        message: one line for people.
+        started_at: when it was handed to a worker.
+        ended_at: when its end was recorded; None while it runs.
+        seconds: wall time of the child.
+        peak_memory_bytes: largest resident size of the child, 0 where it is not known.
+        flops: floating point operations done, 0 where they are not counted.
+        exit_code: of the child; negative for a signal; None when it is not known.
+        host: host name.
+        device: torch device or its name.
+        worker: name of the worker.
+        code: hash of the code that ran it.
+        log: path of its log file.
+        step: newest training step told.
+        steps: steps it will do.
+        loss: newest loss told.
+        values: other facts of its result (`TaskResult.values`).
+        provenance: where its numbers come from (`TaskResult.provenance`).
+    """
+
+    task_id: str
+    number: int
+    state: AttemptStateName
+    failure: str | None
+    message: str
+    started_at: dt.datetime
+    ended_at: dt.datetime | None
+    seconds: float
+    peak_memory_bytes: int
+    flops: float
+    exit_code: int | None
+    host: str
+    device: str
+    worker: str
+    code: str
+    log: str
+    step: int | None
+    steps: int | None
+    loss: float | None
+    values: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a running attempt is.
+
+    Attributes:
+        fingerprint: the task.
+        attempt: number of the attempt.
+        step: training step (or item) reached.
+        steps: steps (or items) in all.
+        loss: newest loss; None when there is none.
+    """
+
+    fingerprint: str
+    attempt: int
+    step: int
+    steps: int
+    loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellState:
+    """One cell of the newest submission and how its tasks stand.
+
+    Attributes:
+        index: number of the cell in its study, from 1.
+        key: hash of its config.
+        axes: short axis name -> value, in the study's order.
+        values: p, q, c, encoder, decoder, resolution, frames, seed, tokens, E, compression,
+            parameters, macs.
+        datasets: evaluation data sets in the study's order.
+        state: failed when a task failed, blocked when one cannot start, running when one runs,
+            done when all are, pending otherwise.
+        stages: stage -> state of its task, in the order in which the stages run.
+    """
+
+    index: int
+    key: str
+    axes: Mapping[str, Scalar]
+    values: Mapping[str, Any]
+    datasets: tuple[str, ...]
+    state: CellStateName
+    stages: Mapping[str, TaskState]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows with named columns.
+
+    Attributes:
+        columns: names, in order.
+        rows: one tuple a row, None where there is no value.
+        truncated: whether there were more rows than the limit allowed.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitRecord:
+    """One saved fit.
+
+    Attributes:
+        study: name of the study.
+        name: name of the fit in the study.
+        number: counts the different results saved under this name, from 1.
+        created_at: when it was saved.
+        result: the fit as plain JSON.
+    """
+
+    study: str
+    name: str
+    number: int
+    created_at: dt.datetime
+    result: Mapping[str, Any] = field(default_factory=dict)

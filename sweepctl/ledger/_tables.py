@@ -1,0 +1,264 @@
+"""Which facts does the ledger keep? The tables, and nothing but the tables.
+
+One row a study, a submission of it, a cell, a task, an attempt, a measured value, a file, a fit.
+What is plotted, filtered or joined has a typed column; what is only read back is JSON. All names
+begin with `sweep_`, so that other tools may use the same database. Users read the views
+(`sweepctl.ledger.VIEWS`); these tables may change with every schema revision.
+
+A change here needs a revision in `migrations/versions` and the new head in `_schema.HEAD`; a test
+compares both. Column names are lower case: PostgreSQL folds unquoted names, so that `E` finds `e`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+from sqlalchemy.engine import Dialect
+
+PREFIX = "sweep_"
+
+FINAL_STEP = -1
+"""Stored step of a value measured after training (a key cannot be NULL); views show NULL."""
+
+
+class UtcTime(TypeDecorator[dt.datetime]):
+    """An aware time, kept in UTC: `timestamptz` on PostgreSQL, text without offset on SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: dt.datetime | None, dialect: Dialect) -> Any:
+        """To UTC; SQLite's text has no offset, so it is dropped there."""
+        if value is None:
+            return None
+        value = value.astimezone(dt.UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> dt.datetime | None:
+        """Aware again, in UTC whatever the time zone of the session is."""
+        if value is None:
+            return None
+        stored: dt.datetime = value
+        if stored.tzinfo is None:
+            return stored.replace(tzinfo=dt.UTC)
+        return stored.astimezone(dt.UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+study = Table(
+    "sweep_study",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+submission = Table(
+    "sweep_submission",
+    metadata,
+    Column("study", ForeignKey("sweep_study.name"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("study_text", Text, nullable=False),
+    Column("resolved", JSON, nullable=False),
+    Column("overrides", JSON, nullable=False),
+    Column("argv", JSON, nullable=False),
+    Column("git_commit", Text, nullable=False),
+    Column("git_dirty", Boolean, nullable=False),
+    Column("sweepctl_version", Text, nullable=False),
+    Column("asked_sha256", Text, nullable=False),  # of resolved and overrides
+    Column("plan_sha256", Text, nullable=False),  # of every row this submission recorded
+    Column("created_at", UtcTime, nullable=False),
+    PrimaryKeyConstraint("study", "number"),
+)
+
+cell = Table(
+    "sweep_cell",
+    metadata,
+    Column("study", ForeignKey("sweep_study.name"), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("is_current", Boolean, nullable=False),
+    Column("p", Integer, nullable=False),
+    Column("q", Integer, nullable=False),
+    Column("c", Integer, nullable=False),
+    Column("encoder", Text, nullable=False),
+    Column("decoder", Text, nullable=False),
+    Column("resolution", Integer, nullable=False),
+    Column("frames", Integer, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("e", BigInteger, nullable=False),
+    Column("compression", Double, nullable=False),
+    Column("parameters", BigInteger, nullable=False),
+    Column("macs", BigInteger, nullable=False),
+    Column("dataset", Text),  # the first evaluation data set; NULL without evaluation
+    Column("datasets", JSON, nullable=False),
+    Column("axes", JSON, nullable=False),
+    Column("config", JSON, nullable=False),
+    PrimaryKeyConstraint("study", "key"),
+    Index(None, "study", "is_current", "number"),
+)
+
+task = Table(
+    "sweep_task",
+    metadata,
+    Column("fingerprint", Text, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("identity", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("parameters", BigInteger, nullable=False),
+    Column("macs", BigInteger, nullable=False),
+    Column("flops", Double, nullable=False),  # a long training passes 2**63
+    Column("disk_bytes", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),  # number of the newest attempt, 0 for none
+    Column("failed_attempts", Integer, nullable=False),  # since the last reset
+    Column("result_attempt", Integer),
+    Column("failure", Text),
+    Column("message", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("finished_at", UtcTime),
+    CheckConstraint("state IN ('pending', 'running', 'done', 'failed')", name="state"),
+    CheckConstraint("(state = 'done') = (result_attempt IS NOT NULL)", name="result"),
+    Index(None, "kind", "state"),
+    Index(None, "state"),
+)
+
+cell_task = Table(
+    "sweep_cell_task",
+    metadata,
+    Column("study", Text, nullable=False),
+    Column("cell", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("position", Integer, nullable=False),  # stages in the order in which they run
+    Column("task", ForeignKey("sweep_task.fingerprint"), nullable=False),
+    PrimaryKeyConstraint("study", "cell", "stage"),
+    ForeignKeyConstraint(["study", "cell"], ["sweep_cell.study", "sweep_cell.key"]),
+    Index(None, "task"),
+)
+
+dependency = Table(
+    "sweep_dependency",
+    metadata,
+    Column("task", ForeignKey("sweep_task.fingerprint"), nullable=False),
+    Column("role", Text, nullable=False),
+    Column("parent", ForeignKey("sweep_task.fingerprint"), nullable=False),
+    PrimaryKeyConstraint("task", "role", "parent"),
+    Index(None, "parent"),
+)
+
+attempt = Table(
+    "sweep_attempt",
+    metadata,
+    Column("task", ForeignKey("sweep_task.fingerprint"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("failure", Text),
+    Column("message", Text, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("seconds", Double, nullable=False),
+    Column("peak_memory_bytes", BigInteger, nullable=False),
+    Column("flops", Double, nullable=False),
+    Column("exit_code", Integer),
+    Column("host", Text, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("log", Text, nullable=False),
+    Column("step", BigInteger),
+    Column("steps", BigInteger),
+    Column("loss", Double),
+    Column("progress_at", UtcTime),
+    Column("result_values", JSON, nullable=False),
+    Column("provenance", JSON, nullable=False),
+    PrimaryKeyConstraint("task", "number"),
+    CheckConstraint("state IN ('running', 'done', 'failed', 'stopped', 'lost')", name="state"),
+    # At most one attempt of a task runs; the law that fencing keeps, kept by the database too.
+    Index(
+        "uq_sweep_attempt_running",
+        "task",
+        unique=True,
+        sqlite_where=text("state = 'running'"),
+        postgresql_where=text("state = 'running'"),
+    ),
+)
+
+metric = Table(
+    "sweep_metric",
+    metadata,
+    Column("task", ForeignKey("sweep_task.fingerprint"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("dataset", Text, nullable=False),
+    Column("protocol", Text, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("n", BigInteger, nullable=False),
+    PrimaryKeyConstraint("task", "name", "dataset", "protocol", "step"),
+    Index(None, "name", "dataset", "step"),
+)
+
+file = Table(
+    "sweep_file",
+    metadata,
+    Column("task", ForeignKey("sweep_task.fingerprint"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    PrimaryKeyConstraint("task", "name"),
+)
+
+fit = Table(
+    "sweep_fit",
+    metadata,
+    Column("study", ForeignKey("sweep_study.name"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("result", JSON, nullable=False),
+    PrimaryKeyConstraint("study", "name", "number"),
+)
+
+
+def tasks_of(study: str) -> sa.Select[tuple[str]]:
+    """The fingerprints of the tasks of a study's newest submission, as a subquery."""
+    return (
+        sa.select(cell_task.c.task)
+        .join(
+            cell,
+            sa.and_(cell.c.study == cell_task.c.study, cell.c.key == cell_task.c.cell),
+        )
+        .where(cell.c.study == study, cell.c.is_current)
+    )

@@ -1,0 +1,320 @@
+"""What may a user read? The views: the public interface of the database, column by column.
+
+`VIEWS` documents them (view -> what a row is, column -> meaning) for `sweepctl query --help` and
+the docs; a test holds it against the database. The SQL is written once for both databases: where
+they differ (JSON), a word is filled in. Views show the cells of a study's newest submission;
+`E` may be written in capitals, since SQL does not tell E from e.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from sqlalchemy.engine import Connection
+
+METRIC_COLUMNS = ("psnr", "ssim", "lpips", "rfd_lite0", "rkid_lite0")
+"""Metrics that are columns of v_cell; all others are rows of v_metric."""
+
+_CELL = {
+    "study": "name of the study",
+    "cell": "number of the cell in its study, from 1",
+}
+_VALUES = {
+    "p": "spatial patch size, pixels",
+    "q": "temporal stride, frames",
+    "c": "channels of the code",
+    "encoder": "size of the encoder",
+    "decoder": "size of the decoder",
+    "resolution": "height and width of the images, pixels",
+    "frames": "frames of a sample, 1 for images",
+    "seed": "seed of training",
+    "tokens": "tokens of a code, L",
+    "E": "floating point numbers of a code, E = L * c",
+    "compression": "numbers of a sample over numbers of its code",
+    "parameters": "parameters of the tokenizer",
+    "macs": "multiply-accumulates of one sample",
+    "axes": "JSON object: axis -> value, every axis of the study",
+}
+_TASK = {
+    "task": "id of the task and name of its run folder",
+    "kind": "kind of the task",
+}
+
+VIEWS: dict[str, tuple[str, dict[str, str]]] = {
+    "v_cell": (
+        "One row a cell: its axes, derived values, state, and its final metrics on the first "
+        "evaluation data set of the study.",
+        _CELL
+        | _VALUES
+        | {
+            "state": "failed: a task failed; blocked: a task it needs failed; running: one runs; "
+            "done: all are; pending otherwise",
+            "tasks": "number of its tasks",
+            "tasks_done": "number of its tasks that are done",
+            "dataset": "data set of the metrics in this row",
+            "protocol": "protocol of the metrics in this row",
+        }
+        | {
+            name: f"final {name} on that data set, NULL when not measured"
+            for name in METRIC_COLUMNS
+        },
+    ),
+    "v_cell_task": (
+        "One row a cell and stage: which task does it. Tasks may belong to several cells.",
+        _CELL
+        | {"stage": "what the task is to the cell, for example reconstruct:photos"}
+        | _TASK
+        | {"state": "pending, blocked, running, done or failed"},
+    ),
+    "v_task": (
+        "One row a task, shared tasks once, with its newest attempt.",
+        _TASK
+        | {
+            "fingerprint": "tagged hash of everything that changes its numbers",
+            "label": "what people call it",
+            "state": "pending, blocked (a task it needs failed), running, done or failed",
+            "failure": "class of the last failure, NULL without one",
+            "message": "one line on the last failure",
+            "attempts": "attempts so far",
+            "failed_attempts": "attempts that failed since the last retry by hand",
+            "parameters": "trained parameters",
+            "macs": "multiply-accumulates of one sample",
+            "flops": "floating point operations expected",
+            "disk_bytes": "bytes expected on disk",
+            "step": "newest step of the newest attempt",
+            "steps": "steps that attempt will do",
+            "loss": "newest loss of that attempt",
+            "seconds": "wall time of all ended attempts",
+            "peak_memory_bytes": "largest resident size of any attempt",
+            "host": "host of the newest attempt",
+            "device": "device of the newest attempt",
+            "code": "hash of the code of the newest attempt",
+            "log": "log file of the newest attempt",
+            "created_at": "when it was first recorded, UTC",
+            "finished_at": "when it became done or failed, UTC",
+        },
+    ),
+    "v_metric": (
+        "One row a measured value and cell; a value of a shared task appears for each cell.",
+        _CELL
+        | _VALUES
+        | {"stage": "what the measuring task is to the cell"}
+        | _TASK
+        | {
+            "name": "name of the metric",
+            "dataset": "data set it was measured on",
+            "protocol": "protocol it was measured under; never mix two",
+            "step": "training step, NULL for the end of training",
+            "value": "the number, in the metric's unit",
+            "n": "samples behind it",
+        },
+    ),
+    "v_cost": (
+        "One row a study and kind of task: what it costs. Shared tasks count in each study.",
+        {
+            "study": "name of the study",
+            "kind": "kind of the tasks",
+            "tasks": "number of tasks",
+            "tasks_done": "number of tasks that are done",
+            "attempts": "number of attempts",
+            "flops": "floating point operations expected of all tasks",
+            "flops_done": "floating point operations counted in finished results",
+            "seconds": "wall time of all ended attempts",
+            "seconds_lost": "wall time of attempts that failed or whose driver went away",
+            "peak_memory_bytes": "largest resident size of any attempt",
+            "disk_bytes": "bytes expected on disk",
+            "file_bytes": "bytes of the files of finished results",
+        },
+    ),
+    "v_lineage": (
+        "One row a task and each task it was made from, however far back.",
+        _TASK
+        | {
+            "ancestor": "id of a task it was made from",
+            "ancestor_kind": "kind of that task",
+            "depth": "steps between them, 1 for a parent",
+        },
+    ),
+    "v_fit": (
+        "One row a fit: the newest result that was saved under its name.",
+        {
+            "study": "name of the study",
+            "fit": "name of the fit",
+            "number": "how many different results were saved so far",
+            "created_at": "when it was saved, UTC",
+            "result": "JSON: coefficients, intervals, tests, verdicts",
+        },
+    ),
+}
+"""The public interface: view -> (what a row is, {column: meaning})."""
+
+BLOCKED = """blocked(task) AS (
+    SELECT d.task FROM sweep_dependency d
+      JOIN sweep_task t ON t.fingerprint = d.parent WHERE t.state = 'failed'
+    UNION
+    SELECT d.task FROM sweep_dependency d JOIN blocked b ON d.parent = b.task
+)"""
+"""The tasks with a failed ancestor, as a common table expression for WITH RECURSIVE."""
+
+_STATE = "CASE WHEN t.state = 'pending' AND b.task IS NOT NULL THEN 'blocked' ELSE t.state END"
+
+_CELL_VALUES = (
+    "c.p, c.q, c.c, c.encoder, c.decoder, c.resolution, c.frames, c.seed, c.tokens, "
+    "c.e AS {E}, c.compression, c.parameters, c.macs, {axes} AS axes"
+)
+
+_SELECTS = {
+    "v_cell": f"""WITH RECURSIVE {BLOCKED},
+standing AS (
+    SELECT x.study, x.cell, count(*) AS tasks,
+        sum(CASE WHEN t.state = 'done' THEN 1 ELSE 0 END) AS done,
+        sum(CASE WHEN t.state = 'failed' THEN 1 ELSE 0 END) AS failed,
+        sum(CASE WHEN t.state = 'running' THEN 1 ELSE 0 END) AS running,
+        sum(CASE WHEN t.state = 'pending' AND b.task IS NOT NULL THEN 1 ELSE 0 END) AS blocked
+    FROM sweep_cell_task x
+    JOIN sweep_task t ON t.fingerprint = x.task
+    LEFT JOIN blocked b ON b.task = t.fingerprint
+    GROUP BY x.study, x.cell
+),
+final AS (
+    SELECT x.study, x.cell, m.protocol, m.name, m.value
+    FROM sweep_cell k
+    JOIN sweep_cell_task x ON x.study = k.study AND x.cell = k.key
+    JOIN sweep_metric m ON m.task = x.task AND m.dataset = k.dataset AND m.step = -1
+    WHERE k.is_current
+),
+chosen AS (SELECT study, cell, min(protocol) AS protocol FROM final GROUP BY study, cell),
+measured AS (
+    SELECT f.study, f.cell, f.protocol,
+        {{metrics}}
+    FROM final f
+    JOIN chosen h ON h.study = f.study AND h.cell = f.cell AND h.protocol = f.protocol
+    GROUP BY f.study, f.cell, f.protocol
+)
+SELECT c.study, c.number AS cell, {_CELL_VALUES},
+    CASE WHEN s.failed > 0 THEN 'failed' WHEN s.blocked > 0 THEN 'blocked'
+        WHEN s.running > 0 THEN 'running' WHEN s.done = s.tasks THEN 'done'
+        ELSE 'pending' END AS state,
+    coalesce(s.tasks, 0) AS tasks, coalesce(s.done, 0) AS tasks_done,
+    c.dataset, m.protocol, {{columns}}
+FROM sweep_cell c
+LEFT JOIN standing s ON s.study = c.study AND s.cell = c.key
+LEFT JOIN measured m ON m.study = c.study AND m.cell = c.key
+WHERE c.is_current""",
+    "v_cell_task": f"""WITH RECURSIVE {BLOCKED}
+SELECT c.study, c.number AS cell, x.stage, t.id AS task, t.kind, {_STATE} AS state
+FROM sweep_cell c
+JOIN sweep_cell_task x ON x.study = c.study AND x.cell = c.key
+JOIN sweep_task t ON t.fingerprint = x.task
+LEFT JOIN blocked b ON b.task = t.fingerprint
+WHERE c.is_current""",
+    "v_task": f"""WITH RECURSIVE {BLOCKED},
+spent AS (
+    SELECT task, sum(seconds) AS seconds, max(peak_memory_bytes) AS peak_memory_bytes
+    FROM sweep_attempt GROUP BY task
+)
+SELECT t.id AS task, t.kind, t.fingerprint, t.label, {_STATE} AS state, t.failure, t.message,
+    t.attempts, t.failed_attempts, t.parameters, t.macs, t.flops, t.disk_bytes,
+    a.step, a.steps, a.loss, coalesce(s.seconds, 0) AS seconds,
+    coalesce(s.peak_memory_bytes, 0) AS peak_memory_bytes,
+    a.host, a.device, a.code, a.log, t.created_at, t.finished_at
+FROM sweep_task t
+LEFT JOIN blocked b ON b.task = t.fingerprint
+LEFT JOIN sweep_attempt a ON a.task = t.fingerprint AND a.number = t.attempts
+LEFT JOIN spent s ON s.task = t.fingerprint""",
+    "v_metric": f"""SELECT c.study, c.number AS cell, {_CELL_VALUES},
+    x.stage, t.id AS task, t.kind, m.name, m.dataset, m.protocol,
+    nullif(m.step, -1) AS step, m.value, m.n
+FROM sweep_cell c
+JOIN sweep_cell_task x ON x.study = c.study AND x.cell = c.key
+JOIN sweep_task t ON t.fingerprint = x.task
+JOIN sweep_metric m ON m.task = x.task
+WHERE c.is_current""",
+    "v_cost": """WITH used AS (
+    SELECT DISTINCT c.study, x.task
+    FROM sweep_cell c JOIN sweep_cell_task x ON x.study = c.study AND x.cell = c.key
+    WHERE c.is_current
+),
+spent AS (
+    SELECT task, count(*) AS attempts, sum(seconds) AS seconds, max(peak_memory_bytes) AS peak,
+        sum(CASE WHEN state IN ('failed', 'lost') THEN seconds ELSE 0 END) AS lost
+    FROM sweep_attempt GROUP BY task
+),
+kept AS (SELECT task, sum(bytes) AS bytes FROM sweep_file GROUP BY task)
+SELECT u.study, t.kind, count(*) AS tasks,
+    sum(CASE WHEN t.state = 'done' THEN 1 ELSE 0 END) AS tasks_done,
+    sum(coalesce(s.attempts, 0)) AS attempts, sum(t.flops) AS flops,
+    sum(coalesce(r.flops, 0)) AS flops_done, sum(coalesce(s.seconds, 0)) AS seconds,
+    sum(coalesce(s.lost, 0)) AS seconds_lost, max(coalesce(s.peak, 0)) AS peak_memory_bytes,
+    sum(t.disk_bytes) AS disk_bytes, sum(coalesce(k.bytes, 0)) AS file_bytes
+FROM used u
+JOIN sweep_task t ON t.fingerprint = u.task
+LEFT JOIN spent s ON s.task = u.task
+LEFT JOIN kept k ON k.task = u.task
+LEFT JOIN sweep_attempt r ON r.task = u.task AND r.number = t.result_attempt
+GROUP BY u.study, t.kind""",
+    "v_lineage": """WITH RECURSIVE line(task, ancestor, depth) AS (
+    SELECT task, parent, 1 FROM sweep_dependency
+    UNION
+    SELECT l.task, d.parent, l.depth + 1
+    FROM line l JOIN sweep_dependency d ON d.task = l.ancestor
+)
+SELECT t.id AS task, t.kind, a.id AS ancestor, a.kind AS ancestor_kind, min(l.depth) AS depth
+FROM line l
+JOIN sweep_task t ON t.fingerprint = l.task
+JOIN sweep_task a ON a.fingerprint = l.ancestor
+GROUP BY t.id, t.kind, a.id, a.kind""",
+    "v_fit": """SELECT f.study, f.name AS fit, f.number, f.created_at, {result} AS result
+FROM sweep_fit f
+WHERE f.number = (
+    SELECT max(g.number) FROM sweep_fit g WHERE g.study = f.study AND g.name = f.name
+)""",
+}
+
+
+def _select(view: str, dialect: str) -> str:
+    sqlite = dialect == "sqlite"
+    words = {
+        # PostgreSQL's `json` keeps the order of axes but cannot be compared; jsonb can.
+        "axes": "c.axes" if sqlite else "CAST(c.axes AS jsonb)",
+        "result": "f.result" if sqlite else "CAST(f.result AS jsonb)",
+        "E": '"E"' if sqlite else "e",
+        "metrics": ",\n        ".join(
+            f"max(CASE WHEN f.name = '{name}' THEN f.value END) AS {name}"
+            for name in METRIC_COLUMNS
+        ),
+        "columns": ", ".join(f"m.{name}" for name in METRIC_COLUMNS),
+    }
+    text = _SELECTS[view]
+    for word, sql in words.items():
+        text = text.replace("{" + word + "}", sql)
+    return text
+
+
+def create_views(connection: Connection) -> None:
+    """Make every view; they must not be there."""
+    for view in VIEWS:
+        text = _select(view, connection.dialect.name)
+        connection.exec_driver_sql(f"CREATE VIEW {view} AS\n{text}")
+
+
+def drop_views(connection: Connection) -> None:
+    """Remove every view of ours that is there, also those only older revisions had."""
+    if connection.dialect.name == "sqlite":
+        rows = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'view'")
+        there = {row[0] for row in rows}
+        names = [name for name in FORMER_VIEWS + tuple(VIEWS) if name in there]
+    else:
+        names = list(FORMER_VIEWS + tuple(VIEWS))
+    for name in names:
+        connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
+
+
+FORMER_VIEWS: tuple[str, ...] = ()
+"""Views that older revisions had and this one has not."""
+
+
+def views_digest() -> str:
+    """Hash of the SQL of all views on both databases; changes when any of them does."""
+    text = "\n".join(_select(view, name) for name in ("sqlite", "postgresql") for view in VIEWS)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

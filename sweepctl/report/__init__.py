@@ -1,0 +1,38 @@
+"""How does it look? Figures, picture sheets and text of results, fits, claims and progress.
+
+Everything here turns results into pixels or characters and decides nothing itself; `fit_and_draw`
+joins ledger, analysis and drawing for the command line. Text comes in two kinds: laid out for a
+terminal, or tab-separated with full numbers for a pipe; never with escape codes, so the command
+line may colour it or not. Figures are drawn on matplotlib `Figure` objects without pyplot, and the
+same analysis gives the same SVG bytes.
+"""
+
+from __future__ import annotations
+
+from sweepctl.report._figure import figure
+from sweepctl.report._make import Fitted, fit_and_draw
+from sweepctl.report._sheet import SheetRow, sheet
+from sweepctl.report._text import (
+    StageState,
+    StatusCell,
+    claims_text,
+    equation,
+    fits_text,
+    results_text,
+    status_grid,
+)
+
+__all__ = [
+    "Fitted",
+    "SheetRow",
+    "StageState",
+    "StatusCell",
+    "claims_text",
+    "equation",
+    "figure",
+    "fit_and_draw",
+    "fits_text",
+    "results_text",
+    "sheet",
+    "status_grid",
+]

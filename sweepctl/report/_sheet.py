@@ -1,0 +1,104 @@
+"""What do the reconstructions look like? One PNG: originals on top, a row a cell, ordered by E."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweepctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_READABLE = 112
+"""Side in pixels below which pictures are enlarged by a whole factor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SheetRow:
+    """The reconstructions of one cell.
+
+    Attributes:
+        label: what the row shows; two spaces begin a new line ("E=64  p 16 c 16  PSNR 21.3 dB").
+        E: floating point numbers in the code; rows are ordered by it.
+        originals: uint8, shape (N, H, W, 3); the same pictures in every row.
+        reconstructions: uint8, shape (N, H, W, 3).
+    """
+
+    label: str
+    E: float
+    originals: NDArray[np.uint8]
+    reconstructions: NDArray[np.uint8]
+
+
+def sheet(rows: Sequence[SheetRow], out: Path) -> Path:
+    """Draw originals and reconstructions as one PNG; small pictures are enlarged by whole pixels.
+
+    Raises:
+        UsageError: no rows, pictures of different shapes or types, or different originals.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    _check(rows)
+    ordered = sorted(rows, key=lambda row: row.E)
+    count, height, width, _ = ordered[0].originals.shape
+    factor = max(1, round(_READABLE / max(height, width)))
+    tile_h, tile_w, gap, pad = height * factor, width * factor, 6, 16
+    heading, body = ImageFont.load_default(17), ImageFont.load_default(14)
+    labels = [["originals"], *(_lines(row.label) for row in ordered)]
+    left = pad + max(
+        int((heading if i == 0 else body).getlength(line)) + 1
+        for lines in labels
+        for i, line in enumerate(lines)
+    )
+    left += pad
+    # A row is as high as its pictures or its label, whichever needs more.
+    row_h = max(tile_h, *(26 + 19 * (len(lines) - 1) for lines in labels))
+    size = (left + count * (tile_w + gap) - gap + pad, 2 * pad + len(labels) * (row_h + gap) - gap)
+    canvas = Image.new("RGB", (size[0], size[1] + gap), "white")
+    draw = ImageDraw.Draw(canvas)
+    top = pad
+    for index, lines in enumerate(labels):
+        pictures = ordered[0].originals if index == 0 else ordered[index - 1].reconstructions
+        text_top = top + (row_h - (26 + 19 * (len(lines) - 1))) // 2
+        for i, line in enumerate(lines):
+            place = (pad, text_top + (0 if i == 0 else 7 + 19 * i))
+            draw.text(place, line, font=body if i else heading, fill="#5b6472" if i else "#14181f")
+        for column, picture in enumerate(pictures):
+            tile = Image.fromarray(picture).resize((tile_w, tile_h), Image.Resampling.NEAREST)
+            canvas.paste(tile, (left + column * (tile_w + gap), top + (row_h - tile_h) // 2))
+        top += row_h + gap
+        if index == 0:  # a line sets the originals apart from what is measured against them
+            draw.line((pad, top - gap // 2 + 1, size[0] - pad, top - gap // 2 + 1), fill="#9aa3b0")
+            top += gap
+    out.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(out, format="PNG", optimize=True)
+    return out
+
+
+def _lines(label: str) -> list[str]:
+    return [part.strip() for part in label.split("  ") if part.strip()] or [""]
+
+
+def _check(rows: Sequence[SheetRow]) -> None:
+    if not rows:
+        raise UsageError("a picture sheet needs at least one cell with reconstructions")
+    first = rows[0].originals
+    if first.ndim != 4 or first.shape[-1] != 3 or not len(first):
+        raise UsageError(f"pictures must have shape (N, H, W, 3); given {first.shape}")
+    for row in rows:
+        for pictures in (row.originals, row.reconstructions):
+            if pictures.shape != first.shape or pictures.dtype != np.uint8:
+                raise UsageError(
+                    f"row {row.label!r} has pictures {pictures.dtype} {pictures.shape}; "
+                    f"all rows must be uint8 {first.shape}"
+                )
+        if not np.array_equal(row.originals, first):
+            raise UsageError(
+                f"row {row.label!r} was reconstructed from other originals than {rows[0].label!r}; "
+                "draw one sheet a data set"
+            )

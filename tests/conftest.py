@@ -1,0 +1,52 @@
+"""What does every test get? A folder of its own, a clean environment, and databases to test on."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from postgres import NoPostgres, cluster
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("SWEEPCTL_DB", "SWEEPCTL_SITE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a PostgreSQL cluster of this test session; skips where there is none."""
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(cluster())
+        except NoPostgres as error:
+            pytest.skip(str(error))
+        yield url
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def postgres_url(postgres: str) -> str:
+    """URL of an empty schema of its own; far cheaper than a database."""
+    import psycopg
+
+    schema = f"test_{next(_numbers)}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+    return f"{postgres}&options=-csearch_path%3D{schema}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Path or URL of an empty database of either kind."""
+    if request.param == "sqlite":
+        return str(tmp_path / "results.db")
+    url: str = request.getfixturevalue("postgres_url")
+    return url
