@@ -7,6 +7,7 @@ Files are the truth of an attempt, the ledger is the truth of the study. One fol
         attempts/<n>/log.txt     everything the child process printed
         attempts/<n>/events.jsonl    progress, one JSON object a line
         attempts/<n>/outcome.json    how the attempt ended, in the child's own words
+        attempts/<n>/started     which worker took the attempt; no second one may
         attempts/<n>/stop        exists when the attempt is asked to checkpoint and stop
         checkpoints/             resume state, see vitok_core.train
         result.json              written once, by the attempt that finished the task

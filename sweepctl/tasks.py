@@ -299,6 +299,8 @@ def _do(
     task = runs.read_json(folder / "task.json")
     identity = task["identity"]
     device = _settle(request)
+    _log(f"{request.task_id}  {task['label']}  attempt {request.attempt}")
+    _log(f"on {socket.gethostname()}, {device}, {request.threads} thread(s)")
     made = TASKS[task["kind"]](
         Work(
             identity=identity,
@@ -325,6 +327,11 @@ def _do(
             flops=task.get("cost", {}).get("flops", 0),
         ),
     )
+    for metric in made.metrics:
+        _log(f"{metric.name} on {metric.dataset}: {metric.value:.6g} (n {metric.n})")
+    for note in made.values.get("notes", ()):
+        _log(f"note: {note}")
+    _log(f"done in {time.monotonic() - started:.1f} s: {', '.join(made.files)}")
     if task["kind"] == "stage1":
         from vitok_core import train
 
@@ -353,8 +360,19 @@ def _events(path: Path) -> Callable[[Mapping[str, Any]], None]:
         if now - last[0] >= EVENT_S or event.get("step") == event.get("steps"):
             last[0] = now
             runs.append_event(path, {"t": round(time.time(), 3), **event})
+            _log("  ".join(f"{key} {_short(value)}" for key, value in event.items()))
 
     return write
+
+
+def _log(line: str) -> None:
+    """Write a line with the time of day; the pool has led stdout into the attempt's log.txt."""
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')}  {line}\n")
+    sys.stdout.flush()
+
+
+def _short(value: object) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 class _StopAsked:

@@ -103,9 +103,7 @@ def schema() -> None:
 
 
 @app.command()
-def plan(
-    file: File, overrides: Sets = None, db: Db = None, runs: Runs = None, as_json: Json = False
-) -> None:
+def plan(file: File, overrides: Sets = None, db: Db = None, as_json: Json = False) -> None:
     """Show what a run would do and cost; writes nothing.
 
     Example: sweepctl plan studies/quickstart.yaml --set steps=800
@@ -174,13 +172,14 @@ def run(
 def status(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study's name.")] = None,
     db: Db = None,
+    runs: Runs = None,
     as_json: Json = False,
 ) -> None:
     """Show how far studies are: cells by stages, time left, what failed and where its log is.
 
     Example: sweepctl status quickstart
     """
-    _commands.status(study, db, as_json=as_json)
+    _commands.status(study, db, runs, as_json=as_json)
 
 
 @app.command()
@@ -237,7 +236,7 @@ def results(
     ] = None,
     sort: Annotated[
         str | None, typer.Option("--sort", help="Columns to sort by; a minus for descending.")
-    ] = "E",
+    ] = "E,p",
     form: Format = "table",
     db: Db = None,
 ) -> None:

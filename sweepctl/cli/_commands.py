@@ -31,6 +31,7 @@ from sweepctl.errors import RunFolderError, UsageError
 if TYPE_CHECKING:
     from sweepctl.ledger import CellState, Ledger, TaskState
     from sweepctl.plan import Plan
+    from sweepctl.report import StageState
     from sweepctl.study import StudyFile
 
 
@@ -287,7 +288,7 @@ def _after_run(ledger: Ledger, made: Plan, summary: Any, quiet: bool) -> None:
             say(f"nothing to do: all {summary.tasks} tasks of {made.study_name} are done")
         if summary.tasks > 200:
             return  # the table was asked for by nobody, and would scroll everything away
-    table = ledger.results(made.study_name, sort="E")
+    table = ledger.results(made.study_name, sort="E,p")
     give_table(table.columns, table.rows, "table")
 
 
@@ -306,7 +307,7 @@ def _hint_of_run(summary: Any, file: Path, quiet: bool) -> None:
 # --- looking ------------------------------------------------------------------------------------
 
 
-def status(study: str | None, db: str | None, *, as_json: bool) -> None:
+def status(study: str | None, db: str | None, runs: Path | None, *, as_json: bool) -> None:
     """Show how far studies are."""
     with open_for_reading(db) as ledger:
         if study is None:
@@ -319,7 +320,7 @@ def status(study: str | None, db: str | None, *, as_json: bool) -> None:
         give_json({"schema": 1, "study": study, "seconds_left": left, "cells": cells})
         return
     _give_grid(cells)
-    _say_progress(study, cells, left)
+    _say_progress(study, cells, left, run_folder(runs))
 
 
 def _status_of_all(ledger: Ledger, *, as_json: bool) -> None:
@@ -344,10 +345,35 @@ def _give_grid(cells: Sequence[CellState]) -> None:
             fraction = task.step / task.steps if task.step and task.steps else None
             state = "blocked" if task.blocked else task.state
             states[cell.index, stage] = StageState(state=state, fraction=fraction)
-    rows = [
-        StatusCell(number=cell.index, axes=dict(cell.axes), E=cell.values["E"]) for cell in cells
-    ]
-    give(status_grid(rows, stages, states, unicode=unicode() and to_terminal()))
+    if to_terminal():
+        rows = [
+            StatusCell(number=cell.index, axes=dict(cell.axes), E=cell.values["E"])
+            for cell in cells
+        ]
+        give(status_grid(rows, stages, states, unicode=unicode()))
+        return
+    axes = list(cells[0].axes) if cells else []
+    give_table(
+        ("cell", *axes, "E", *stages),
+        [
+            (
+                cell.index,
+                *cell.axes.values(),
+                cell.values["E"],
+                *(_in_a_word(states.get((cell.index, stage))) for stage in stages),
+            )
+            for cell in cells
+        ],
+        "table",
+    )
+
+
+def _in_a_word(state: StageState | None) -> str:
+    if state is None:
+        return ""
+    if state.state != "running" or state.fraction is None:
+        return state.state
+    return f"running {100 * state.fraction:.0f}%"
 
 
 def _tasks(cells: Sequence[CellState]) -> dict[str, TaskState]:
@@ -371,7 +397,9 @@ def _seconds_left(cells: Sequence[CellState], speeds: Sequence[Any]) -> float | 
     return total / max(1, slots)
 
 
-def _say_progress(study: str, cells: Sequence[CellState], left: float | None) -> None:
+def _say_progress(study: str, cells: Sequence[CellState], left: float | None, folder: Path) -> None:
+    from sweepctl.runs import attempt_folder
+
     tasks = _tasks(cells)
     states = [task.state for task in tasks.values()]
     counts = ", ".join(
@@ -385,9 +413,9 @@ def _say_progress(study: str, cells: Sequence[CellState], left: float | None) ->
     say(f"{study}: {_many(len(cells), 'cell')}, {_many(len(tasks), 'task')}: {counts}{time_left}")
     for task in tasks.values():
         if task.state == "failed":
-            say(
-                f"failed: {task.id} ({task.failure}): {task.message}\n  log: sweepctl logs {task.id}"
-            )
+            say(f"failed: {task.id} ({task.failure}): {task.message}")
+            log = attempt_folder(folder / task.id, task.attempts) / "log.txt"
+            say(f"  log: {log}  (sweepctl logs {task.id})")
     if "failed" in states:
         say(f"next: mend the cause, then sweepctl retry {study} and run again")
 
