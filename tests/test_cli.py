@@ -205,9 +205,9 @@ def test_retry_names_what_it_resets(call: Call, there: Path) -> None:
 
 
 def test_schema_and_views(call: Call) -> None:
-    code, out, _ = call("schema")
+    _, out, _ = call("schema")
     assert json.loads(out)["title"] == "Study"
-    code, out, _ = call("db", "views")
+    _, out, _ = call("db", "views")
     assert "v_cell:" in out and "rfd_lite0" in out
     _, out, _ = call("--version")
     assert out.startswith("sweepctl ")
