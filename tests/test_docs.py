@@ -25,7 +25,7 @@ from sweepctl.analyse import WarningCode
 from sweepctl.errors import SweepctlError
 from sweepctl.ledger import METRIC_COLUMNS, VIEWS
 from sweepctl.plan import make_plan
-from sweepctl.study import Site, Study, Workers, load_site, load_study
+from sweepctl.study import Config, Site, Study, Workers, load_site, load_study
 from sweepctl.tasks import data_identities
 from vitok_core.data import PICTURES
 from vitok_core.protocols import METRICS, PROTOCOLS
@@ -47,6 +47,9 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in clean)
 
 
+AFTERWARDS = (*Config.model_fields, "run")
+
+
 def study_keys() -> str:
     """Every key of a study file, from the models' JSON Schema."""
     schema = Study.model_json_schema(by_alias=True)
@@ -57,7 +60,9 @@ def study_keys() -> str:
         return found
 
     def walk(model: dict[str, Any], lead: str) -> None:
-        for name, given in model["properties"].items():
+        # What stands around a cell's config comes first.
+        keys = model["properties"].items()
+        for name, given in sorted(keys, key=lambda item: not lead and item[0] in AFTERWARDS):
             inner = part(given) if "$ref" in given else given
             if "properties" in inner:
                 walk(inner, f"{lead}{name}.")
@@ -120,10 +125,10 @@ def allowed(given: dict[str, Any]) -> str:
 
 def bounds(given: dict[str, Any]) -> list[str]:
     words = (
-        ("minimum", "from {:g}"),
-        ("exclusiveMinimum", "above {:g}"),
-        ("maximum", "to {:g}"),
-        ("exclusiveMaximum", "below {:g}"),
+        ("minimum", "from {:,}"),
+        ("exclusiveMinimum", "above {:,}"),
+        ("maximum", "to {:,}"),
+        ("exclusiveMaximum", "below {:,}"),
     )
     return [text.format(given[key]) for key, text in words if key in given]
 
@@ -232,12 +237,12 @@ GENERATED = {
     "metrics": metrics,
     "protocols": protocols,
 }
-PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n\n)(.*?)(\n\n<!-- end -->)", re.S)
+PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n\n)(.*?)(<!-- end -->)", re.S)
 
 
 def regenerated(text: str) -> str:
     """A page with every generated part as it should be."""
-    return PART.sub(lambda part: part[1] + GENERATED[part[2]]() + part[4], text)
+    return PART.sub(lambda part: f"{part[1]}{GENERATED[part[2]]()}\n\n{part[4]}", text)
 
 
 @by_name
@@ -444,8 +449,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name not in ("SWEEPCTL_DB", "SWEEPCTL_SITE")
     }
     done = subprocess.run(
-        [sys.executable, "-m", "sweepctl.cli", "run", "studies/quickstart.yaml"]
-        + ["--cluster", "inline", "--device", "cpu"],
+        [sys.executable, "-c", "from sweepctl.cli import main; main()"]
+        + ["run", "studies/quickstart.yaml", "--cluster", "inline", "--device", "cpu"],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -194,7 +194,7 @@ IDENTITY = {  # a leaf of the config that stage 1 reads -> another value for it
     "stages.stage1.optimiser.betas": [0.5, 0.9],
     "stages.stage1.optimiser.weight_decay": 0.5,
     "stages.stage1.optimiser.warmup": 0.5,
-    "stages.stage1.optimiser.final_lr": 0.5,
+    "stages.stage1.optimiser.final_lr": 2e-5,
     "stages.stage1.optimiser.clip": 0.5,
     "stages.stage1.loss.pixel": "l1",
     "stages.stage1.loss.kl": 0.5,
@@ -245,6 +245,30 @@ def test_canonical_json_is_stable_and_reads_back(value: object) -> None:
     assert canonical(json.loads(text)) == text
     assert fingerprint(text) == fingerprint(canonical(json.loads(text)))
     assert fingerprint(text).startswith("s1:") and len(fingerprint(text)) == 35
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("lr=1e-6", "final_lr = 1e-05 is above the peak lr = 1e-06"),
+        ("lpips=1", None),  # the VGG trunk takes 16 px
+        ("stages.stage1.loss={lpips: 1, lpips_net: alex}", "the LPIPS loss (alex) needs images"),
+        ("evaluate.reconstruction.images=1", "rfd_lite0 needs at least 2 images, not 1"),
+        ("metrics=[lpips]", "lpips needs images of at least 31 px, not 16"),
+    ],
+)
+def test_what_would_fail_in_hours_is_refused_now(
+    tmp_path: Path, override: str, said: str | None
+) -> None:
+    text = swap("resolution: 32", "resolution: 16").split("fits:")[0]
+    if override.startswith("stages.stage1.loss="):
+        text, override = text.replace("{lpips: 0}", override.partition("=")[2]), "seed=0"
+    if said is None:
+        plan_of(tmp_path, text, override)
+        return
+    with pytest.raises(StudyError) as caught:
+        plan_of(tmp_path, text, override)
+    assert said in str(caught.value) and len(caught.value.problems) == 1
 
 
 @pytest.mark.parametrize(

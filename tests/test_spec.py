@@ -110,7 +110,7 @@ def test_what_is_no_variant(text: str) -> None:
     [
         ({"encoder": "s"}, "encoder", "did you mean S?"),
         ({"decoder": "minni"}, "decoder", "did you mean mini?"),
-        ({"decoder": "Z"}, "decoder", "nano, micro, mini, tiny, S, B, L"),
+        ({"decoder": "Z"}, "decoder", "nano, pico, micro, mini, tiny, S, B, L"),
         ({"p": 24}, "p", "1, 2, 4, 8, 16, 32, 64, 128, 256"),
         ({"q": 3, "frames": 4}, "q", "does not divide"),
         ({"c": 0}, "c", "at least 1"),

@@ -66,7 +66,7 @@ MISTAKES = {
     "unknown size": (
         ("encoder: nano", "encoder: nanoo"),
         "study.yaml:7:22: tokenizer.encoder: unknown size 'nanoo' (did you mean 'nano'?); known: "
-        "nano, micro, mini, tiny, S, B, L",
+        "nano, pico, micro, mini, tiny, S, B, L",
     ),
     "p does not divide": (
         ("p: [4, 8]", "p: [4, 5]"),

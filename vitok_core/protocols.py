@@ -24,6 +24,7 @@ class Metric:
         unit: unit of the value; empty for a pure number.
         features: backbone whose features the metric needs, or None.
         needs: smallest number of images that gives a value.
+        smallest: smallest image side in pixels that gives a value.
         about: one sentence for people.
     """
 
@@ -33,6 +34,7 @@ class Metric:
     unit: str
     features: Literal["lite0", "alex"] | None
     needs: int
+    smallest: int
     about: str
 
 
@@ -46,6 +48,7 @@ METRICS: dict[str, Metric] = {
             unit="dB",
             features=None,
             needs=1,
+            smallest=1,
             about="Peak signal-to-noise ratio on 8-bit images: range 255, mean over images.",
         ),
         Metric(
@@ -55,6 +58,7 @@ METRICS: dict[str, Metric] = {
             unit="",
             features=None,
             needs=1,
+            smallest=11,
             about="Structural similarity: Gaussian 11x11 window, sigma 1.5, range 255, the mean.",
         ),
         Metric(
@@ -64,6 +68,7 @@ METRICS: dict[str, Metric] = {
             unit="",
             features="alex",
             needs=1,
+            smallest=31,
             about="Learned perceptual distance, AlexNet trunk with the v0.1 heads, the mean.",
         ),
         Metric(
@@ -73,15 +78,17 @@ METRICS: dict[str, Metric] = {
             unit="",
             features="lite0",
             needs=2,
+            smallest=1,
             about="Frechet distance of originals and reconstructions, EfficientNet-Lite0 features.",
         ),
         Metric(
             name="rkid_lite0",
             better="lower",
-            scale="log2",
+            scale="raw",
             unit="",
             features="lite0",
             needs=2,
+            smallest=1,
             about="Kernel distance of originals and reconstructions, EfficientNet-Lite0 features.",
         ),
     )

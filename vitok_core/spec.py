@@ -69,6 +69,7 @@ SIZES: dict[str, Size] = {
     for size in (
         # For CPUs and tests; not in the paper.
         Size(name="nano", width=64, depth=2, heads=2),
+        Size(name="pico", width=128, depth=1, heads=4),  # wide enough to code 16 x 16 patches
         Size(name="micro", width=96, depth=3, heads=3),
         Size(name="mini", width=128, depth=4, heads=4),
         Size(name="tiny", width=192, depth=6, heads=3),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,9 @@ from sweepctl.errors import Problem, StudyError
 from sweepctl.plan._identity import canonical, fingerprint
 from sweepctl.study import DERIVED, Factor, Grid, StudyFile, short_name
 from vitok_core.errors import SpecError
+from vitok_core.protocols import METRICS
 from vitok_core.spec import IMAGE_CHANNELS, TokenizerSpec
+from vitok_core.weights import LPIPS_SMALLEST
 
 MAX_CELLS = 100_000
 """Most combinations a study may expand to; a tenth of it is already a large cluster's year."""
@@ -74,7 +76,7 @@ def expand(study: StudyFile) -> Expansion:
     _check_solvable(study)
 
     result = Expansion()
-    problems: dict[tuple[str, object], Problem] = {}
+    problems: dict[tuple[str, str], Problem] = {}
     seen: dict[str, int] = {}
     matched: set[str] = set()
     for rows in itertools.product(*(factor.rows for factor in grid.factors)):
@@ -91,8 +93,11 @@ def expand(study: StudyFile) -> Expansion:
         if excluded:
             result.dropped.append(Dropped(axes=axes, reason=f"excluded by {excluded}"))
             continue
-        if cell.error is not None:
-            _note(problems, study, cell.error, cell.config)
+        mistakes = list(_mistakes(cell))
+        for path, message in mistakes:
+            value = _value(cell.config, path)
+            problems.setdefault((path, repr(value)), study.problem(path, message, value))
+        if mistakes:
             continue
         key = fingerprint(canonical(cell.config))
         if key in seen:
@@ -100,9 +105,7 @@ def expand(study: StudyFile) -> Expansion:
             result.dropped.append(Dropped(axes=axes, reason=reason))
             continue
         result.points.append(
-            Point(
-                key=key, axes=axes, config=cell.config, spec=cell.spec, stages_left_out=left_out
-            )
+            Point(key=key, axes=axes, config=cell.config, spec=cell.spec, stages_left_out=left_out)
         )
         seen[key] = len(result.points)
     if problems:
@@ -157,16 +160,42 @@ def _check_solvable(study: StudyFile) -> None:
         raise StudyError(problems)
 
 
-def _note(
-    problems: dict[tuple[str, object], Problem],
-    study: StudyFile,
-    error: SpecError,
-    config: Mapping[str, Any],
-) -> None:
-    """Remember a tokenizer that cannot be built once for each offending value."""
-    path = "data.resolution" if error.field == "resolution" else f"tokenizer.{error.field}"
-    value = _value(config, path)
-    problems.setdefault((path, value), study.problem(path, error.message, value))
+def _mistakes(cell: _Cell) -> Iterator[tuple[str, str]]:
+    """What makes a cell impossible, found before it costs anything: (config path, message)."""
+    if cell.error is not None:
+        field = cell.error.field
+        yield (
+            "data.resolution" if field == "resolution" else f"tokenizer.{field}",
+            cell.error.message,
+        )
+        return
+    config, side = cell.config, cell.spec.resolution
+    stage1, measured = config["stages"]["stage1"], config["evaluate"]["reconstruction"]
+    optimiser, loss = stage1["optimiser"], stage1["loss"]
+    if optimiser["final_lr"] > optimiser["lr"]:
+        yield (
+            "stages.stage1.optimiser.final_lr",
+            f"final_lr = {optimiser['final_lr']:g} is above the peak lr = {optimiser['lr']:g}",
+        )
+    smallest = LPIPS_SMALLEST[loss["lpips_net"]]
+    if loss["lpips"] > 0 and side < smallest:
+        yield (
+            "data.resolution",
+            f"the LPIPS loss ({loss['lpips_net']}) needs images of at least {smallest} px, not "
+            f"{side}; set stages.stage1.loss.lpips to 0 or use larger images",
+        )
+    for name in measured["metrics"]:
+        metric = METRICS[name]
+        if side < metric.smallest:
+            yield (
+                "data.resolution",
+                f"{name} needs images of at least {metric.smallest} px, not {side}",
+            )
+        if measured["images"] < metric.needs:
+            yield (
+                "evaluate.reconstruction.images",
+                f"{name} needs at least {metric.needs} images, not {measured['images']}",
+            )
 
 
 def _value(config: Mapping[str, Any], path: str) -> Any:
