@@ -88,9 +88,8 @@ def _misspell(draw: random.Random, tokens: list[str]) -> list[str]:
     at = _place(draw, tokens)
     word = tokens[at] if tokens else ""
     cut = draw.randrange(len(word)) if word else 0
-    return [*tokens[:at], word[:cut] + draw.choice(("", "x", "S", "-")) + word[cut + 1 :]] + tokens[
-        at + 1 :
-    ]
+    slip = word[:cut] + draw.choice(("", "x", "S", "-")) + word[cut + 1 :]
+    return [*tokens[:at], slip, *tokens[at + 1 :]]
 
 
 def _renumber(draw: random.Random, tokens: list[str]) -> list[str]:

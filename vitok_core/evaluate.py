@@ -66,7 +66,7 @@ def reconstruct(
         protocol_name: key into `vitok_core.protocols.PROTOCOLS`.
         reference: features.npy of the same images by `reference_features`, or None to compute them.
         folder: originals.npy and reconstructions.npy, uint8 (K, H, W, 3), of at most 16 images go
-            there, one of each class first; made if missing.
+            there, one of each class among them; made if missing.
         device: where the networks run.
         batch: images at a time; changes no number beyond float rounding.
         progress: told after every batch.
@@ -97,7 +97,7 @@ def reconstruct(
         device=device,
     )
     tokenizer = tokenizer.to(device).eval()
-    shown = _distinct(images.labels, SAMPLES)
+    shown = _distinct(images, SAMPLES)
     kept: dict[int, NDArray[np.uint8]] = {}
     for indices in _batches(len(images), batch, progress, should_stop, "the evaluation"):
         originals = torch.from_numpy(images.batch(indices)).to(device)
@@ -170,12 +170,19 @@ def _batches(
             progress(EvaluateProgress(done=done, total=total, images_per_s=speed))
 
 
-def _distinct(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Up to `count` indices, ascending: the first image of every class, then the first others."""
-    firsts = np.unique(labels, return_index=True)[1]
-    firsts = np.sort(firsts)[:count]
-    others = np.setdiff1d(np.arange(min(len(labels), count + len(firsts))), firsts)
-    return np.sort(np.concatenate([firsts, others[: count - len(firsts)]]))
+def _distinct(images: ImageSet, count: int) -> NDArray[np.int64]:
+    """Up to `count` indices: one image of every class, in their order, then the first others.
+
+    Of a class it is the one with the most contrast among its first few: half of the crops of a
+    photograph are sky or shadow, and show nothing of what a tokenizer loses.
+    """
+    firsts = []
+    for label in np.unique(images.labels)[:count]:
+        some = np.flatnonzero(images.labels == label)[:SAMPLES]
+        contrast = [float(np.asarray(images.images[index]).std()) for index in some]
+        firsts.append(int(some[int(np.argmax(contrast))]))
+    others = np.setdiff1d(np.arange(min(len(images), count + len(firsts))), firsts)
+    return np.asarray([*firsts, *others[: count - len(firsts)]], np.int64)
 
 
 def _read_features(path: Path) -> NDArray[np.float32]:

@@ -158,8 +158,9 @@ def _missing(value: object) -> bool:
 
 
 def place_of(point: Point) -> str:
-    """A configuration in a few words."""
-    shown = [f"{key} {point.settings[key]}" for key in ("q", "p", "c") if point.settings.get(key)]
+    """A configuration in a few words; q only where it is not the 1 of every image."""
+    keys = ("p", "c") if point.settings.get("q") == 1 else ("q", "p", "c")
+    shown = [f"{key} {point.settings[key]}" for key in keys if point.settings.get(key)]
     return ", ".join(shown) or f"x = {point.x:g}"
 
 

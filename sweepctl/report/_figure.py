@@ -273,7 +273,7 @@ def _ticks(axes: Axes, fit: FitResult) -> None:
     axes.yaxis.set_major_locator(FixedLocator(ticks) if len(ticks) > 2 else MaxNLocator(6))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:.4g}" if value >= 0.1 else f"{value:.2g}")
+        FuncFormatter(lambda value, _: readable(value) if value < 1000 else f"{value:.0f}")
     )
 
 
