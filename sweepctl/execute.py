@@ -384,6 +384,8 @@ class _Driver:
             entry=settings.entry,
             preload=settings.preload,
             grace_s=settings.grace_s,
+            # A device with a number is taken as it is; otherwise each worker gets a GPU of its own.
+            gpus=settings.device in ("auto", "cuda"),
         ) as pool:
             for notice in pool.notices:
                 self.watcher.notice(notice)

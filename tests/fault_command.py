@@ -89,6 +89,11 @@ def call(
     return Ended(code=done.returncode, out=done.stdout, err=done.stderr)
 
 
+def one_error(err: str) -> bool:
+    """Whether stderr holds exactly one error, and no traceback."""
+    return err.count("error: ") == 1 and "Traceback" not in err
+
+
 def marked(marker: str) -> dict[int, Process]:
     """All living processes that carry a marker, by id."""
     wanted = f"{MARKER}={marker}".encode()

@@ -17,7 +17,7 @@ from cluster_entries import KINDS
 
 from sweepctl.cluster import Pool, open_pool
 from sweepctl.cluster._attempt import claim, kernel_oom_kills, make_ready, settle
-from sweepctl.cluster._isolated import ForkServer, run_isolated
+from sweepctl.cluster._isolated import ForkServer, run_isolated, visible_gpus
 from sweepctl.errors import UnreachableError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, attempt_folder
 
@@ -642,3 +642,27 @@ def test_scheduler_of_the_user(tmp_path: Path) -> None:
                     pool.completed(1.0)
     finally:
         end(cluster)
+
+
+def test_gpus_are_found_without_touching_them(tmp_path: Path) -> None:
+    for name in ("nvidia0", "nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert visible_gpus({}, tmp_path) == ("0", "2", "10")
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "3, GPU-5f"}, tmp_path) == ("3", "GPU-5f")
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == ()
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}, tmp_path) == ()
+
+
+@pytest.mark.slow
+def test_each_local_worker_takes_a_gpu_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    with open_pool("local", entry=ENTRY, gpus=True) as pool:
+        assert pool.slots == 2  # as many workers as GPUs, however many cores there are
+        for number in (1, 2):
+            pool.submit(request(tmp_path, "gpu", number))
+        outcomes: list[AttemptOutcome] = []
+        while len(outcomes) < 2:
+            outcomes += pool.completed(PATIENCE_S)
+    assert {outcome.message for outcome in outcomes} == {"4", "7"}

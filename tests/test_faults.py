@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_command import Run, call, wait_until
+from fault_command import Run, call, one_error, wait_until
 
 from studies import write
 from sweepctl import runs
@@ -105,6 +105,10 @@ def moment(draw: random.Random, when: str) -> tuple[int, float]:
     return draw.randint(low, high), draw.uniform(0, 0.5)
 
 
+def wait_for_step(run: Run, task: str, step: int) -> None:
+    wait_until(lambda: run.attempt(task) and run.step(task) >= step, 60, f"step {step} of {task}")
+
+
 @pytest.mark.slow
 def test_a_driver_that_is_killed_thrice(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     plan, draw = plan_of_tiny(tmp_path), random.Random(41)
@@ -112,9 +116,7 @@ def test_a_driver_that_is_killed_thrice(tmp_path: Path, undisturbed: dict[str, s
     for when, task in (("soon", prepare_of_training(plan)), ("early", first), ("late", second)):
         step, rest_s = moment(draw, when)
         with Run(tmp_path, "--workers", "2") as run:
-            wait_until(
-                lambda: run.attempt(task) and run.step(task) >= step, 60, f"step {step} of {task}"
-            )
+            wait_for_step(run, task, step)
             time.sleep(rest_s)
             assert run.attempt(task), f"{task} ended before the driver was killed"
             run.process.kill()
@@ -295,7 +297,7 @@ def test_a_disk_that_fills_up_during_training(
             run.wait_until_gone()
     said = run.err.read_text()
     assert code in (1, 4) and one_error(said), said
-    assert "disk is full" in said and "space" in said, said
+    assert "disk is full" in said, said
     with Run(small_disk, *words) as run:
         ended = run.wait()
     assert ended.code == 0, ended.err
@@ -311,8 +313,3 @@ def test_a_disk_that_is_nearly_full_before(small_disk: Path) -> None:
     ended = call(small_disk, "run", "tiny.yaml", "--cluster", "inline")
     assert ended.code == 1 and one_error(ended.err), ended
     assert "nearly full" in ended.err and "nothing is lost" in ended.err
-
-
-def one_error(err: str) -> bool:
-    """Whether stderr holds exactly one error, and no traceback."""
-    return err.count("error: ") == 1 and "Traceback" not in err

@@ -9,9 +9,12 @@ Only typer and this package are imported at start; a command imports what it nee
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -56,6 +59,9 @@ Runs = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 Format = Annotated[str, typer.Option("--format", "-f", help="table, csv or json.")]
+
+
+_OUTPUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def _version(asked: bool) -> None:
@@ -258,8 +264,8 @@ def query(
 ) -> None:
     """Ask the results database in SQL; it can only be read.
 
-    Views: v_cell, v_task, v_metric, v_cost, v_lineage, v_fit; `sweepctl db views` tells their
-    columns.
+    Views: v_cell, v_cell_task, v_task, v_metric, v_cost, v_lineage, v_fit. Their columns:
+    `sweepctl db views`.
 
     Example: sweepctl query "select p, c, E, psnr from v_cell where study = 'quickstart'"
     """
@@ -304,16 +310,32 @@ def views(as_json: Json = False) -> None:
 
 def main() -> None:
     """Run the command line; errors we can explain become one message and an exit code."""
+    stdout = sys.stdout
+    code: str | int | None = 0
     try:
-        app()
+        try:
+            app()
+        except SystemExit as ended:
+            code = ended.code
+        stdout.flush()  # here a failure can be explained, at exit it cannot
     except SweepctlError as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of a pipe has gone (`| head`); stdout must not be flushed again at exit.
-        sys.stdout = None
-        sys.exit(0)
+        code = error.exit_code
+    except OSError as error:
+        if error.errno not in _OUTPUT_FAILS or error.filename is not None:
+            raise
+        code = 0
+        if error.errno != errno.EPIPE:
+            sys.stderr.write(f"error: the output cannot be written: {error.strerror}\n")
+            code = 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())  # for the flush at exit
+    if sys.stdout is not stdout and _nobody_reads(stdout):
+        code = 0  # typer has met the broken pipe before us and calls it a failure
+    sys.exit(code)
 
 
-if __name__ == "__main__":
-    main()
+def _nobody_reads(stdout: TextIO) -> bool:
+    """Whether stdout is a pipe whose reader has gone (`| head` has seen enough)."""
+    poll = select.poll()
+    poll.register(stdout, 0)
+    return bool(poll.poll(0))

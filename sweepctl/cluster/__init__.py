@@ -15,6 +15,7 @@ nothing (the driver counts attempts), and the work itself happens in a child pro
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -91,6 +92,7 @@ def open_pool(
     preload: str | None = None,
     log_folder: Path | None = None,
     grace_s: float = 30.0,
+    gpus: bool = False,
 ) -> Pool:
     """Open a pool.
 
@@ -106,6 +108,8 @@ def open_pool(
         log_folder: where workers and fork servers keep logs of their own; by default they keep
             none beyond their life. Inline has none.
         grace_s: seconds between asking an attempt to stop and killing it; inline cannot kill.
+        gpus: whether attempts may use GPUs: then local workers take those of this machine in turn,
+            one each, and there are as many workers as GPUs unless `workers` says otherwise.
 
     Raises:
         UsageError: a `where` that does not exist, or numbers that make no sense with it.
@@ -125,6 +129,7 @@ def open_pool(
             )
         return InlinePool(entry)
     from sweepctl.cluster import _dask
+    from sweepctl.cluster._isolated import visible_gpus
 
     job = _dask.Job(
         entry=entry,
@@ -133,6 +138,7 @@ def open_pool(
         log_folder=log_folder,
         grace_s=grace_s,
         own_workers=where == "local",
+        gpus=visible_gpus(os.environ) if gpus else (),
     )
     if where == "local":
         return _dask.open_local(job, workers)

@@ -113,6 +113,7 @@ class Job:
         log_folder: folder for logs of workers and fork servers, or None.
         grace_s: seconds between SIGTERM and SIGKILL.
         own_workers: whether the pool starts the workers itself, and so decides where they log.
+        gpus: ids of GPUs that the pool's own workers take in turn, one each; empty for none.
     """
 
     entry: str
@@ -121,6 +122,13 @@ class Job:
     log_folder: Path | None
     grace_s: float
     own_workers: bool
+    gpus: tuple[str, ...] = ()
+
+    def gpu_of(self, worker: object) -> str | None:
+        """The GPU of a worker that the pool has started itself: those have numbers for names."""
+        if not (self.own_workers and self.gpus and isinstance(worker, int)):
+            return None
+        return self.gpus[worker % len(self.gpus)]
 
     def log_of(self, process: str) -> Path | None:
         """The log file of one process, or None when there are to be none."""
@@ -151,7 +159,11 @@ class _Runner(distributed.WorkerPlugin):  # type: ignore[misc]  # distributed ha
             self._logs.enter_context(_logs_to(self.job.log_of(f"worker-{self.worker_name}")))
         log = self.job.log_of(f"fork-server-{self.worker_name}")
         self.server = ForkServer(
-            entry=self.job.entry, preload=self.job.preload, threads=self.job.threads, log=log
+            entry=self.job.entry,
+            preload=self.job.preload,
+            threads=self.job.threads,
+            log=log,
+            gpu=self.job.gpu_of(worker.name),
         )
         self.server.start()
 
@@ -366,12 +378,13 @@ def open_local(job: Job, workers: int | None) -> DaskPool:
 
     Args:
         job: what the workers have to know.
-        workers: their number; by default the cores this process may use divided by `job.threads`.
+        workers: their number; by default one a GPU, and without GPUs the cores this process may
+            use divided by `job.threads`.
 
     Raises:
         UnreachableError: the worker processes do not come up.
     """
-    count = workers or max(1, dask.system.CPU_COUNT // job.threads)
+    count = workers or len(job.gpus) or max(1, dask.system.CPU_COUNT // job.threads)
     with contextlib.ExitStack() as held:
         held.enter_context(dask.config.set(SETTINGS))
         handler = held.enter_context(_logs_to(job.log_of("driver")))

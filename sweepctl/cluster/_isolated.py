@@ -88,6 +88,21 @@ def child_environment(threads: int, environment: Mapping[str, str]) -> dict[str,
     return chosen
 
 
+def visible_gpus(environment: Mapping[str, str], devices: Path = Path("/dev")) -> tuple[str, ...]:
+    """Ids of the GPUs that this machine offers, without touching one of them.
+
+    Args:
+        environment: CUDA_VISIBLE_DEVICES in it is what the user allows; "" and "-1" mean none.
+        devices: folder of the device files; there is one nvidia<number> for each GPU.
+    """
+    allowed = environment.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        numbers = [path.name.removeprefix("nvidia") for path in devices.glob("nvidia[0-9]*")]
+        return tuple(sorted(numbers, key=int))
+    ids = [one.strip() for one in allowed.split(",")]
+    return tuple(one for one in ids if one and not one.startswith("-"))
+
+
 class ServerGone(SweepctlError):
     """The fork server ended while an attempt was with it, or before it took it.
 
@@ -121,9 +136,19 @@ class ForkServer:
         preload: "module:function" called once in the server, or None.
         threads: CPU threads a child may use, at least 1.
         log: file for what the server itself prints; None keeps it in a temporary file.
+        gpu: id of the only GPU its children see; None leaves what the worker sees.
     """
 
-    def __init__(self, *, entry: str, preload: str | None, threads: int, log: Path | None) -> None:
+    def __init__(
+        self,
+        *,
+        entry: str,
+        preload: str | None,
+        threads: int,
+        log: Path | None,
+        gpu: str | None = None,
+    ) -> None:
+        self._gpu = gpu
         self._arguments = [entry] if preload is None else [entry, preload]
         self._threads = threads
         self._given_log = log
@@ -159,11 +184,17 @@ class ForkServer:
                 stdout=log,
                 stderr=log,
                 pass_fds=(theirs.fileno(),),
-                env=child_environment(self._threads, os.environ),
+                env=self._environment(),
                 start_new_session=True,
             )
         self._control = ours
         return ours
+
+    def _environment(self) -> dict[str, str]:
+        environment = child_environment(self._threads, os.environ)
+        if self._gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpu
+        return environment
 
     def _log_path(self) -> Path:
         if self._given_log is not None:

@@ -59,7 +59,7 @@ def query(place: Place, engine: Engine, sql: str, *, limit_rows: int, timeout_s:
 def _hint() -> str:
     return (
         "one SELECT over the views " + ", ".join(VIEWS) + "; "
-        "`sweepctl query --help` lists their columns"
+        "`sweepctl db views` lists their columns"
     )
 
 
@@ -70,7 +70,7 @@ def _refused(why: str) -> LedgerError:
 def _timed_out(timeout_s: float) -> LedgerError:
     return LedgerError(
         f"the statement was stopped after {timeout_s:g} s",
-        hint="narrow it with WHERE, or allow more time with --timeout",
+        hint="narrow it with WHERE, or ask for fewer columns",
     )
 
 

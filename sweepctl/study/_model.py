@@ -316,9 +316,10 @@ class FactorClaim(Strict):
 
 
 def _claim_kind(value: Any) -> str:
-    keys = value if isinstance(value, dict) else vars(value) if value is not None else {}
-    is_factor = isinstance(keys, dict) and {"factor", "margin"} & set(keys)
-    return "factor claim" if is_factor else "slope claim"  # with a space: no key looks like that
+    # A mapping from a file, a model that was made already, or something that is no claim at all.
+    keys = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    # The names of the kinds have a space: no key looks like that.
+    return "factor claim" if {"factor", "margin"} & set(keys) else "slope claim"
 
 
 Claim = Annotated[
