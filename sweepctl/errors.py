@@ -46,6 +46,13 @@ class UsageError(SweepctlError):
     exit_code = 2
 
 
+PROBLEMS_SHOWN = 50
+"""Most problems of a study that are printed; all of them are in `StudyError.problems`."""
+
+SOURCE_SHOWN = 160
+"""Most characters of a line of the study that are printed with a problem."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One thing that is wrong in a study, with its place.
@@ -72,9 +79,14 @@ class Problem:
         if not self.source:
             return text
         number = self.place.rsplit(":", 2)[-2].rjust(5)
+        # Of a long line only the part around the caret helps.
+        start = max(0, self.column - SOURCE_SHOWN // 2) if len(self.source) > SOURCE_SHOWN else 0
+        source = self.source[start : start + SOURCE_SHOWN]
+        before = source[: self.column - 1 - start]
+        width = min(self.width, SOURCE_SHOWN - len(before))
         # The caret line repeats the tabs of the source line so that both stay aligned.
-        lead = "".join("\t" if char == "\t" else " " for char in self.source[: self.column - 1])
-        return f"{text}\n{number} | {self.source}\n      | {lead}{'^' * self.width}"
+        lead = "".join("\t" if char == "\t" else " " for char in before)
+        return f"{text}\n{number} | {source}\n      | {lead}{'^' * width}"
 
 
 class StudyError(SweepctlError):
@@ -87,7 +99,10 @@ class StudyError(SweepctlError):
     exit_code = 3
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
+        said = [str(problem) for problem in problems[:PROBLEMS_SHOWN]]
+        if len(problems) > PROBLEMS_SHOWN:
+            said.append(f"... and {len(problems) - PROBLEMS_SHOWN:,} more")
+        super().__init__("\n".join(said))
         self.problems = problems
 
 

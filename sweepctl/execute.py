@@ -199,15 +199,23 @@ def raise_for_failures(summary: RunSummary) -> None:
         for task, failure, message, log in summary.failed
     ]
     waiting = f", {summary.blocked} more wait for them" if summary.blocked else ""
+    by_itself = all(failure in NOT_ITS_FAULT for _, failure, _, _ in summary.failed)
     raise TasksFailed(
         f"{len(lines)} of {summary.tasks} tasks failed{waiting}\n  " + "\n  ".join(lines),
-        hint=f"mend the cause, then `sweepctl retry {summary.study}` and run again",
+        hint="mend the cause and run again: these are tried again by themselves"
+        if by_itself
+        else f"mend the cause, then `sweepctl retry {summary.study}` and run again",
     )
 
 
 @contextmanager
 def _driver_lock(folder: Path) -> Iterator[None]:
     """Hold the run folder; the kernel lets go when this process ends, however it ends."""
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(
+            f"the run folder {folder} is a file, not a folder",
+            hint="choose another one with --runs",
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".driver.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -321,6 +329,8 @@ class _Driver:
             if result is not None and self.ledger.adopt_result(task.fingerprint, result):
                 self.adopted += 1
                 self.done.add(task.fingerprint)
+        if self.adopted:
+            self.watcher.notice(f"{self.adopted} results found in the run folder are taken up")
         lost = self.ledger.lose_running(logs_under=self.settings.folder.resolve())
         if lost:
             self.watcher.notice(f"{len(lost)} attempts of a driver that died are taken up again")

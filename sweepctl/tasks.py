@@ -10,6 +10,7 @@ Nothing heavy is imported with this module: planning asks it for data sets only.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
@@ -261,7 +262,8 @@ def run(request: AttemptRequest) -> None:
     Never raises for what a task may do wrong: that is written into outcome.json, by class.
 
     Raises:
-        RunFolderError: task.json cannot be read, or not even the outcome can be written.
+        RunFolderError: the outcome cannot be written.
+        SystemExit: with code ENOSPC (28), the disk is too full for the outcome.
     """
     started = time.monotonic()
     folder = Path(request.folder)
@@ -275,18 +277,25 @@ def run(request: AttemptRequest) -> None:
         except Exception as error:  # noqa: BLE001 - the border: every failure becomes an outcome
             outcome = _classify(error)
             if outcome["state"] == "failed":
-                traceback.print_exc()
-                sys.stderr.flush()
-    runs.write_json(
-        attempt / "outcome.json",
-        AttemptOutcome(
-            task_id=request.task_id,
-            attempt=request.attempt,
-            seconds=time.monotonic() - started,
-            host=socket.gethostname(),
-            **outcome,
-        ),
-    )
+                with contextlib.suppress(OSError):  # a full disk has no room for it either
+                    traceback.print_exc()
+                    sys.stderr.flush()
+    try:
+        runs.write_json(
+            attempt / "outcome.json",
+            AttemptOutcome(
+                task_id=request.task_id,
+                attempt=request.attempt,
+                seconds=time.monotonic() - started,
+                host=socket.gethostname(),
+                **outcome,
+            ),
+        )
+    except OSError as error:
+        if not _is_disk_full(error):
+            raise
+        # Not even this fits: the exit code has to say it, see `sweepctl.cluster`.
+        sys.exit(errno.ENOSPC)
 
 
 def _do(

@@ -219,7 +219,7 @@ with _driver_lock(Path({str(tmp_path / "runs")!r})):
 
 def test_a_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file, not a folder")
-    with open_ledger() as ledger, pytest.raises(RunFolderError, match="cannot write in the run"):
+    with open_ledger() as ledger, pytest.raises(RunFolderError, match="is a file, not a folder"):
         go(tmp_path, plan_of(tmp_path), ledger)
 
 

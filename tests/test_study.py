@@ -127,6 +127,17 @@ def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
     assert [line.split(":")[1] for line in said] == ["1", "5", "9"]  # in reading order
 
 
+def test_many_mistakes_on_a_long_line_stay_readable(tmp_path: Path) -> None:
+    text = swap("c: [4, 16]", f"c: [{', '.join(['4'] * 500)}, 4x]")
+    with pytest.raises(StudyError) as caught:
+        load(tmp_path, text)
+    assert len(caught.value.problems) == 500
+    assert "... and 450 more" in str(caught.value)
+    assert max(map(len, str(caught.value).splitlines())) < 300
+    last = str(caught.value.problems[-1]).splitlines()
+    assert last[1][last[2].index("^") :].startswith("4x")
+
+
 def test_the_caret_stands_under_the_mistake(tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         load(tmp_path, swap("train: photos-train", "train: photo-train"))

@@ -31,9 +31,13 @@ class PlainWatcher:
 
     def _say(self, text: str) -> None:
         self.spoke_s = time.monotonic()
-        if not self.quiet:
+        if self.quiet:
+            return
+        try:
             sys.stderr.write(f"[{_clock(self.spoke_s - self.started_s)}] {text}\n")
             sys.stderr.flush()
+        except BrokenPipeError:
+            self.quiet = True  # whoever read along has gone; the study goes on
 
     def started(self, total: int, done: int) -> None:
         self.total, self.done = total, done

@@ -13,6 +13,7 @@ this process, and attempts whose worker is gone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import signal
 from collections.abc import Mapping
@@ -160,6 +161,9 @@ def settle(
         peak = f"{peak_memory_bytes / 2**30:.1f} GiB"
         message = f"killed by the kernel: out of memory (largest resident size {peak})"
         return replace(seen, failure="out_of_memory", message=message)
+    if code == errno.ENOSPC:
+        # The entry's way to say it when not even an outcome.json could be written.
+        return replace(seen, failure="disk_full", message="the disk is full")
     if code < 0:
         return replace(seen, failure="killed", message=f"killed by {_signal_name(-code)}")
     ended = damage or (f"exit code {code}" if code else "ended without an outcome.json")

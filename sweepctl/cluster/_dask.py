@@ -49,7 +49,7 @@ from sweepctl.cluster._attempt import (
 )
 from sweepctl.cluster._isolated import ForkServer, run_isolated
 from sweepctl.cluster._worker_info import WorkerInfo
-from sweepctl.errors import UnreachableError, UsageError
+from sweepctl.errors import RunFolderError, UnreachableError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, Failure
 
 SETTINGS: Mapping[str, Any] = {
@@ -327,7 +327,10 @@ class DaskPool:
     def _end_running(self) -> None:
         """Kill the attempts that still run, so that no worker waits for one when it is closed."""
         if self._running and self._client.status == "running":
-            self.stop(hard=True)
+            # On a full disk no stop file can be written. Workers of ours end anyway, and what ended
+            # the driver is the error to show.
+            with contextlib.suppress(RunFolderError):
+                self.stop(hard=True)
             until = time.monotonic() + _CLOSE_S
             while self._running and time.monotonic() < until:
                 self._collect(0.1)

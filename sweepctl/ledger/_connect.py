@@ -326,6 +326,8 @@ def transaction(engine: Engine, place: Place) -> Iterator[Connection]:
         if explained is None:
             raise
         raise explained from error
+    except UnicodeDecodeError as error:  # from sqlite3, where names in the schema are garbled
+        raise damaged(place.shown, str(error)) from error
 
 
 def explain(error: BaseException, place: Place) -> SweepctlError | None:
@@ -348,7 +350,7 @@ def _explain_sqlite(error: BaseException, place: Place) -> SweepctlError | None:
             hint="wait for it, or see who holds it with `fuser`; a database that several people "
             "write belongs on PostgreSQL (--db postgresql://...)",
         )
-    if "malformed" in said or "not a database" in said:
+    if "malformed" in said or "not a database" in said or "decode to UTF-8" in said:
         return damaged(place.shown, said)
     if "readonly" in said or "unable to open" in said:
         return LedgerError(

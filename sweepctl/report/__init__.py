@@ -9,18 +9,16 @@ same analysis gives the same SVG bytes.
 
 from __future__ import annotations
 
-from sweepctl.report._figure import figure
-from sweepctl.report._make import Fitted, fit_and_draw
-from sweepctl.report._sheet import SheetRow, sheet
-from sweepctl.report._text import (
-    StageState,
-    StatusCell,
-    claims_text,
-    equation,
-    fits_text,
-    results_text,
-    status_grid,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sweepctl.report._tables import StageState, StatusCell, results_text, status_grid
+
+if TYPE_CHECKING:
+    from sweepctl.report._figure import figure
+    from sweepctl.report._make import Fitted, fit_and_draw
+    from sweepctl.report._sheet import SheetRow, sheet
+    from sweepctl.report._text import claims_text, equation, fits_text
 
 __all__ = [
     "Fitted",
@@ -36,3 +34,21 @@ __all__ = [
     "sheet",
     "status_grid",
 ]
+
+_HOMES = {
+    "Fitted": "_make",
+    "SheetRow": "_sheet",
+    "claims_text": "_text",
+    "equation": "_text",
+    "figure": "_figure",
+    "fit_and_draw": "_make",
+    "fits_text": "_text",
+    "sheet": "_sheet",
+}
+"""Where the names are that need numpy: loaded when they are asked for, not by `sweepctl status`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
