@@ -14,7 +14,7 @@ run: install
 	$(BIN)/sweepctl fit quickstart
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: install
 	$(BIN)/python -m pytest -m slow

@@ -161,7 +161,7 @@ def test_what_the_hint_says_brings_the_results_back(there: Path) -> None:
     ("words", "code", "said"),
     [
         ((*RUN, "--db", "nowhere/results.db"), 1, r"folder .*nowhere .* does not exist"),
-        ((*RUN, "--runs", "tiny.yaml"), 1, r"cannot write in the run folder tiny.yaml"),
+        ((*RUN, "--runs", "tiny.yaml"), 1, r"the run folder tiny.yaml is a file, not a folder"),
         ((*RUN, "--db", "mysql://u:secret@h/x"), 2, "asks for 'mysql'"),
         ((*RUN, "--db", "postgresql://u:secret@h:port/x"), 2, "URL given by --db cannot be read"),
         ((*RUN, "--db", "postgresql://u:secret@127.0.0.1:1/x"), 5, r"u:\*\*\*@.* does not answer"),

@@ -25,7 +25,7 @@ class Workers(Strict):
     Attributes:
         where: "local" (worker processes here), "inline" (in this process), or a scheduler's
             address, tcp://... or tls://...
-        count: worker processes of "local"; by default one for each `threads` cores.
+        count: worker processes of "local"; by default one a GPU, else one for each `threads` cores.
         threads: CPU threads an attempt may use.
         device: torch device of an attempt: "auto" takes a GPU when there is one.
         grace_s: seconds an attempt has to write a checkpoint when it is stopped.
