@@ -590,6 +590,8 @@ def fit(
         give_json({"schema": 1, "study": asked.study, **made.analysis.to_json()})
     else:
         give(fits_text(made.analysis, terminal=to_terminal(), width=width()))
+        if to_terminal():
+            give("")
         give(claims_text(made.analysis, terminal=to_terminal(), width=width(), unicode=unicode()))
     for file in made.files:
         say(f"figure: {file}")
