@@ -204,6 +204,21 @@ def test_retry_names_what_it_resets(call: Call, there: Path) -> None:
     assert (code, out) == (0, "") and "0 failed tasks" in err
 
 
+def test_the_site_file_says_where_things_are(
+    call: Call, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("status")[0] == 1  # no results.db here
+    write(tmp_path, f"database: {there / 'results.db'}\n", "sweepctl.site.yaml")
+    assert call("status")[1].splitlines()[1].startswith("small")
+    monkeypatch.setenv("SWEEPCTL_DB", "other.db")  # wins over the file
+    assert "other.db" in call("status")[2]
+    monkeypatch.setenv("SWEEPCTL_SITE", "none.yaml")
+    monkeypatch.delenv("SWEEPCTL_DB")
+    code, _, err = call("status")
+    assert code == 3 and "none.yaml:1:1: the file does not exist" in err
+
+
 def test_schema_and_views(call: Call) -> None:
     _, out, _ = call("schema")
     assert json.loads(out)["title"] == "Study"

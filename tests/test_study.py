@@ -296,17 +296,10 @@ def test_init_writes_a_study_that_plans(tmp_path: Path) -> None:
         init_study(tmp_path / "my study!.yaml")
 
 
-def test_the_site_file(tmp_path: Path) -> None:
-    assert (
-        load_site(
-            {"SWEEPCTL_SITE": str(write(tmp_path, "runs: /data/runs\n", "s.yaml"))}, tmp_path
-        ).runs
-        == "/data/runs"
-    )
-    write(tmp_path, "workers: {threads: 4}\n", "sweepctl.site.yaml")
-    assert load_site({}, tmp_path).workers.threads == 4
-    write(tmp_path, "workers: {thread: 4}\n", "sweepctl.site.yaml")
-    with pytest.raises(StudyError, match=r"sweepctl.site.yaml:1:11: workers.thread: unknown key"):
-        load_site({}, tmp_path)
+def test_a_site_file_is_checked_like_a_study(tmp_path: Path) -> None:
+    good = write(tmp_path, "runs: /data/runs\nworkers: {threads: 4}\n", "good.yaml")
+    assert (load_site(good).runs, load_site(good).workers.threads) == ("/data/runs", 4)
+    with pytest.raises(StudyError, match=r"bad.yaml:1:11: workers.thread: unknown key"):
+        load_site(write(tmp_path, "workers: {thread: 4}\n", "bad.yaml"))
     with pytest.raises(StudyError, match="does not exist"):
-        load_site({"SWEEPCTL_SITE": str(tmp_path / "none.yaml")}, tmp_path)
+        load_site(tmp_path / "none.yaml")

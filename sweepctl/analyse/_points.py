@@ -67,7 +67,7 @@ def configurations(
     return points, protocols[0], counts[0]
 
 
-def _measurements(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _measurements(records: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
     """One record a task: cells that share a task share one measurement, not several.
 
     A setting in which such cells differ did not reach the measurement; its values are joined to a

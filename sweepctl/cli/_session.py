@@ -22,23 +22,38 @@ if TYPE_CHECKING:
     from sweepctl.study import Site, Study
 
 
-def site() -> Site:
-    """The site file that applies here."""
-    from sweepctl.study import load_site
+def site_file() -> Path | None:
+    """The site file that applies: $SWEEPCTL_SITE, ./sweepctl.site.yaml, the platform's folder."""
+    import platformdirs
 
-    return load_site(os.environ, Path.cwd())
+    if named := os.environ.get("SWEEPCTL_SITE"):
+        return Path(named)
+    here = Path("sweepctl.site.yaml")
+    there = Path(platformdirs.user_config_dir("sweepctl")) / "site.yaml"
+    return next((file for file in (here, there) if file.is_file()), None)
+
+
+def site() -> Site:
+    """What the site file says, or the defaults without one."""
+    from sweepctl.study import Site, load_site
+
+    file = site_file()
+    return Site() if file is None else load_site(file)
 
 
 def database(given: str | None) -> str | None:
     """The ledger's place: the option, SWEEPCTL_DB, the site file, or None for results.db here."""
-    return given or os.environ.get("SWEEPCTL_DB") or site().database
+    if given or "SWEEPCTL_DB" in os.environ:
+        return given or os.environ["SWEEPCTL_DB"]
+    # Most users have no site file, and should not wait for the reader of one.
+    return site().database if site_file() else None
 
 
 def run_folder(given: Path | None) -> Path:
     """The run folder: the option, the site file, or runs/ here."""
     if given is not None:
         return given
-    named = site().runs
+    named = site().runs if site_file() else None
     return Path(named).expanduser() if named else Path("runs")
 
 

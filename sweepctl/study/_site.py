@@ -1,13 +1,11 @@
 """Where does this machine keep things? The user's site file: database, folders, workers.
 
-Studies are portable and hold no paths, hosts or secrets; those live here. The first file found of
-$SWEEPCTL_SITE, ./sweepctl.site.yaml and the platform's config folder is used. Command-line options
-and SWEEPCTL_DB win over it.
+Studies are portable and hold no paths, hosts or secrets; those live here. Which file applies is
+found by the command line, whose options win over it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -52,20 +50,12 @@ class Site(Strict):
     workers: Workers = Workers()
 
 
-def load_site(environment: Mapping[str, str], folder: Path) -> Site:
-    """Read the site file that applies, or give the defaults when there is none.
-
-    Args:
-        environment: environment variables; SWEEPCTL_SITE names a file that must exist.
-        folder: the current folder.
+def load_site(file: Path) -> Site:
+    """Read a site file.
 
     Raises:
-        StudyError: the file is wrong, with every problem found.
+        StudyError: the file is missing or wrong, with every problem found.
     """
-    named = environment.get("SWEEPCTL_SITE")
-    file = Path(named) if named else _first_there(folder)
-    if file is None:
-        return Site()
     document = read(file, str(file))
     if document.problems:
         raise StudyError(document.problems)
@@ -78,13 +68,3 @@ def load_site(environment: Mapping[str, str], folder: Path) -> Site:
             said = in_words({**wrong, "loc": ("", *wrong["loc"])})
             problems.append(document.problem(wrong["loc"], said, prefer_key=prefer_key))
         raise StudyError(problems) from None
-
-
-def _first_there(folder: Path) -> Path | None:
-    import platformdirs
-
-    here = folder / "sweepctl.site.yaml"
-    if here.is_file():
-        return here
-    config = Path(platformdirs.user_config_dir("sweepctl")) / "site.yaml"
-    return config if config.is_file() else None
