@@ -314,8 +314,7 @@ def status(study: str | None, db: str | None, runs: Path | None, *, as_json: boo
             _status_of_all(ledger, as_json=as_json)
             return
         cells = ledger.cells(study)
-        speeds = ledger.speeds()
-    left = _seconds_left(cells, speeds)
+        left = _seconds_left(cells, ledger)
     if as_json:
         give_json({"schema": 1, "study": study, "seconds_left": left, "cells": cells})
         return
@@ -380,13 +379,15 @@ def _tasks(cells: Sequence[CellState]) -> dict[str, TaskState]:
     return {task.id: task for cell in cells for task in cell.stages.values()}
 
 
-def _seconds_left(cells: Sequence[CellState], speeds: Sequence[Any]) -> float | None:
+def _seconds_left(cells: Sequence[CellState], ledger: Ledger) -> float | None:
     """Time to the end with the slots that work now, or None where nothing was measured yet."""
-    from sweepctl.plan import expected_seconds
-
     tasks = _tasks(cells).values()
     open_tasks = [task for task in tasks if task.state in ("pending", "running")]
-    total = 0.0
+    if not open_tasks:
+        return 0.0
+    from sweepctl.plan import expected_seconds
+
+    speeds, total = ledger.speeds(), 0.0
     for task in open_tasks:
         expected = expected_seconds(task.kind, task.flops, speeds)
         if expected is None:

@@ -79,8 +79,8 @@ def _sheet_rows(frame: pd.DataFrame, study: Study, runs: Path) -> list[SheetRow]
     dataset = study.evaluate.reconstruction.on[0]
     measured = frame[frame["dataset"] == dataset]
     cells: dict[int, dict[str, Any]] = {}
-    for row in measured.to_dict("records"):
-        record = {str(name): value for name, value in row.items()}
+    for raw in measured.to_dict("records"):
+        record = {str(name): value for name, value in raw.items()}
         cell = cells.setdefault(int(record["cell"]), dict(record))
         cell[f"metric {record['metric']}"] = record["value"]
     ordered = sorted(cells.values(), key=lambda cell: (cell["E"], cell["cell"]))
