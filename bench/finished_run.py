@@ -74,6 +74,9 @@ class Counting:
     def submitted(self, task: Task, attempt: int) -> None:
         pass
 
+    def alive(self) -> None:
+        pass
+
     def progress(self, task: Task, event: Mapping[str, Any]) -> None:
         pass
 

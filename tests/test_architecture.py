@@ -25,7 +25,7 @@ LINTER = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlin
 CONTRACTS = {contract["name"]: contract for contract in LINTER["contracts"]}
 
 MOST_LINES = 600
-LONGER = {"sweepctl/execute.py": 640, "sweepctl/cli/_commands.py": 640}
+LONGER = {"sweepctl/cli/_commands.py": 640}
 """Files that are longer today and may only shrink; split them before they grow."""
 
 
@@ -46,7 +46,7 @@ BREACHES = {
         "import vitok_core.spec",
     ),
     "Only tasks touches the models": ("sweepctl/plan/_tasks.py", "import vitok_core.data"),
-    "Dask only in cluster": ("sweepctl/execute.py", "import distributed"),
+    "Dask only in cluster": ("sweepctl/execute/_driver.py", "import distributed"),
     "The database only in ledger": ("sweepctl/cli/_commands.py", "import sqlite3"),
     "Statistics only in analyse": ("sweepctl/report/_figure.py", "import scipy.stats"),
     "Drawing only in report": ("sweepctl/analyse/_laws.py", "import matplotlib.figure"),

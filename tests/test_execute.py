@@ -49,6 +49,9 @@ class Collected:
     def progress(self, task: Task, event: Mapping[str, Any]) -> None:
         assert event["steps"] == 2
 
+    def alive(self) -> None:
+        self.beats = getattr(self, "beats", 0) + 1
+
     def ended(self, task: Task, outcome: AttemptOutcome, *, retry_in_s: float | None) -> None:
         self.outcomes.append((task.kind, outcome, retry_in_s))
 
@@ -201,8 +204,8 @@ def test_two_drivers_never_meet_in_a_run_folder(tmp_path: Path) -> None:
     script = f"""
 import time
 from pathlib import Path
-from sweepctl.execute import _driver_lock
-with _driver_lock(Path({str(tmp_path / "runs")!r})):
+from sweepctl.execute._lock import driver_lock
+with driver_lock(Path({str(tmp_path / "runs")!r})):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -81,9 +81,9 @@ def _judge_sign(claimed: str, fit: FitResult, details: dict[str, Any]) -> tuple[
     text = f"slope {readable(fit.slope.estimate)} [{readable(low)}, {readable(high)}]"
     seen = "positive" if low > 0 else "negative" if high < 0 else None
     if seen == claimed:
-        return "supported", f"{text}: {fit.meaning}"
+        return "supported", fit.meaning
     if seen is not None:
-        return "contradicted", f"{text} is {seen}: {fit.meaning}"
+        return "contradicted", f"the slope is {seen}: {fit.meaning}"
     return "undecided", (
         f"{text} includes 0: this design could only have seen a slope of "
         f"{readable(fit.least_slope)} or steeper (80 % power)"

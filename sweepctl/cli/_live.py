@@ -54,6 +54,8 @@ class PlainWatcher:
 
     def progress(self, task: Task, event: Mapping[str, Any]) -> None:
         self.running[task.id] = describe(event)
+
+    def alive(self) -> None:
         if time.monotonic() - self.spoke_s > HEARTBEAT_S:
             held = "; ".join(f"{name} {said}".strip() for name, said in self.running.items())
             self._say(f"{self.done}/{self.total} done; {held}")
@@ -117,6 +119,9 @@ class LiveWatcher:
                 total=event.get("steps"),
                 said=describe(event, counted=True),
             )
+
+    def alive(self) -> None:
+        """Nothing to say: the clocks of the bars go on."""
 
     def ended(self, task: Task, outcome: AttemptOutcome, *, retry_in_s: float | None) -> None:
         row = self.rows.pop(task.id, None)

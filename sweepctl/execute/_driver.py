@@ -1,18 +1,7 @@
-"""How does a study run? The driver's loop: what is ready, submit, record, retry, resume.
-
-The graph lives in the ledger; the pool only runs attempts. The loop submits no more than the free
-slots can start, records every outcome in one transaction, and blocks only the descendants of what
-failed. Starting again after anything (a kill, a crash, an edited study) is the normal way of going
-on: results found on disk are adopted, attempts a dead driver left behind are closed, and a training
-goes on from its last checkpoint.
-
-One driver works in a run folder at a time; a kernel lock on it ends with the process that holds it.
-"""
+"""What does the driver's loop do? Take stock, submit what is ready, record what ended, repeat."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import heapq
 import json
 import os
@@ -21,25 +10,23 @@ import signal
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from sweepctl import runs
 from sweepctl.cluster import Pool, open_pool
-from sweepctl.errors import DriverBusy, RunFolderError, TasksFailed
-from sweepctl.ledger import Ledger, Progress, Submission
+from sweepctl.errors import RunFolderError
+from sweepctl.execute._settings import NOT_ITS_FAULT, RunSummary, Settings, Watcher
+from sweepctl.ledger import Ledger, Progress
 from sweepctl.plan import Plan, Task
 from sweepctl.runs import AttemptOutcome, AttemptRequest, TaskResult
 
 INFRASTRUCTURE = frozenset({"killed", "worker_lost", "out_of_memory"})
 """Failures that another attempt may well survive; they are retried with a growing pause."""
-
-NOT_ITS_FAULT = frozenset({"killed", "worker_lost", "timeout", "disk_full"})
-"""Failures that say nothing about the task: the next `run` tries it again by itself."""
 
 FAST_FAILURE_S = 10.0
 FAST_FAILURES_STOP = 5
@@ -55,196 +42,6 @@ SPARE_DISK_BYTES = 256 * 1024**2
 """What must stay free on the disk beside a task's own files."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How to run; nothing of it changes a number.
-
-    Attributes:
-        folder: the run folder, `runs/`.
-        where: "local", "inline", or a scheduler's address.
-        workers: worker processes, or None for one each `threads` cores.
-        threads: CPU threads of an attempt.
-        device: torch device of an attempt, or "auto".
-        grace_s: seconds an attempt has to write a checkpoint when it is stopped.
-        retries: further attempts after an infrastructure failure.
-        checkpoint_s: seconds between checkpoints.
-        timeout_s: seconds after which an attempt is ended, or None.
-        backoff_s: pause before the first retry; doubled each time, at most a minute.
-        entry: what an attempt runs, "module:function".
-        preload: what its fork server imports beforehand, "module:function".
-        fail_fast: stop at the first task that fails for good.
-    """
-
-    folder: Path
-    where: str = "local"
-    workers: int | None = None
-    threads: int = 1
-    device: str = "auto"
-    grace_s: float = 30.0
-    retries: int = 2
-    checkpoint_s: float = 60.0
-    timeout_s: float | None = None
-    backoff_s: float = 1.0
-    entry: str = "sweepctl.tasks:run"
-    preload: str | None = "sweepctl.tasks:preload"
-    fail_fast: bool = False
-
-
-class Watcher(Protocol):
-    """Who is told what happens; the command line prints it, tests collect it."""
-
-    def started(self, total: int, done: int) -> None:
-        """The run begins: tasks of the plan, and how many of them are done already."""
-
-    def notice(self, text: str) -> None:
-        """Something worth a line."""
-
-    def submitted(self, task: Task, attempt: int) -> None:
-        """An attempt was handed to the pool."""
-
-    def progress(self, task: Task, event: Mapping[str, Any]) -> None:
-        """The newest event of a running attempt."""
-
-    def ended(self, task: Task, outcome: AttemptOutcome, *, retry_in_s: float | None) -> None:
-        """An attempt ended; `retry_in_s` says when it is tried again, None for never."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
-    """What a run came to.
-
-    Attributes:
-        study: name of the study.
-        tasks: tasks of the plan.
-        done_before: of them, done when the run began (adopted ones included).
-        adopted: results found on disk that a former driver had not recorded.
-        finished: tasks this run finished.
-        failed: (task id, failure class, message, log path) of tasks that failed for good.
-        blocked: tasks that wait for a failed one.
-        stopped_by: signal number that ended the run early, or None.
-        seconds: wall time.
-    """
-
-    study: str
-    tasks: int
-    done_before: int
-    adopted: int
-    finished: int
-    failed: tuple[tuple[str, str, str, str], ...] = ()
-    blocked: int = 0
-    stopped_by: int | None = None
-    seconds: float = 0.0
-
-
-def run_study(
-    plan: Plan,
-    ledger: Ledger,
-    settings: Settings,
-    watcher: Watcher,
-    *,
-    provenance: Mapping[str, Any],
-    argv: Sequence[str] = (),
-) -> RunSummary:
-    """Record a plan and run every task of it that is not done.
-
-    Args:
-        plan: the plan.
-        ledger: an open ledger.
-        settings: how to run.
-        watcher: who is told.
-        provenance: what is kept with every attempt: "code" (hash of the code), "commit", "dirty"
-            and "versions".
-        argv: the command line, for the record.
-
-    Raises:
-        DriverBusy: another driver works in the run folder.
-        RunFolderError: the run folder cannot be written, or the disk is full.
-        UnreachableError: the cluster cannot be reached.
-        LedgerError: the results database cannot be written.
-    """
-    with _driver_lock(settings.folder):
-        ledger.record_plan(plan, _submission(plan, provenance, argv))
-        try:
-            return _Driver(plan, ledger, settings, watcher, provenance).run()
-        except OSError as error:
-            raise _disk_full(error) or error from None
-
-
-def _submission(plan: Plan, provenance: Mapping[str, Any], argv: Sequence[str]) -> Submission:
-    from sweepctl import __version__
-
-    study = plan.study
-    return Submission(
-        text=study.text,
-        resolved=study.study.model_dump(mode="json", by_alias=True),
-        overrides=study.overrides,
-        argv=tuple(argv),
-        question=study.study.question,
-        git_commit=provenance.get("commit") or "",
-        git_dirty=bool(provenance.get("dirty")),
-        version=__version__,
-    )
-
-
-def raise_for_failures(summary: RunSummary) -> None:
-    """Turn failed tasks of a run into the error that the command line reports.
-
-    Raises:
-        TasksFailed: some task failed for good.
-    """
-    if not summary.failed:
-        return
-    lines = [
-        f"{task}: {failure}: {message}\n    log: {log}"
-        for task, failure, message, log in summary.failed
-    ]
-    waiting = f", {summary.blocked} more wait for them" if summary.blocked else ""
-    by_itself = all(failure in NOT_ITS_FAULT for _, failure, _, _ in summary.failed)
-    raise TasksFailed(
-        f"{len(lines)} of {summary.tasks} tasks failed{waiting}\n  " + "\n  ".join(lines),
-        hint="mend the cause and run again: these are tried again by themselves"
-        if by_itself
-        else f"mend the cause, then `sweepctl retry {summary.study}` and run again",
-    )
-
-
-@contextmanager
-def _driver_lock(folder: Path) -> Iterator[None]:
-    """Hold the run folder; the kernel lets go when this process ends, however it ends."""
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(
-            f"the run folder {folder} is a file, not a folder",
-            hint="choose another one with --runs",
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".driver.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot write in the run folder {folder}: {error.strerror}",
-            hint="make it writable, or choose another one with --runs",
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-            raise DriverBusy(
-                f"another driver works in {folder}" + (f" ({holder})" if holder else ""),
-                hint="wait for it, follow it with `sweepctl status`, or use another --runs folder",
-            ) from None
-        except OSError as error:
-            raise RunFolderError(
-                f"{folder} does not support file locks ({error.strerror})",
-                hint="put the run folder on a file system with locks; drivers must not meet in it",
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 @dataclass(slots=True, kw_only=True)
 class _Running:
     """An attempt in flight: its task, its number and what was last heard of it."""
@@ -255,7 +52,7 @@ class _Running:
     seen: dict[str, Any] | None = field(default=None)
 
 
-class _Driver:
+class Driver:
     """One run of one plan."""
 
     def __init__(
@@ -578,6 +375,8 @@ class _Driver:
                 self.watcher.progress(flight.task, event)
         if fresh:
             self.ledger.progress(fresh)
+        if self.running:
+            self.watcher.alive()
 
     # -- signals -------------------------------------------------------------------------------
 
@@ -626,12 +425,3 @@ def _names_in(folder: Path) -> set[str]:
         return {entry.name for entry in os.scandir(folder)}
     except OSError as error:
         raise RunFolderError(f"cannot read {folder}: {error.strerror}") from error
-
-
-def _disk_full(error: OSError) -> RunFolderError | None:
-    """The error to show for a full disk met outside of a task, or None for other errors."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return None
-    return RunFolderError(
-        "the disk is full", hint="free some space and run the same command again; nothing is lost"
-    )

@@ -1,0 +1,107 @@
+"""How does a study run? The driver: what is ready, submit, record, retry, resume.
+
+The graph lives in the ledger; the pool only runs attempts. The loop submits no more than the free
+slots can start, records every outcome in one transaction, and blocks only the descendants of what
+failed. Starting again after anything (a kill, a crash, an edited study) is the normal way of going
+on: results found on disk are adopted, attempts a dead driver left behind are closed, and a training
+goes on from its last checkpoint.
+
+    _settings   what a run is told, and tells        _lock     one driver a run folder
+    _driver     the loop
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweepctl.errors import RunFolderError, TasksFailed
+from sweepctl.execute._driver import Driver
+from sweepctl.execute._lock import driver_lock
+from sweepctl.execute._settings import NOT_ITS_FAULT, RunSummary, Settings, Watcher
+from sweepctl.ledger import Ledger, Submission
+from sweepctl.plan import Plan
+
+__all__ = ["RunSummary", "Settings", "Watcher", "raise_for_failures", "run_study"]
+
+
+def run_study(
+    plan: Plan,
+    ledger: Ledger,
+    settings: Settings,
+    watcher: Watcher,
+    *,
+    provenance: Mapping[str, Any],
+    argv: Sequence[str] = (),
+) -> RunSummary:
+    """Record a plan and run every task of it that is not done.
+
+    Args:
+        plan: the plan.
+        ledger: an open ledger.
+        settings: how to run.
+        watcher: who is told.
+        provenance: what is kept with every attempt: "code" (hash of the code), "commit", "dirty"
+            and "versions".
+        argv: the command line, for the record.
+
+    Raises:
+        DriverBusy: another driver works in the run folder.
+        RunFolderError: the run folder cannot be written, or the disk is full.
+        UnreachableError: the cluster cannot be reached.
+        LedgerError: the results database cannot be written.
+    """
+    with driver_lock(settings.folder):
+        ledger.record_plan(plan, _submission(plan, provenance, argv))
+        try:
+            return Driver(plan, ledger, settings, watcher, provenance).run()
+        except OSError as error:
+            raise _disk_full(error) or error from None
+
+
+def _submission(plan: Plan, provenance: Mapping[str, Any], argv: Sequence[str]) -> Submission:
+    from sweepctl import __version__
+
+    study = plan.study
+    return Submission(
+        text=study.text,
+        resolved=study.study.model_dump(mode="json", by_alias=True),
+        overrides=study.overrides,
+        argv=tuple(argv),
+        question=study.study.question,
+        git_commit=provenance.get("commit") or "",
+        git_dirty=bool(provenance.get("dirty")),
+        version=__version__,
+    )
+
+
+def raise_for_failures(summary: RunSummary) -> None:
+    """Turn failed tasks of a run into the error that the command line reports.
+
+    Raises:
+        TasksFailed: some task failed for good.
+    """
+    if not summary.failed:
+        return
+    lines = [
+        f"{task}: {failure}: {message}\n    log: {log}"
+        for task, failure, message, log in summary.failed
+    ]
+    waiting = f", {summary.blocked} more wait for them" if summary.blocked else ""
+    by_itself = all(failure in NOT_ITS_FAULT for _, failure, _, _ in summary.failed)
+    raise TasksFailed(
+        f"{len(lines)} of {summary.tasks} tasks failed{waiting}\n  " + "\n  ".join(lines),
+        hint="mend the cause and run again: these are tried again by themselves"
+        if by_itself
+        else f"mend the cause, then `sweepctl retry {summary.study}` and run again",
+    )
+
+
+def _disk_full(error: OSError) -> RunFolderError | None:
+    """The error to show for a full disk met outside of a task, or None for other errors."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return RunFolderError(
+        "the disk is full", hint="free some space and run the same command again; nothing is lost"
+    )
