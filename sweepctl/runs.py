@@ -45,6 +45,9 @@ Failure = Literal[
 ]
 """Why an attempt failed. `killed`, `worker_lost` and `out_of_memory` are tried again."""
 
+NOT_ITS_FAULT: frozenset[Failure] = frozenset({"killed", "worker_lost", "timeout", "disk_full"})
+"""Failures that say nothing about the task: the next `run` tries it again by itself."""
+
 State = Literal["done", "failed", "stopped"]
 """How an attempt ended; `stopped` means asked to, with a checkpoint, and is no failure."""
 

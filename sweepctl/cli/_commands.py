@@ -145,6 +145,7 @@ class _Known:
 
 def _what_is_known(made: Plan, db: str | None) -> _Known:
     from sweepctl.ledger import ledger_exists
+    from sweepctl.runs import NOT_ITS_FAULT
     from sweepctl.tasks import code_hash
 
     known = _Known()
@@ -152,7 +153,13 @@ def _what_is_known(made: Plan, db: str | None) -> _Known:
         return known
     with open_for_reading(db) as ledger:
         states = ledger.task_states(list(made.tasks))
-        known.states = {name: state.state for name, state in states.items()}
+        known.states = {
+            # What the next run tries again by itself is not blocked by its failure.
+            name: "pending"
+            if state.state == "failed" and state.failure in NOT_ITS_FAULT
+            else state.state
+            for name, state in states.items()
+        }
         known.attempts = {name: state.attempts for name, state in states.items()}
         known.speeds = list(ledger.speeds())
         if any(known.states.get(name) != "done" for name in made.tasks):

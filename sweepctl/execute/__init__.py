@@ -19,9 +19,10 @@ from typing import Any
 from sweepctl.errors import RunFolderError, TasksFailed
 from sweepctl.execute._driver import Driver
 from sweepctl.execute._lock import driver_lock
-from sweepctl.execute._settings import NOT_ITS_FAULT, RunSummary, Settings, Watcher
+from sweepctl.execute._settings import RunSummary, Settings, Watcher
 from sweepctl.ledger import Ledger, Submission
 from sweepctl.plan import Plan
+from sweepctl.runs import NOT_ITS_FAULT
 
 __all__ = ["RunSummary", "Settings", "Watcher", "raise_for_failures", "run_study"]
 

@@ -20,10 +20,10 @@ from typing import Any
 from sweepctl import runs
 from sweepctl.cluster import Pool, open_pool
 from sweepctl.errors import RunFolderError
-from sweepctl.execute._settings import NOT_ITS_FAULT, RunSummary, Settings, Watcher
+from sweepctl.execute._settings import RunSummary, Settings, Watcher
 from sweepctl.ledger import Ledger, Progress
 from sweepctl.plan import Plan, Task
-from sweepctl.runs import AttemptOutcome, AttemptRequest, TaskResult
+from sweepctl.runs import NOT_ITS_FAULT, AttemptOutcome, AttemptRequest, TaskResult
 
 INFRASTRUCTURE = frozenset({"killed", "worker_lost", "out_of_memory"})
 """Failures that another attempt may well survive; they are retried with a growing pause."""

@@ -10,9 +10,6 @@ from typing import Any, Protocol
 from sweepctl.plan import Task
 from sweepctl.runs import AttemptOutcome
 
-NOT_ITS_FAULT = frozenset({"killed", "worker_lost", "timeout", "disk_full"})
-"""Failures that say nothing about the task: the next `run` tries it again by itself."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
