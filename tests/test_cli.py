@@ -84,6 +84,7 @@ def test_an_invalid_study_is_exit_code_3(call: Call, tmp_path: Path) -> None:
         (["results", "nothing"], 1, "results.db"),
         (["status"], 1, "results.db"),
         (["run"], 2, "Missing argument"),
+        (["run", "none.yaml", "--device", "gpu"], 2, "there is no device 'gpu'"),
         (["run", "none.yaml"], 3, "none.yaml:1:1: the file does not exist"),
         (["frobnicate"], 2, "No such command"),
         (["query", "select 1", "--db", "oracle://x/y"], 2, "oracle"),

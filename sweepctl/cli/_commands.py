@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import time
@@ -254,8 +255,11 @@ def run(
     from sweepctl import execute
     from sweepctl.cli._live import LiveWatcher, PlainWatcher
     from sweepctl.ledger import open_ledger
+    from sweepctl.study import DEVICE
     from sweepctl.tasks import software
 
+    if device is not None and not re.match(DEVICE, device):
+        raise UsageError(f"there is no device {device!r}", hint="auto, cpu, cuda or cuda:N")
     made = plan_file(file, overrides)
     if not quiet:
         _notices(made)

@@ -209,6 +209,7 @@ class Driver:
             if not self.running and (self.closing or not (self.ready or self.later)):
                 return
             for outcome in pool.completed(timeout_s=self._patience()):
+                self._tell_of_signals()  # before what they have brought about
                 self._record(outcome)
             if time.monotonic() - looked >= PROGRESS_S:
                 looked = time.monotonic()
@@ -407,9 +408,9 @@ class Driver:
 
     def _tell_of_signals(self) -> None:
         for count in range(self.told + 1, len(self.signals) + 1):
+            attempts = f"{len(self.running)} attempt{'' if len(self.running) == 1 else 's'}"
             self.watcher.notice(
-                f"stopping: {len(self.running)} running attempts write a checkpoint; "
-                "once more kills them"
+                f"stopping: {attempts} told to write a checkpoint and end; once more kills"
                 if count == 1
                 else "killing what still runs"
             )

@@ -30,10 +30,11 @@ from sweepctl.study._model import (
     Study,
 )
 from sweepctl.study._paths import Condition, resolve, short_name
-from sweepctl.study._site import Site, Workers, load_site
+from sweepctl.study._site import DEVICE, Site, Workers, load_site
 
 __all__ = [
     "DERIVED",
+    "DEVICE",
     "STAGES",
     "Claim",
     "Comparison",

@@ -16,6 +16,9 @@ from sweepctl.study._model import Number, Strict, Text, Whole
 from sweepctl.study._words import in_words
 from sweepctl.study._yaml import read
 
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
+"""What a device may be called."""
+
 
 class Workers(Strict):
     """Where attempts run.
@@ -32,7 +35,7 @@ class Workers(Strict):
     where: Annotated[Text, Field(pattern=r"^(local|inline|(tcp|tls)://.+)$")] = "local"
     count: Annotated[Whole, Field(ge=1, le=4096)] | None = None
     threads: Annotated[Whole, Field(ge=1, le=1024)] = 1
-    device: Annotated[Text, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[Text, Field(pattern=DEVICE)] = "auto"
     grace_s: Annotated[Number, Field(gt=0)] = 30.0
 
 
