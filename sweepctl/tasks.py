@@ -92,8 +92,8 @@ def prepare(work: Work) -> Made:
         should_stop=work.should_stop,
     )
     return Made(
-        files=("images.npy", "labels.npy"),
-        values={"images": info.images, "images_sha256": info.images_sha256},
+        files=("samples.npy", "labels.npy"),
+        values={"images": info.images, "samples_sha256": info.samples_sha256},
     )
 
 

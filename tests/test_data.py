@@ -89,7 +89,7 @@ def test_no_evaluation_pixel_reaches_a_prepared_training_image(tmp_path: Path) -
             crop = plan_crop("photos-train", resolution=32, index=index)
             assert crop.picture == number == prepared.labels[index]
             small = painted.crop(crop.box).resize((32, 32), Image.Resampling.BICUBIC)
-            assert np.array_equal(np.asarray(small), prepared.images[index])
+            assert np.array_equal(np.asarray(small), prepared.samples[index])
 
 
 def test_an_image_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
@@ -97,19 +97,19 @@ def test_an_image_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
     many = prepare("photos-eval", resolution=16, images=300, folder=tmp_path / "many")
     again = prepare("photos-eval", resolution=16, images=300, folder=tmp_path / "again")
     first, second = open_prepared(tmp_path / "few"), open_prepared(tmp_path / "many")
-    assert np.array_equal(first.images, second.images[:20])
-    assert np.array_equal(first.images, second.first(20).images)
+    assert np.array_equal(first.samples, second.samples[:20])
+    assert np.array_equal(first.samples, second.first(20).samples)
     assert np.array_equal(first.labels, second.labels[:20])
     assert many == again
-    assert many.images_sha256 != few.images_sha256
-    stored = (tmp_path / "many" / "images.npy").read_bytes()
-    assert many.images_sha256 == hashlib.sha256(stored).hexdigest()
-    assert many.images_bytes == len(stored)
+    assert many.samples_sha256 != few.samples_sha256
+    stored = (tmp_path / "many" / "samples.npy").read_bytes()
+    assert many.samples_sha256 == hashlib.sha256(stored).hexdigest()
+    assert many.samples_bytes == len(stored)
     assert (second.resolution, len(second)) == (16, 300)
-    assert second.images.dtype == np.uint8
+    assert second.samples.dtype == np.uint8
     assert sorted(path.name for path in (tmp_path / "many").iterdir()) == [
-        "images.npy",
         "labels.npy",
+        "samples.npy",
     ]
 
 
@@ -117,7 +117,7 @@ def test_splits_differ_but_hold_all_classes(tmp_path: Path) -> None:
     for name, info in DATASETS.items():
         prepare(name, resolution=8, images=18, folder=tmp_path / name)
         assert sorted(open_prepared(tmp_path / name).labels) == sorted([*range(info.classes)] * 2)
-    train, held_out = (open_prepared(tmp_path / name).images for name in DATASETS)
+    train, held_out = (open_prepared(tmp_path / name).samples for name in DATASETS)
     assert not np.array_equal(train, held_out)
 
 
@@ -173,7 +173,7 @@ def test_a_picture_that_is_not_the_pinned_one_is_refused(
 @pytest.mark.parametrize("damage", ["cut", "shape", "kind"])
 def test_damaged_arrays_are_refused(damage: str, tmp_path: Path) -> None:
     prepare("photos-eval", resolution=8, images=4, folder=tmp_path)
-    path = tmp_path / "images.npy"
+    path = tmp_path / "samples.npy"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "shape":
@@ -189,10 +189,10 @@ def test_batches_are_copies_and_mirrored_where_asked(tmp_path: Path) -> None:
     images = open_prepared(tmp_path)
     batch = images.batch(np.array([4, 1]), np.array([True, False]))
     assert batch.shape == (2, 3, 8, 8)
-    assert np.array_equal(batch[0], images.images[4].transpose(2, 0, 1)[:, :, ::-1])
-    assert np.array_equal(batch[1], images.images[1].transpose(2, 0, 1))
+    assert np.array_equal(batch[0], images.samples[4].transpose(2, 0, 1)[:, :, ::-1])
+    assert np.array_equal(batch[1], images.samples[1].transpose(2, 0, 1))
     batch[:] = 0
-    assert images.images[4].any()
+    assert images.samples[4].any()
 
 
 @given(st.integers(1, 40), st.integers(0, 2**63 - 1), st.integers(0, 100), st.data())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitok_core.data import ImageSet, open_prepared, prepare
+from vitok_core.data import SampleSet, open_prepared, prepare
 from vitok_core.errors import DataError, NonFiniteError, SpecError, Stopped
 from vitok_core.evaluate import EvaluateProgress, reconstruct, reference_features
 from vitok_core.protocols import METRICS
@@ -19,7 +19,7 @@ SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=32)
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> SampleSet:
     folder = tmp_path_factory.mktemp("photos")
     prepare("photos-eval", resolution=32, images=30, folder=folder)
     return open_prepared(folder)
@@ -32,7 +32,7 @@ def tokenizer() -> ViTok:
 
 
 def test_all_metrics_with_and_without_a_reference(
-    tokenizer: ViTok, photos: ImageSet, tmp_path: Path
+    tokenizer: ViTok, photos: SampleSet, tmp_path: Path
 ) -> None:
     told: list[EvaluateProgress] = []
     reference = reference_features(photos, folder=tmp_path / "reference", batch=16)
@@ -51,17 +51,17 @@ def test_all_metrics_with_and_without_a_reference(
 
 
 def test_pairs_for_a_picture_show_every_class_first(
-    tokenizer: ViTok, photos: ImageSet, tmp_path: Path
+    tokenizer: ViTok, photos: SampleSet, tmp_path: Path
 ) -> None:
     # Two classes only in the front; the others come late.
     order = np.concatenate([np.repeat([0, 1], 8), np.arange(2, 14)])
-    images = ImageSet(images=photos.images[order], labels=photos.labels[order])
+    images = SampleSet(samples=photos.samples[order], labels=photos.labels[order])
     reconstruct(tokenizer, images, metrics=["psnr"], folder=tmp_path, batch=5)
     originals = np.load(tmp_path / "originals.npy")
     reconstructions = np.load(tmp_path / "reconstructions.npy")
     assert originals.shape == reconstructions.shape == (16, 32, 32, 3)
     assert originals.dtype == reconstructions.dtype == np.uint8
-    shown = [next(k for k in range(28) if np.array_equal(images.images[k], o)) for o in originals]
+    shown = [next(k for k in range(28) if np.array_equal(images.samples[k], o)) for o in originals]
     assert set(images.labels[shown]) == set(images.labels)
     with torch.no_grad():
         x = from_uint8(torch.from_numpy(originals).permute(0, 3, 1, 2))
@@ -69,7 +69,9 @@ def test_pairs_for_a_picture_show_every_class_first(
     assert np.abs(expected.astype(int) - reconstructions).max() <= 1
 
 
-def test_the_value_is_that_of_the_pairs(tokenizer: ViTok, photos: ImageSet, tmp_path: Path) -> None:
+def test_the_value_is_that_of_the_pairs(
+    tokenizer: ViTok, photos: SampleSet, tmp_path: Path
+) -> None:
     (measured,) = reconstruct(tokenizer, photos.first(9), metrics=["psnr"], folder=tmp_path)
     pairs = [
         np.load(tmp_path / f"{side}.npy").astype(float) for side in ("originals", "reconstructions")
@@ -78,7 +80,7 @@ def test_the_value_is_that_of_the_pairs(tokenizer: ViTok, photos: ImageSet, tmp_
     assert measured.value == pytest.approx((10 * np.log10(255**2 / mse)).mean())
 
 
-def test_stopping(tokenizer: ViTok, photos: ImageSet, tmp_path: Path) -> None:
+def test_stopping(tokenizer: ViTok, photos: SampleSet, tmp_path: Path) -> None:
     asked = iter([False, True])
     with pytest.raises(Stopped, match="image 10 of 30"):
         reconstruct(
@@ -94,7 +96,7 @@ def test_stopping(tokenizer: ViTok, photos: ImageSet, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_evaluated(tokenizer: ViTok, photos: ImageSet, tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated(tokenizer: ViTok, photos: SampleSet, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="takes 1 frame"):
         reconstruct(
             ViTok(TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=64)),
@@ -121,7 +123,7 @@ def test_what_cannot_be_evaluated(tokenizer: ViTok, photos: ImageSet, tmp_path: 
             )
 
 
-def test_reconstructions_that_are_not_numbers(photos: ImageSet, tmp_path: Path) -> None:
+def test_reconstructions_that_are_not_numbers(photos: SampleSet, tmp_path: Path) -> None:
     broken = ViTok(SPEC)
     with torch.no_grad():
         broken.output.bias.fill_(float("nan"))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitok_core.data import ImageSet, open_prepared, prepare
+from vitok_core.data import SampleSet, open_prepared, prepare
 from vitok_core.errors import CheckpointError, DataError, NonFiniteError, SpecError, Stopped
 from vitok_core.losses import Stage1Loss
 from vitok_core.spec import TokenizerSpec, training_flops
@@ -42,7 +42,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> SampleSet:
     folder = tmp_path_factory.mktemp("photos")
     prepare("photos-train", resolution=16, images=45, folder=folder)
     return open_prepared(folder)
@@ -50,7 +50,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
 
 def train(
     folder: Path,
-    images: ImageSet,
+    images: SampleSet,
     config: Stage1Config = CONFIG,
     *,
     stop_at: int | None = None,
@@ -82,7 +82,7 @@ def train(
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_stopped_at_any_step_gives_the_same_bytes(
-    precision: Precision, photos: ImageSet, tmp_path: Path
+    precision: Precision, photos: SampleSet, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, precision=precision)
     whole = train(tmp_path / "whole", photos, config, checkpoint_s=math.inf)
@@ -99,7 +99,9 @@ def test_stopped_at_any_step_gives_the_same_bytes(
             assert getattr(resumed, name) == getattr(whole, name), name
 
 
-def test_crashed_between_checkpoints_gives_the_same_bytes(photos: ImageSet, tmp_path: Path) -> None:
+def test_crashed_between_checkpoints_gives_the_same_bytes(
+    photos: SampleSet, tmp_path: Path
+) -> None:
     whole = train(tmp_path / "whole", photos)
     folder = tmp_path / "crashed"
     with pytest.raises(Stopped):
@@ -150,7 +152,7 @@ def test_killed_process_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
-    photos: ImageSet, tmp_path: Path
+    photos: SampleSet, tmp_path: Path
 ) -> None:
     whole = train(tmp_path / "whole", photos)
     folder = tmp_path / "run"
@@ -169,7 +171,9 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     assert newest.with_suffix(".pt.damaged").exists()
 
 
-def test_without_a_whole_checkpoint_training_starts_again(photos: ImageSet, tmp_path: Path) -> None:
+def test_without_a_whole_checkpoint_training_starts_again(
+    photos: SampleSet, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     with pytest.raises(Stopped):
         train(folder, photos, stop_at=3, checkpoint_s=math.inf)
@@ -181,7 +185,7 @@ def test_without_a_whole_checkpoint_training_starts_again(photos: ImageSet, tmp_
 
 
 def test_two_checkpoints_are_kept_until_they_are_discarded(
-    photos: ImageSet, tmp_path: Path
+    photos: SampleSet, tmp_path: Path
 ) -> None:
     train(tmp_path, photos)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
@@ -195,7 +199,7 @@ def test_two_checkpoints_are_kept_until_they_are_discarded(
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
-def test_checkpoints_of_other_settings_are_not_continued(photos: ImageSet, tmp_path: Path) -> None:
+def test_checkpoints_of_other_settings_are_not_continued(photos: SampleSet, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train(tmp_path, photos, stop_at=1)
     with pytest.raises(CheckpointError, match=r"lr: 0.001 there, 0.002 here"):
@@ -204,7 +208,7 @@ def test_checkpoints_of_other_settings_are_not_continued(photos: ImageSet, tmp_p
         train(tmp_path, photos.first(44))
 
 
-def test_everything_that_should_changes_the_weights(photos: ImageSet, tmp_path: Path) -> None:
+def test_everything_that_should_changes_the_weights(photos: SampleSet, tmp_path: Path) -> None:
     variants = {
         "as is": CONFIG,
         "seed": dataclasses.replace(CONFIG, seed=4),
@@ -223,7 +227,7 @@ def test_everything_that_should_changes_the_weights(photos: ImageSet, tmp_path: 
     assert len(set(weights.values())) == len(variants)
 
 
-def test_micro_batches_change_rounding_only(photos: ImageSet, tmp_path: Path) -> None:
+def test_micro_batches_change_rounding_only(photos: SampleSet, tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", photos)
     parts = train(tmp_path / "parts", photos, micro_batch=3)
     assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
@@ -232,7 +236,7 @@ def test_micro_batches_change_rounding_only(photos: ImageSet, tmp_path: Path) ->
         assert torch.allclose(value, right[name], atol=2e-4), name
 
 
-def test_training_learns_and_says_how(photos: ImageSet, tmp_path: Path) -> None:
+def test_training_learns_and_says_how(photos: SampleSet, tmp_path: Path) -> None:
     told: list[Progress] = []
     config = dataclasses.replace(CONFIG, steps=120, batch=16, lr=3e-3, warmup=0.1)
     result = train(tmp_path, photos, config, checkpoint_s=math.inf, progress=told.append)
@@ -263,7 +267,7 @@ def test_the_perceptual_loss_trains_too(tmp_path: Path) -> None:
     assert 0 < result.parts_recent["lpips"] < 2
 
 
-def test_a_loss_that_explodes_is_not_learned_from(photos: ImageSet, tmp_path: Path) -> None:
+def test_a_loss_that_explodes_is_not_learned_from(photos: SampleSet, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, lr=1e30, final_lr=0.0, warmup=0.0, clip=None)
     with pytest.raises(NonFiniteError, match=r"step 2: loss .*the update was not made"):
         train(tmp_path, photos, config)
@@ -305,7 +309,7 @@ def test_settings_out_of_range(changes: dict[str, object]) -> None:
     assert caught.value.field == next(iter(changes))
 
 
-def test_images_and_tokenizers_that_do_not_fit(photos: ImageSet, tmp_path: Path) -> None:
+def test_images_and_tokenizers_that_do_not_fit(photos: SampleSet, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="16 px, the tokenizer takes 32 px"):
         train_stage1(dataclasses.replace(SPEC, resolution=32), CONFIG, photos, tmp_path)
     with pytest.raises(SpecError, match="cannot train a video tokenizer"):

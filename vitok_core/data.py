@@ -328,16 +328,16 @@ class PreparedInfo:
         name: of the data set.
         resolution: side of an image in pixels.
         images: number of images.
-        images_bytes: size of images.npy.
-        images_sha256: of images.npy.
+        samples_bytes: size of samples.npy.
+        samples_sha256: of samples.npy.
         labels_sha256: of labels.npy.
     """
 
     name: str
     resolution: int
     images: int
-    images_bytes: int
-    images_sha256: str
+    samples_bytes: int
+    samples_sha256: str
     labels_sha256: str
 
 
@@ -350,7 +350,7 @@ def prepare(
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> PreparedInfo:
-    """Cut `images` images and write images.npy (uint8, N x H x W x 3) and labels.npy (int64, N).
+    """Cut `images` images and write samples.npy (uint8, N x H x W x 3) and labels.npy (int64, N).
 
     Args:
         name: key into `DATASETS`.
@@ -394,14 +394,14 @@ def prepare(
         _report(images, images, progress, None)
 
     folder.mkdir(parents=True, exist_ok=True)
-    images_sha256 = _write_whole(folder / "images.npy", write_images)
+    samples_sha256 = _write_whole(folder / "samples.npy", write_images)
     labels_sha256 = _write_whole(folder / "labels.npy", lambda file: np.save(file, labels))
     return PreparedInfo(
         name=name,
         resolution=resolution,
         images=images,
-        images_bytes=(folder / "images.npy").stat().st_size,
-        images_sha256=images_sha256,
+        samples_bytes=(folder / "samples.npy").stat().st_size,
+        samples_sha256=samples_sha256,
         labels_sha256=labels_sha256,
     )
 
@@ -462,26 +462,26 @@ def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSet:
+class SampleSet:
     """A prepared data set.
 
     Attributes:
-        images: uint8, (N, H, W, 3), H = W; mapped from disk, read-only.
+        samples: uint8, (N, H, W, 3), H = W; mapped from disk, read-only.
         labels: int64, (N,).
     """
 
-    images: NDArray[np.uint8]
+    samples: NDArray[np.uint8]
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.samples)
 
     @property
     def resolution(self) -> int:
         """Side of an image in pixels."""
-        return int(self.images.shape[1])
+        return int(self.samples.shape[1])
 
-    def first(self, count: int) -> ImageSet:
+    def first(self, count: int) -> SampleSet:
         """The first `count` images, without copying.
 
         Raises:
@@ -489,26 +489,26 @@ class ImageSet:
         """
         if not 1 <= count <= len(self):
             raise DataError(f"{count} images were asked for, the set has {len(self)}")
-        return ImageSet(images=self.images[:count], labels=self.labels[:count])
+        return SampleSet(samples=self.samples[:count], labels=self.labels[:count])
 
     def batch(
         self, indices: NDArray[np.int64], flips: NDArray[np.bool_] | None = None
     ) -> NDArray[np.uint8]:
         """A copy of some images, (B, 3, H, W); those with a True in `flips` mirrored left-right."""
-        picked: NDArray[np.uint8] = self.images[indices]
+        picked: NDArray[np.uint8] = self.samples[indices]
         if flips is not None:
             picked[flips] = picked[flips, :, ::-1]
         return np.ascontiguousarray(picked.transpose(0, 3, 1, 2))
 
 
-def open_prepared(folder: Path) -> ImageSet:
+def open_prepared(folder: Path) -> SampleSet:
     """Map what `prepare` wrote.
 
     Raises:
         DataError: a file is missing or does not hold what it should.
     """
     arrays = []
-    for name in ("images.npy", "labels.npy"):
+    for name in ("samples.npy", "labels.npy"):
         try:
             arrays.append(np.load(folder / name, mmap_mode="r", allow_pickle=False))
         except FileNotFoundError as error:
@@ -524,7 +524,7 @@ def open_prepared(folder: Path) -> ImageSet:
             f"{folder} holds images {images.dtype} {images.shape} and labels {labels.shape}; "
             "expected uint8 (N, H, H, 3) and (N,)"
         )
-    return ImageSet(images=images, labels=labels)
+    return SampleSet(samples=images, labels=labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

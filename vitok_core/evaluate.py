@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitok_core.data import ImageSet
+from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, NonFiniteError, SpecError, Stopped
 from vitok_core.features import LITE0_FEATURES, Lite0
 from vitok_core.metrics import Measured, MetricSet, protocol
@@ -46,7 +46,7 @@ class EvaluateProgress:
 
 def reconstruct(
     tokenizer: ViTok,
-    images: ImageSet,
+    images: SampleSet,
     *,
     metrics: Sequence[str],
     protocol_name: str = "lite0",
@@ -115,13 +115,13 @@ def reconstruct(
             picture = reconstructions[index - indices[0]].permute(1, 2, 0)
             kept[int(index)] = picture.cpu().numpy()
     folder.mkdir(parents=True, exist_ok=True)
-    _save(folder / "originals.npy", np.asarray(images.images[shown]))
+    _save(folder / "originals.npy", np.asarray(images.samples[shown]))
     _save(folder / "reconstructions.npy", np.stack([kept[int(index)] for index in shown]))
     return measures.compute()
 
 
 def reference_features(
-    images: ImageSet,
+    images: SampleSet,
     *,
     protocol_name: str = "lite0",
     folder: Path,
@@ -170,7 +170,7 @@ def _batches(
             progress(EvaluateProgress(done=done, total=total, images_per_s=speed))
 
 
-def _distinct(images: ImageSet, count: int) -> NDArray[np.int64]:
+def _distinct(images: SampleSet, count: int) -> NDArray[np.int64]:
     """Up to `count` indices: one image of every class, in their order, then the first others.
 
     Of a class it is the one with the most contrast among its first few: half of the crops of a
@@ -179,7 +179,7 @@ def _distinct(images: ImageSet, count: int) -> NDArray[np.int64]:
     firsts = []
     for label in np.unique(images.labels)[:count]:
         some = np.flatnonzero(images.labels == label)[:SAMPLES]
-        contrast = [float(np.asarray(images.images[index]).std()) for index in some]
+        contrast = [float(np.asarray(images.samples[index]).std()) for index in some]
         firsts.append(int(some[int(np.argmax(contrast))]))
     others = np.setdiff1d(np.arange(min(len(images), count + len(firsts))), firsts)
     return np.asarray([*firsts, *others[: count - len(firsts)]], np.int64)

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitok_core.data import ImageSet, Sampler
+from vitok_core.data import Sampler, SampleSet
 from vitok_core.errors import CheckpointError, DataError, NonFiniteError, SpecError, Stopped
 from vitok_core.features import lpips_network
 from vitok_core.losses import Stage1Loss, stage1_loss
@@ -196,7 +196,7 @@ class Stage1Result:
 def train_stage1(
     spec: TokenizerSpec,
     config: Stage1Config,
-    images: ImageSet,
+    images: SampleSet,
     folder: Path,
     *,
     device: str | torch.device = "cpu",
@@ -308,7 +308,7 @@ def discard_checkpoints(folder: Path) -> int:
 
 
 def _check(
-    spec: TokenizerSpec, config: Stage1Config, images: ImageSet, micro_batch: int | None
+    spec: TokenizerSpec, config: Stage1Config, images: SampleSet, micro_batch: int | None
 ) -> None:
     spec.check()
     config.check(spec)
@@ -358,7 +358,7 @@ class _State:
 def _begin(
     spec: TokenizerSpec,
     config: Stage1Config,
-    images: ImageSet,
+    images: SampleSet,
     checkpoints: Path,
     device: torch.device,
 ) -> _State:
@@ -406,7 +406,7 @@ def _begin(
 
 
 def _gradients(
-    state: _State, config: Stage1Config, images: ImageSet, step: int, micro_batch: int | None
+    state: _State, config: Stage1Config, images: SampleSet, step: int, micro_batch: int | None
 ) -> tuple[dict[str, float], float]:
     """Leave the clipped gradient of one step in the model; its terms and its norm before."""
     draw = state.sampler.draw(step * config.batch, config.batch)
@@ -458,7 +458,7 @@ def _non_finite(step: int, lr: float, values: Mapping[str, float], grad_norm: fl
 
 
 @torch.no_grad()
-def _probe(model: ViTok, images: ImageSet, device: torch.device) -> tuple[tuple[float, ...], int]:
+def _probe(model: ViTok, images: SampleSet, device: torch.device) -> tuple[tuple[float, ...], int]:
     """KL of each channel and the number of active ones, over the first training images."""
     model.eval()
     means, kls = [], []
@@ -488,7 +488,7 @@ def _stretch(rows: Tensor, step: int, names: tuple[str, ...]) -> CurvePoint:
     return CurvePoint(step=step, loss=mean.pop("loss"), parts=mean)
 
 
-def _identity(spec: TokenizerSpec, config: Stage1Config, images: ImageSet) -> dict[str, Any]:
+def _identity(spec: TokenizerSpec, config: Stage1Config, images: SampleSet) -> dict[str, Any]:
     """What a checkpoint must agree with before training goes on from it, as plain data."""
     return {
         "spec": dataclasses.asdict(spec),
