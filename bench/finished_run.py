@@ -97,9 +97,9 @@ def write_study(folder: Path, seeds: int) -> Path:
 
 
 def plan_of(file: Path) -> Plan:
+    from sweepctl.datasets import data_identities
     from sweepctl.plan import make_plan
     from sweepctl.study import load_study
-    from sweepctl.tasks import data_identities
 
     data = data_identities()
     return make_plan(load_study(file, datasets=data), data=data)

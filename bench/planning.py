@@ -37,9 +37,9 @@ def write_study(folder: Path, seeds: int) -> Path:
 
 def plan_once(file: Path) -> None:
     started = time.perf_counter()
+    from sweepctl.datasets import data_identities
     from sweepctl.plan import make_plan
     from sweepctl.study import load_study
-    from sweepctl.tasks import data_identities
 
     imported = time.perf_counter()
     data = data_identities()

@@ -6,6 +6,8 @@ The package in the order in which a study flows through it:
     plan       what will run      cells, tasks, fingerprints, sharing, cost; pure
     runs       what is on disk    the files of a task and how they are written
     tasks      what a task does   one function a kind; the only bridge to vitok_core
+    pretrained what it needs      pretrained files: which are here, and the right ones
+    datasets   what it is fed     data sets: built-in ones, the user's own and their scans
     cluster    where it runs      Dask workers, isolated child processes
     execute    how it runs        the driver's loop: ready, submit, record, retry, resume
     ledger     what happened      the results database: tables, views, queries, upgrades

@@ -117,6 +117,7 @@ class MetricValue:
         value: the number, in the metric's unit; always finite.
         n: number of samples behind it.
         step: training step of the weights; None for the end of training.
+        se: standard error of the value, in its unit; None where none is known.
     """
 
     name: str
@@ -125,6 +126,7 @@ class MetricValue:
     value: float
     n: int
     step: int | None = None
+    se: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

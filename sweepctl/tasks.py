@@ -5,13 +5,15 @@ the kind's function with the folders of the task's parents, writes result.json w
 and, in any case, outcome.json. A kind's function reads nothing but its task and its parents' files,
 so the numbers cannot depend on who runs it, where, or how often it was interrupted.
 
-Nothing heavy is imported with this module: planning asks it for data sets only.
+Nothing heavy is imported with this module.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
+import functools
 import os
 import platform
 import signal
@@ -19,15 +21,18 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweepctl import runs
 from sweepctl.errors import SweepctlError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, FileRecord, MetricValue, TaskResult
+
+if TYPE_CHECKING:
+    from vitok_core.spec import TokenizerSpec
 
 KEPT_ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
@@ -45,25 +50,37 @@ KEPT_ENVIRONMENT = (
 EVENT_S = 1.0
 """Least seconds between two progress events of an attempt."""
 
+BROKEN_SHOWN = 20
+"""Broken files of a data set that the log names."""
+
+SHEETS = 5
+"""Sheets of samples that a training leaves in sheets/ of its folder, at least; pictures only."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What a kind's function gets.
 
     Attributes:
+        task: id of the task.
+        study: name of the study that asked for the task first.
         identity: the task's identity as plain data: config, protocol, data.
         folder: the task's folder; results go there.
         parents: role -> folder of that parent.
         device: torch device string.
+        threads: CPU threads that may be used.
         checkpoint_s: seconds between checkpoints.
         event: writes a progress event, at most one a second.
         should_stop: whether the attempt was asked to stop.
     """
 
+    task: str
+    study: str
     identity: Mapping[str, Any]
     folder: Path
     parents: Mapping[str, Path]
     device: str
+    threads: int
     checkpoint_s: float
     event: Callable[[Mapping[str, Any]], None]
     should_stop: Callable[[], bool]
@@ -79,21 +96,37 @@ class Made:
 
 
 def prepare(work: Work) -> Made:
-    """Cut a data set's images into an on-disk array."""
+    """Cut a data set's images or clips into an on-disk array, or go on with it."""
+    from sweepctl.plan import completed
     from vitok_core import data
 
-    config = work.identity["config"]
-    info = data.prepare(
-        config["dataset"],
+    config, identity = completed(work.identity["config"], "data"), work.identity["data"]
+    make = functools.partial(data.prepare, config["dataset"])
+    if "content" in identity:  # a data set of the user's: by its content, wherever it is here
+        make = functools.partial(data.prepare_own, data.find_scan(identity), threads=work.threads)
+    info = make(
         resolution=config["resolution"],
         images=config["images"],
+        frames=config["frames"],
+        fps=config["fps"],
         folder=work.folder,
         progress=lambda done, total: work.event({"step": done, "steps": total}),
         should_stop=work.should_stop,
     )
+    for one in info.broken[:BROKEN_SHOWN]:
+        _log(f"note: {one.name} was skipped: {one.why}{': ' if one.detail else ''}{one.detail}")
+    if len(info.broken) > BROKEN_SHOWN:
+        _log(f"note: {len(info.broken)} files were skipped; report.json names all")
     return Made(
-        files=("samples.npy", "labels.npy"),
-        values={"images": info.images, "samples_sha256": info.samples_sha256},
+        files=("samples.npy", "labels.npy", *(("report.json",) if "content" in identity else ())),
+        values={
+            "images": info.images,
+            "sources": list(info.sources),
+            "samples_sha256": info.samples_sha256,
+            "read": info.read,
+            "handled": dict(info.handled),
+            "broken": len(info.broken),
+        },
     )
 
 
@@ -105,6 +138,7 @@ def reference(work: Work) -> Made:
     evaluate.reference_features(
         images,
         protocol_name=work.identity["protocol"]["name"],
+        features=work.identity["config"].get("features"),
         folder=work.folder,
         device=work.device,
         progress=lambda at: work.event({"step": at.done, "steps": at.total}),
@@ -115,23 +149,31 @@ def reference(work: Work) -> Made:
 
 def stage1(work: Work) -> Made:
     """Train an auto-encoder, or go on where an earlier attempt stopped."""
+    from sweepctl.plan import completed
     from vitok_core import data, train
     from vitok_core.losses import Stage1Loss
 
     config = work.identity["config"]
-    settings, optimiser, loss = (
-        config["stage1"],
-        config["stage1"]["optimiser"],
-        config["stage1"]["loss"],
-    )
+    settings = completed(config["stage1"], "stages.stage1")
+    optimiser, loss = settings["optimiser"], settings["loss"]
+
+    noted: set[str] = set()
+
+    def note(texts: Iterable[str]) -> None:
+        for text in texts:
+            if text not in noted:
+                noted.add(text)
+                _log(f"note: {text}")
 
     def told(at: train.Progress) -> None:
+        # At once: if the loss is no number in the next step, the spike before it was the warning.
+        note(at.notes)
         work.event(
             {
                 "step": at.step,
                 "steps": at.steps,
                 "loss": at.loss,
-                "images_per_s": at.images_per_s,
+                "samples_per_s": at.samples_per_s,
                 "eta_s": at.eta_s,
             }
         )
@@ -141,19 +183,19 @@ def stage1(work: Work) -> Made:
         train.Stage1Config(
             steps=settings["steps"],
             batch=settings["batch"],
-            lr=optimiser["lr"],
-            betas=tuple(optimiser["betas"]),
-            weight_decay=optimiser["weight_decay"],
-            warmup=optimiser["warmup"],
-            final_lr=optimiser["final_lr"],
-            clip=optimiser["clip"],
+            optimiser=train.Optimiser(**{**optimiser, "betas": tuple(optimiser["betas"])}),
             precision=settings["precision"],
             flip=settings["flip"],
+            compile=settings["compile"],
+            ema=settings["ema"],
             loss=Stage1Loss(
                 pixel=loss["pixel"],
+                pixel_weight=loss["pixel_weight"],
                 kl_weight=loss["kl"],
                 lpips_weight=loss["lpips"],
                 lpips_net=loss["lpips_net"],
+                ssim_weight=loss["ssim"],
+                dino_weight=loss["dino"],
             ),
             seed=config["seed"],
         ),
@@ -161,19 +203,37 @@ def stage1(work: Work) -> Made:
         work.folder,
         device=work.device,
         checkpoint_s=work.checkpoint_s,
+        sheet_every=max(1, settings["steps"] // SHEETS),
+        about={
+            "task": work.task,
+            "kind": "stage1",
+            "study": work.study,
+            # Whole, for readers that know nothing of what an identity leaves out.
+            "config": {
+                **config,
+                "tokenizer": completed(config["tokenizer"], "tokenizer"),
+                "stage1": settings,
+            },
+        },
         progress=told,
         should_stop=work.should_stop,
     )
+    note([*result.notes, *(event.text for event in result.events)])
     return Made(
         files=("weights.safetensors",),
         values={
             "loss": result.loss,
             "loss_recent": result.loss_recent,
             "parts_recent": dict(result.parts_recent),
-            "images_per_s": result.images_per_s,
+            "samples": result.samples,
+            "samples_per_s": result.samples_per_s,
+            "flops_per_s": result.flops_per_s,
+            "mfu": result.mfu,
+            "peak_memory_bytes": result.peak_memory_bytes,
             "resumed_from": result.resumed_from,
             "kl_per_channel": list(result.kl_per_channel),
             "active_units": result.active_units,
+            "events": [dataclasses.asdict(event) for event in result.events],
             "notes": list(result.notes),
             "curve": [
                 {"step": point.step, "loss": point.loss, **point.parts} for point in result.curve
@@ -185,22 +245,34 @@ def stage1(work: Work) -> Made:
 def reconstruct(work: Work) -> Made:
     """Measure a trained tokenizer on one data set."""
     from vitok_core import data, evaluate
+    from vitok_core.protocols import PROTOCOLS
     from vitok_core.tokenizer import load_tokenizer
 
     config, protocol = work.identity["config"], work.identity["protocol"]
-    reference_folder = work.parents.get("reference")
+    # The protocol's own backbone has the plain role, so that older tasks keep their identity.
+    references = {
+        PROTOCOLS[protocol["name"]].features if role == "reference" else role.split("-", 1)[1]: (
+            folder / "features.npy"
+        )
+        for role, folder in work.parents.items()
+        if role.startswith("reference")
+    }
     tokenizer = load_tokenizer(work.parents["tokenizer"] / "weights.safetensors", work.device)
     measured = evaluate.reconstruct(
         tokenizer,
         data.open_prepared(work.parents["images"]),
         metrics=config["metrics"],
         protocol_name=protocol["name"],
-        reference=None if reference_folder is None else reference_folder / "features.npy",
+        references=references,
+        length=config.get("length"),
         folder=work.folder,
         device=work.device,
         progress=lambda at: work.event({"step": at.done, "steps": at.total}),
         should_stop=work.should_stop,
     )
+    for one in measured:
+        if one.note:
+            _log(f"note: {one.name}: {one.note}")
     return Made(
         files=("originals.npy", "reconstructions.npy"),
         metrics=tuple(
@@ -210,10 +282,11 @@ def reconstruct(work: Work) -> Made:
                 protocol=protocol["name"],
                 value=one.value,
                 n=one.n,
+                se=one.se,
             )
             for one in measured
         ),
-        values={},
+        values={"notes": {one.name: one.note for one in measured if one.note}},
     )
 
 
@@ -226,20 +299,13 @@ TASKS: dict[str, Callable[[Work], Made]] = {
 """What each kind does."""
 
 
-def tokenizer_spec(config: Mapping[str, Any]) -> Any:
-    """The tokenizer a stage's config describes, as a `vitok_core.spec.TokenizerSpec`."""
+def tokenizer_spec(config: Mapping[str, Any]) -> TokenizerSpec:
+    """The tokenizer that a stage's config describes."""
+    from sweepctl.plan import completed
     from vitok_core.spec import TokenizerSpec
 
-    return TokenizerSpec(
-        resolution=config["resolution"], frames=config["frames"], **config["tokenizer"]
-    )
-
-
-def data_identities() -> dict[str, dict[str, Any]]:
-    """Every data set that exists, with what decides its pixels."""
-    from vitok_core import data
-
-    return {name: data.content_identity(name) for name in data.DATASETS}
+    shape = {"resolution": config["resolution"], "frames": config["frames"]}
+    return TokenizerSpec.from_plain({**completed(config["tokenizer"], "tokenizer"), **shape})
 
 
 # --- one attempt ------------------------------------------------------------------------------
@@ -252,6 +318,7 @@ def preload() -> None:
     import torch_fidelity.metric_kid  # noqa: F401
     import torchmetrics.functional.image  # noqa: F401
 
+    import sweepctl.plan  # noqa: F401
     import vitok_core.evaluate
     import vitok_core.train  # noqa: F401
 
@@ -312,10 +379,13 @@ def _do(
     _log(f"on {socket.gethostname()}, {device}, {request.threads} thread(s)")
     made = TASKS[task["kind"]](
         Work(
+            task=request.task_id,
+            study=task.get("study", ""),
             identity=identity,
             folder=folder,
             parents={role: folder.parent / name for role, name in task["parents"].items()},
             device=device,
+            threads=request.threads,
             checkpoint_s=request.checkpoint_s,
             event=_events(attempt / "events.jsonl"),
             should_stop=stop,
@@ -338,8 +408,6 @@ def _do(
     )
     for metric in made.metrics:
         _log(f"{metric.name} on {metric.dataset}: {metric.value:.6g} (n {metric.n})")
-    for note in made.values.get("notes", ()):
-        _log(f"note: {note}")
     _log(f"done in {time.monotonic() - started:.1f} s: {', '.join(made.files)}")
     if task["kind"] == "stage1":
         from vitok_core import train
@@ -483,8 +551,9 @@ def code_hash() -> str:
 
     root = Path(vitok_core.__file__).parent
     digest = hashlib.sha256()
-    for path in [*sorted(root.glob("*.py")), Path(__file__)]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in [*sorted(root.rglob("*.py")), Path(__file__)]:
+        name = path.relative_to(root.parent) if path.is_relative_to(root) else path.name
+        digest.update(str(name).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -494,7 +563,9 @@ def software() -> dict[str, Any]:
     import subprocess
 
     versions = {}
-    for package in ("sweepctl", "torch", "torchvision", "numpy", "lpips", "torch-fidelity", "dask"):
+    for package in (
+        "sweepctl", "torch", "torchvision", "numpy", "lpips", "torch-fidelity", "av", "dask",
+    ):  # fmt: skip
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweepctl.plan import Plan, make_plan
+from sweepctl.plan import DataSet, Plan, make_plan
 from sweepctl.study import StudyFile, load_study
 
-DATA = {"photos-train": {"data": "photos", "split": "train"}, "photos-eval": {"data": "photos"}}
+DATA = {
+    name: DataSet(identity={"data": name}, video=name.startswith("clips"))
+    for name in ("photos-train", "photos-eval", "clips-train", "clips-eval")
+}
 
 SMALL = """\
 format: 1

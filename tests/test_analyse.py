@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweepctl.analyse import Analysis, ClaimResult, FitResult, bands, fit_study, scale_of
+from sweepctl.analyse import (
+    Analysis,
+    ClaimResult,
+    FitResult,
+    bands,
+    fit_study,
+    reference_points,
+    scale_of,
+)
 from sweepctl.errors import UsageError
 from sweepctl.study import Comparison, FactorClaim, Fit, Margin, SlopeClaim
 
@@ -69,62 +77,11 @@ def noisy(
     return frame_of(list(zip(es, ys, strict=True)))
 
 
-@pytest.fixture(scope="module")
-def paper() -> pd.DataFrame:
-    """The published points; each sampling guidance is a data set of its own."""
-    frame = pd.read_csv(Path(__file__).parent / "data" / "vitok_figures.csv")
-    guided = frame["cfg"].notna()
-    frame.loc[guided, "dataset"] += " cfg " + frame.loc[guided, "cfg"].astype(str)
-    frame = frame.assign(seed=0, protocol="paper", n=50_000)
-    frame["cell"] = range(len(frame))
-    frame["task"] = [f"t{cell}" for cell in frame["cell"]]
-    return frame.drop(columns=["cfg"])
-
-
 # ------------------------------------------------------------------------------ published numbers
 
 
-@pytest.mark.parametrize(
-    ("figure", "metric", "on", "form", "expected", "r2"),
-    [
-        (3, "rfid", IMAGENET, "loglog", (17.34667, -1.38289), 0.9439),
-        (3, "rfid", "COCO-2017 val", "loglog", (15.07547, -1.04801), 0.9159),
-        (3, "ris", IMAGENET, "semilog", (-178.97545, 28.70902), 0.9068),
-        (3, "rssim", IMAGENET, "semilog", (0.01080, 0.06362), 0.9835),
-        (3, "rpsnr", IMAGENET, "semilog", (-0.56503, 2.30146), 0.9230),
-        (4, "gfid", "ImageNet-1K cfg 1.5", "quadratic", (23.6404, -3.37832, 0.1378), 0.7473),
-        (4, "gis", "ImageNet-1K cfg 1.5", "quadratic", (-881.036, 168.698, -6.98664), 0.5773),
-        (4, "gfid", "ImageNet-1K cfg 3.0", "quadratic", (3.88899, 0.07706, -0.00546), 0.135),
-        (4, "gis", "ImageNet-1K cfg 3.0", "quadratic", (-1777.79, 352.211, -14.8075), 0.6801),
-        (10, "rfid", "Kinetics-700 val", "loglog", (10.87382, -0.68920), 0.984),
-        (10, "rfid", "UCF-101 train", "loglog", (11.01712, -0.63339), 0.979),
-        (10, "rfid", "Shutterstock val", "loglog", (10.81728, -0.73349), 0.980),
-        (10, "rfvd", "Kinetics-700 val", "loglog", (None, -1.72871), 0.976),
-        (10, "rfvd", "UCF-101 train", "loglog", (None, -1.61894), 0.981),
-        (10, "rfvd", "Shutterstock val", "loglog", (None, -1.60644), 0.988),
-    ],
-)
-def test_published_laws_are_reproduced(
-    paper: pd.DataFrame,
-    figure: int,
-    metric: str,
-    on: str,
-    form: str,
-    expected: tuple[float | None, ...],
-    r2: float,
-) -> None:
-    fit = Fit(metric=metric, on=on, form=form)  # type: ignore[arg-type]  # str on purpose
-    result = fit_study(paper[paper["figure"] == figure], {"law": fit}, []).fits[0]
-    found = [coefficient.estimate for coefficient in result.coefficients.values()]
-    for estimate, printed in zip(found, expected, strict=True):
-        # The points are read to 5 digits from the figures, the coefficients were fitted before.
-        assert printed is None or estimate == pytest.approx(printed, rel=1e-3, abs=2e-3)
-    assert result.r2 == pytest.approx(r2, abs=6e-4)
-
-
-def test_encoder_size_explains_nothing_and_says_so(paper: pd.DataFrame) -> None:
-    frame = paper[paper["figure"] == 5].copy()
-    frame["encoder_parameters"] = frame["encoder"].map({"S": 43.3e6, "B": 85.8e6, "L": 383.7e6})
+def test_encoder_size_explains_nothing_and_says_so() -> None:
+    frame = reference_points("5/6")
     fit = Fit(metric="rfid", on=IMAGENET, x="encoder_parameters", form="loglog")
     claim = SlopeClaim(name="larger encoders help", fit="law", slope="negative")
     analysis = fit_study(frame, {"law": fit}, [claim])
@@ -134,8 +91,8 @@ def test_encoder_size_explains_nothing_and_says_so(paper: pd.DataFrame) -> None:
     assert "could only have seen" in analysis.claims[0].evidence
 
 
-def test_the_published_image_law_is_doubted(paper: pd.DataFrame) -> None:
-    frame = paper[paper["figure"] == 3]
+def test_the_published_image_law_is_doubted() -> None:
+    frame = reference_points("3")
     fit = Fit(metric="rfid", on=IMAGENET, form="loglog")
     claims = [
         SlopeClaim(name="E predicts", fit="law", slope="negative"),
@@ -168,9 +125,9 @@ def test_the_published_image_law_is_doubted(paper: pd.DataFrame) -> None:
     assert 1.23 < 2 ** largest["difference"] < 1.52  # the range seen by eye at equal E
 
 
-def test_generation_has_its_optimum_where_the_figure_has_it(paper: pd.DataFrame) -> None:
-    fit = Fit(metric="gfid", on="ImageNet-1K cfg 1.5", form="quadratic")
-    optimum = fit_study(paper[paper["figure"] == 4], {"law": fit}, []).fits[0].optimum
+def test_generation_has_its_optimum_where_the_figure_has_it() -> None:
+    fit = Fit(metric="gfid", on="ImageNet-1K", form="quadratic", where={"cfg": 1.5})
+    optimum = fit_study(reference_points("4"), {"law": fit}, []).fits[0].optimum
     assert optimum is not None and optimum.kind == "minimum"
     assert optimum.low is not None and optimum.high is not None
     assert optimum.low < 4897 < optimum.high
@@ -279,9 +236,9 @@ def test_cells_that_share_a_task_count_once() -> None:
 
 def test_refusals_name_their_reason() -> None:
     frame = noisy(-0.7, 0.2, 0)
-    few = fit_one(frame.head(3))
-    assert codes(few) == {"too_few_points"} and few.coefficients == {} and few.n == 3
-    assert codes(fit_one(frame.head(4), "quadratic")) == {"too_few_points"}
+    few = fit_one(frame.head(2))
+    assert codes(few) == {"too_few_points"} and few.coefficients == {} and few.n == 2
+    assert codes(fit_one(frame.head(3), "quadratic")) == {"too_few_points"}
     assert codes(fit_one(frame.head(0))) == {"too_few_points"}
     assert codes(fit_one(pd.DataFrame())) == {"too_few_points"}
     mixed = frame.assign(protocol=["lite0"] * 9 + ["other"])
@@ -376,7 +333,7 @@ def test_slope_verdicts() -> None:
         name="b", fit="law", slope="positive", r2=Comparison(operator=">=", value=0.5)
     )
     assert judge(falling, both).verdict == "contradicted"  # one half of it is enough
-    assert judge(falling.head(3), down).verdict == "undecided"
+    assert judge(falling.head(2), down).verdict == "undecided"
     with pytest.raises(UsageError, match="no fit named 'low'"):
         judge(falling, SlopeClaim(name="x", fit="low", slope="negative"))
 
@@ -518,7 +475,7 @@ def test_a_quadratic_is_the_same_from_zero_and_from_its_center() -> None:
 def test_json_is_strict_even_where_numbers_are_missing() -> None:
     frames = [
         noisy(-0.7, 0.2, 0),
-        noisy(-0.7, 0.2, 0).head(3),
+        noisy(-0.7, 0.2, 0).head(2),
         frame_of([(2.0**k, 1.0) for k in range(6)]),
     ]
     for frame in frames:

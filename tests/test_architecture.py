@@ -25,7 +25,7 @@ LINTER = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlin
 CONTRACTS = {contract["name"]: contract for contract in LINTER["contracts"]}
 
 MOST_LINES = 600
-LONGER = {"sweepctl/cli/_commands.py": 640}
+LONGER: dict[str, int] = {}
 """Files that are longer today and may only shrink; split them before they grow."""
 
 
@@ -39,15 +39,18 @@ def test_all_import_contracts_hold(capsys: pytest.CaptureFixture[str]) -> None:
 
 BREACHES = {
     "sweepctl reads top to bottom": ("sweepctl/plan/_expand.py", "import sweepctl.tasks"),
-    "vitok_core reads top to bottom": ("vitok_core/metrics.py", "import vitok_core.losses"),
-    "vitok_core does not know sweepctl": ("vitok_core/train.py", "import sweepctl.runs"),
+    "vitok_core reads top to bottom": (
+        "vitok_core/metrics/__init__.py",
+        "import vitok_core.losses",
+    ),
+    "vitok_core does not know sweepctl": ("vitok_core/losses.py", "import sweepctl.runs"),
     "The driver's side does not know vitok_core": (
         "sweepctl/ledger/_tasks.py",
         "import vitok_core.spec",
     ),
     "Only tasks touches the models": ("sweepctl/plan/_tasks.py", "import vitok_core.data"),
     "Dask only in cluster": ("sweepctl/execute/_driver.py", "import distributed"),
-    "The database only in ledger": ("sweepctl/cli/_commands.py", "import sqlite3"),
+    "The database only in ledger": ("sweepctl/cli/_reading.py", "import sqlite3"),
     "Statistics only in analyse": ("sweepctl/report/_figure.py", "import scipy.stats"),
     "Drawing only in report": ("sweepctl/analyse/_laws.py", "import matplotlib.figure"),
     "The command line only in cli": ("sweepctl/tasks.py", "import typer"),
@@ -274,7 +277,9 @@ def test_looking_at_results_loads_no_models_no_statistics_and_no_dask(tmp_path: 
 def test_planning_loads_no_models_no_statistics_and_no_dask(tmp_path: Path) -> None:
     study = str(ROOT / "studies" / "quickstart.yaml")
     loaded = loaded_by(
-        f"check {study}", f"plan {study}", f"show {study} --cell 1", "schema", folder=tmp_path
+        *(f"check {study}", f"plan {study}", f"show {study} --cell 1", "schema"),
+        "spec S-B/16 --dit XL",
+        folder=tmp_path,
     )
     assert "ruamel" in loaded
     assert not loaded & HEAVY

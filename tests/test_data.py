@@ -1,4 +1,4 @@
-"""Are training and evaluation pixels apart, and does a sample follow from its position alone?"""
+"""Are photos of train and eval apart, and does a sample follow from its position alone?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from vitok_core import data
 from vitok_core.data import (
     DATASETS,
     GAP,
@@ -27,6 +26,7 @@ from vitok_core.data import (
 )
 from vitok_core.errors import DataError, Stopped
 
+PHOTOS = {name: info for name, info in DATASETS.items() if not info.video}
 resolutions = st.sampled_from([8, 16, 32, 64, 128, 256])
 indices = st.integers(0, 10**9)
 
@@ -41,7 +41,7 @@ def file_of(number: int) -> Path:
 
 @given(resolutions, indices)
 def test_crops_stay_in_their_region(resolution: int, index: int) -> None:
-    for name, info in DATASETS.items():
+    for name, info in PHOTOS.items():
         crop = plan_crop(name, resolution=resolution, index=index)
         left, top, right, bottom = crop.box
         low_x, low_y, high_x, high_y = PICTURES[crop.picture].region(info.split)
@@ -114,16 +114,16 @@ def test_an_image_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
 
 
 def test_splits_differ_but_hold_all_classes(tmp_path: Path) -> None:
-    for name, info in DATASETS.items():
+    for name, info in PHOTOS.items():
         prepare(name, resolution=8, images=18, folder=tmp_path / name)
         assert sorted(open_prepared(tmp_path / name).labels) == sorted([*range(info.classes)] * 2)
-    train, held_out = (open_prepared(tmp_path / name).samples for name in DATASETS)
+    train, held_out = (open_prepared(tmp_path / name).samples for name in PHOTOS)
     assert not np.array_equal(train, held_out)
 
 
 def test_identity_is_plain_data_without_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: pytest.fail("looked for a file"))
-    train, held_out = (content_identity(name) for name in DATASETS)
+    train, held_out = (content_identity(name) for name in PHOTOS)
     assert train != held_out
     assert json.loads(json.dumps(train)) == train
     assert {source["sha256"] for source in train["sources"]} == {p.sha256 for p in PICTURES}
@@ -147,12 +147,18 @@ def test_progress_and_stop(tmp_path: Path) -> None:
 
 
 def test_unknown_names_and_numbers_out_of_range(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"photos-train, photos-eval; did you mean photos-eval\?"):
+    with pytest.raises(
+        DataError, match=r"photos-train, photos-eval, .*; did you mean photos-eval\?"
+    ):
         content_identity("photos-evl")
     with pytest.raises(DataError, match="is no data set"):
         prepare("imagenet", resolution=32, images=1, folder=tmp_path)
     with pytest.raises(DataError, match="at least 8 px"):
         prepare("photos-eval", resolution=4, images=1, folder=tmp_path)
+    with pytest.raises(DataError, match=r"single images.*clips-train"):
+        prepare("photos-eval", resolution=8, images=1, frames=4, folder=tmp_path)
+    with pytest.raises(DataError, match="fps = 8 says nothing about single images"):
+        prepare("photos-eval", resolution=8, images=1, fps=8, folder=tmp_path)
     with pytest.raises(DataError, match="prepare the data set first"):
         open_prepared(tmp_path / "nowhere")
 
@@ -161,11 +167,13 @@ def test_a_picture_that_is_not_the_pinned_one_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     other = dataclasses.replace(PICTURES[0], sha256="0" * 64)
-    monkeypatch.setattr(data, "PICTURES", (other, *PICTURES[1:]))
-    with pytest.raises(DataError, match="another version of scikit-image"):
+    monkeypatch.setattr("vitok_core.data._prepare.PICTURES", (other, *PICTURES[1:]))
+    with pytest.raises(
+        DataError, match=r"another version of the package \(pip install scikit-image\)"
+    ):
         prepare("photos-eval", resolution=8, images=1, folder=tmp_path)
     gone = dataclasses.replace(PICTURES[0], package="not_there")
-    monkeypatch.setattr(data, "PICTURES", (gone, *PICTURES[1:]))
+    monkeypatch.setattr("vitok_core.data._prepare.PICTURES", (gone, *PICTURES[1:]))
     with pytest.raises(DataError, match="pip install scikit-image"):
         prepare("photos-eval", resolution=8, images=1, folder=tmp_path)
 

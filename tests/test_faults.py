@@ -24,10 +24,10 @@ from fault_command import Run, call, one_error, wait_until
 
 from studies import write
 from sweepctl import runs
+from sweepctl.datasets import data_identities
 from sweepctl.ledger import open_ledger
 from sweepctl.plan import Plan, make_plan
 from sweepctl.study import load_study
-from sweepctl.tasks import data_identities
 
 STEPS = 400
 TINY = f"""\

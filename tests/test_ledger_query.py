@@ -71,6 +71,9 @@ def ledger(database: str) -> Iterator[Ledger]:
         for task in plan.tasks.values():
             finish(opened, task, *([metric(20.0)] if task.kind == "reconstruct" else []))
         opened.save_fit("small", "law", {"slope": 1})
+        published = dict.fromkeys(VIEWS["v_reference"][1]) | {"id": 1, "source": "paper"}
+        published |= {"place": "Table 1", "name": "psnr", "value": 30.0, "protocol": "paper"}
+        opened.keep_reference("one", lambda: [published])
         yield opened
 
 
@@ -95,6 +98,7 @@ def everything(ledger: Ledger) -> list[tuple[object, ...]]:
         "metric",
         "file",
         "fit",
+        "reference",
     )
     counts = ", ".join(f"(SELECT count(*) FROM sweep_{name})" for name in tables)
     states = "SELECT state, count(*) FROM sweep_task GROUP BY state"

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import pickle
 from pathlib import Path
 
+import numpy as np
+import platformdirs
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from vitok_core.data import open_prepared, prepare
 from vitok_core.errors import SpecError, WeightsError
-from vitok_core.features import Lite0, lpips_network
-from vitok_core.losses import Stage1Loss, stage1_loss
+from vitok_core.features import DinoV2, DinoV2Trunk, Lite0, dino_side, lpips_network
+from vitok_core.losses import Perceptual, Stage1Loss, perceptual_networks, stage1_loss
+from vitok_core.metrics import ssim
 from vitok_core.spec import TokenizerSpec
-from vitok_core.tokenizer import Posterior
-from vitok_core.weights import WEIGHTS, WeightsFile, weights_path
+from vitok_core.tokenizer import Posterior, from_uint8
+from vitok_core.weights import (
+    DOWNLOADS,
+    WEIGHTS,
+    WeightsFile,
+    weights_folder,
+    weights_path,
+    weights_sha256,
+)
 
 SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=32)
 PIXELS_ONLY = Stage1Loss(kl_weight=0.0, lpips_weight=0.0)
@@ -36,7 +48,7 @@ def test_kl_is_the_mean_divergence_from_the_standard_normal() -> None:
     )
     x = noise(2, 3, 8, 8)
     total, parts = stage1_loss(
-        Stage1Loss(kl_weight=0.5, lpips_weight=0.0), x, x, gaussian, perceptual=None
+        Stage1Loss(kl_weight=0.5, lpips_weight=0.0), x, x, gaussian, Perceptual()
     )
     assert parts["kl"].item() == pytest.approx(exact.mean().item(), rel=1e-5)
     assert total.item() == pytest.approx(0.5 * exact.mean().item(), rel=1e-5)
@@ -46,7 +58,7 @@ def test_kl_is_the_mean_divergence_from_the_standard_normal() -> None:
 def test_pixel_terms_are_means_and_do_not_replace_each_other(pixel: str, power: int) -> None:
     x, x_hat = noise(2, 3, 8, 8), noise(2, 3, 8, 8, seed=3)
     loss = Stage1Loss(pixel=pixel, pixel_weight=2.0, kl_weight=0.0, lpips_weight=0.0)  # type: ignore[arg-type]
-    total, parts = stage1_loss(loss, x, x_hat, posterior(), perceptual=None)
+    total, parts = stage1_loss(loss, x, x_hat, posterior(), Perceptual())
     expected = (x - x_hat).abs().pow(power).mean().item()
     assert parts["pixel"].item() == pytest.approx(expected, rel=1e-5)
     assert total.item() == pytest.approx(2 * expected, rel=1e-5)
@@ -56,24 +68,80 @@ def test_perceptual_term_is_zero_for_equal_images_and_pulls_on_others() -> None:
     network = lpips_network("alex")
     x = noise(2, 3, 32, 32).tanh()
     loss = Stage1Loss(kl_weight=0.0)
-    _, parts = stage1_loss(loss, x, x, posterior(), network)
+    _, parts = stage1_loss(loss, x, x, posterior(), Perceptual(lpips=network))
     assert parts["lpips"].item() == 0
     x_hat = noise(2, 3, 32, 32, seed=3).tanh().requires_grad_()
-    total, parts = stage1_loss(loss, x, x_hat, posterior(), network)
+    total, parts = stage1_loss(loss, x, x_hat, posterior(), Perceptual(lpips=network))
     torch.autograd.backward(total)
     assert parts["lpips"].item() > 0.05
     assert x_hat.grad is not None
     assert x_hat.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in network.parameters())
     clips = [t.detach().unsqueeze(2).expand(-1, -1, 2, -1, -1) for t in (x, x_hat)]
-    _, of_clips = stage1_loss(loss, clips[0], clips[1], posterior(), network)
+    _, of_clips = stage1_loss(loss, clips[0], clips[1], posterior(), Perceptual(lpips=network))
     assert of_clips["lpips"].item() == pytest.approx(parts["lpips"].item(), rel=1e-4)
 
 
 def test_perceptual_weight_without_network_is_an_error() -> None:
     x = noise(1, 3, 32, 32)
-    with pytest.raises(ValueError, match="perceptual network"):
-        stage1_loss(Stage1Loss(), x, x, posterior(), None)
+    with pytest.raises(ValueError, match=r"networks\.lpips must be given"):
+        stage1_loss(Stage1Loss(), x, x, posterior(), Perceptual())
+
+
+def test_charbonnier_is_quadratic_near_zero_and_linear_far_from_it() -> None:
+    def charbonnier(difference: float) -> float:
+        loss = Stage1Loss(pixel="charbonnier", kl_weight=0.0, lpips_weight=0.0)
+        x = torch.zeros(1, 3, 4, 4)
+        total, _ = stage1_loss(loss, x, x + difference, posterior(), Perceptual())
+        return total.item()
+
+    assert charbonnier(0.0) == pytest.approx(1e-3)
+    assert charbonnier(1e-4) - charbonnier(0.0) == pytest.approx(0.5 * 1e-8 / 1e-3, rel=0.02)
+    assert charbonnier(-0.5) == pytest.approx(0.5, rel=1e-5)
+
+
+def test_the_ssim_term_is_one_minus_the_metric() -> None:
+    smooth = torch.nn.functional.interpolate(noise(2, 3, 5, 5), size=24, mode="bicubic")
+    x = (smooth * 60 + 128).clamp(0, 255).to(torch.uint8)
+    y = (smooth * 50 + 110 + 9 * noise(2, 3, 24, 24, seed=3)).clamp(0, 255).to(torch.uint8)
+    loss = Stage1Loss(pixel_weight=0.0, kl_weight=0.0, lpips_weight=0.0, ssim_weight=2.0)
+    x_hat = from_uint8(y).requires_grad_()
+    total, parts = stage1_loss(loss, from_uint8(x), x_hat, posterior(), Perceptual())
+    assert 0.05 < parts["ssim"].item() == pytest.approx(1 - ssim(x, y).mean().item(), abs=1e-5)
+    assert total.item() == pytest.approx(2 * parts["ssim"].item())
+    torch.autograd.backward(total)
+    assert x_hat.grad is not None
+    step = 0.1 * x_hat.grad / x_hat.grad.abs().max()
+    better, _ = stage1_loss(loss, from_uint8(x), x_hat - step, posterior(), Perceptual())
+    assert better.item() < 0.98 * total.item()
+    clips = [from_uint8(t).unsqueeze(2).expand(-1, -1, 2, -1, -1) for t in (x, y)]
+    _, of_clips = stage1_loss(loss, *clips, posterior(), Perceptual())
+    assert of_clips["ssim"].item() == pytest.approx(parts["ssim"].item(), rel=1e-5)
+
+
+def test_terms_without_weight_do_not_touch_the_total() -> None:
+    x, endless = noise(1, 3, 8, 8), torch.full((1, 4, 4), torch.inf)
+    gaussian = Posterior(mean=endless, logvar=torch.zeros(1, 4, 4))
+    total, parts = stage1_loss(PIXELS_ONLY, x, x + 1, gaussian, Perceptual())
+    assert total.item() == pytest.approx(1.0)
+    assert parts["kl"].item() == torch.inf
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Stage1Loss(),
+        Stage1Loss(lpips_weight=0.0, ssim_weight=0.5),
+        Stage1Loss(ssim_weight=0.5, lpips_net="vgg", pixel_weight=0.0),
+    ],
+)
+def test_the_parts_are_named_as_the_loss_says(loss: Stage1Loss) -> None:
+    x, x_hat = noise(1, 3, 32, 32).tanh(), noise(1, 3, 32, 32, seed=1).tanh()
+    total, parts = stage1_loss(loss, x, x_hat, posterior(), perceptual_networks(loss))
+    assert tuple(parts) == loss.terms
+    weights = {name: getattr(loss, f"{name}_weight") for name in parts}
+    expected = sum(weights[name] * part.item() for name, part in parts.items())
+    assert total.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +151,8 @@ def test_perceptual_weight_without_network_is_an_error() -> None:
         ({"lpips_net": "squeeze"}, "lpips_net"),
         ({"kl_weight": -1.0}, "kl_weight"),
         ({"lpips_weight": float("nan")}, "lpips_weight"),
+        ({"ssim_weight": -0.1}, "ssim_weight"),
+        ({"dino_weight": float("inf")}, "dino_weight"),
         ({"pixel_weight": 0.0, "lpips_weight": 0.0}, "pixel_weight"),
     ],
 )
@@ -97,6 +167,19 @@ def test_images_too_small_for_the_perceptual_network() -> None:
     with pytest.raises(SpecError, match="at least 31 px"):
         Stage1Loss().check(small)
     assert PIXELS_ONLY.check(small) is PIXELS_ONLY
+    tiny = dataclasses.replace(small, resolution=8)
+    with pytest.raises(SpecError, match="ssim needs images of at least 11 px"):
+        dataclasses.replace(PIXELS_ONLY, ssim_weight=1.0).check(tiny)
+
+
+@pytest.mark.parametrize("bottleneck", ["none", "layernorm"])
+def test_a_code_without_distribution_has_no_kl(bottleneck: str) -> None:
+    spec = dataclasses.replace(SPEC, bottleneck=bottleneck)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="set stage1 loss kl to 0") as caught:
+        Stage1Loss().check(spec)
+    assert caught.value.field == "kl_weight"
+    Stage1Loss(kl_weight=0.0).check(spec)
+    Stage1Loss().check(dataclasses.replace(SPEC, bottleneck="noise", noise_std=0.3))
 
 
 def test_lpips_has_the_published_trunk_and_heads() -> None:
@@ -117,6 +200,115 @@ def test_lpips_has_the_published_trunk_and_heads() -> None:
 def test_vgg_is_there_too() -> None:
     x = noise(1, 3, 16, 16).tanh()
     assert lpips_network("vgg")(x, x.flip(-1)).item() > 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_lpips_agrees_with_an_independent_implementation(net: str, tmp_path: Path) -> None:
+    """torchmetrics has code and heads of its own; only the trunk is poured in."""
+    from torchmetrics.functional.image.lpips import _LPIPS
+
+    prepare("photos-eval", resolution=64, images=6, folder=tmp_path)
+    x = from_uint8(torch.from_numpy(open_prepared(tmp_path).batch(np.arange(6))))
+    blurred = torch.nn.functional.avg_pool2d(x, 3, stride=1, padding=1)
+    ours = lpips_network(net)  # type: ignore[arg-type]
+    theirs = _LPIPS(pretrained=True, net=net, pnet_rand=True).eval()  # type: ignore[arg-type]
+    trunk = {name: value for name, value in ours.state_dict().items() if name.startswith("net.")}
+    rest = theirs.load_state_dict(trunk, strict=False)
+    assert not rest.unexpected_keys
+    assert not [name for name in rest.missing_keys if name.startswith("net.")]
+    found = ours(blurred, x).reshape(-1)
+    assert found.min() > 0.01
+    assert torch.allclose(found, theirs(blurred, x).reshape(-1), rtol=1e-4)
+
+
+def random_dino(seed: int = 0) -> DinoV2Trunk:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        trunk = DinoV2Trunk()
+        for name, parameter in trunk.named_parameters():
+            if parameter.ndim == 1 or "token" in name or "pos_embed" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+    return trunk.requires_grad_(False).eval()
+
+
+@pytest.mark.slow
+def test_dino_is_the_network_that_timm_has() -> None:
+    import timm
+
+    ours = random_dino()
+    theirs = timm.create_model("vit_small_patch14_dinov2", pretrained=False).eval()
+    state = {name: value for name, value in ours.state_dict().items() if name != "mask_token"}
+    theirs.load_state_dict(state)
+    x = noise(1, 3, 518, 518)
+    with torch.no_grad():
+        found, expected = ours(x), theirs.forward_features(x)[:, 1:]
+    assert found.shape == (1, 37 * 37, 384)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_dino_resizes_images_and_positions() -> None:
+    assert [dino_side(side) for side in (4, 14, 20, 21, 32, 64, 128, 224, 256)] == [
+        *(14, 14, 14, 28, 28, 70, 126, 224, 252)
+    ]
+    trunk = random_dino()
+    ramp = torch.arange(37.0).expand(37, 37).reshape(1, -1, 1).expand(-1, -1, 384)
+    trunk.pos_embed.data[:, 1:] = ramp
+    found = trunk._positions(9)[0, :, 0].view(9, 9)
+    # The middle of patch i of 9 lies at 37 / 9.1 * (i + 0.5) - 0.5 of 37.
+    expected = 37 / 9.1 * (torch.arange(9) + 0.5) - 0.5
+    assert torch.allclose(found[4, 1:-1], expected[1:-1], atol=0.1)
+    assert torch.equal(trunk._positions(37), ramp)
+
+
+def use_dino(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Pretend that random weights in `folder` are the published ones."""
+    monkeypatch.setenv("VITOK_WEIGHTS", str(folder))
+    wanted = DOWNLOADS["dinov2-s14"]
+    torch.save(random_dino().state_dict(), folder / wanted.file)
+    sha256 = hashlib.sha256((folder / wanted.file).read_bytes()).hexdigest()
+    monkeypatch.setitem(DOWNLOADS, "dinov2-s14", dataclasses.replace(wanted, sha256=sha256))
+
+
+@pytest.mark.slow
+def test_the_dino_term_compares_directions_of_features(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_dino(monkeypatch, tmp_path)
+    loss = Stage1Loss(kl_weight=0.0, lpips_weight=0.0, pixel_weight=0.0, dino_weight=0.5)
+    networks = perceptual_networks(loss.check(SPEC))
+    assert networks.lpips is None
+    x, x_hat = noise(2, 3, 32, 32).tanh(), noise(2, 3, 32, 32, seed=3).tanh().requires_grad_()
+    _, same = stage1_loss(loss, x, x, posterior(), networks)
+    assert same["dino"].item() == pytest.approx(0, abs=1e-5)
+    total, parts = stage1_loss(loss, x, x_hat, posterior(), networks)
+    assert 1e-3 < parts["dino"].item() < 2
+    assert total.item() == pytest.approx(0.5 * parts["dino"].item())
+    torch.autograd.backward(total)
+    assert x_hat.grad is not None
+    assert x_hat.grad.abs().amax(dim=(1, 2, 3)).min() > 0
+    dino = networks.dino
+    assert isinstance(dino, DinoV2)
+    assert all(parameter.grad is None for parameter in dino.parameters())
+    assert dino(x).shape == (2, 4, 384)
+
+
+def test_weights_that_are_to_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VITOK_WEIGHTS", str(tmp_path))
+    wanted = DOWNLOADS["dinov2-s14"]
+    path = tmp_path / wanted.file
+    with pytest.raises(WeightsError) as caught:
+        perceptual_networks(Stage1Loss(lpips_weight=0.0, dino_weight=1.0))
+    assert wanted.url in str(caught.value)
+    assert str(path) in str(caught.value)
+    path.write_bytes(b"anything")
+    with pytest.raises(WeightsError, match="not the pinned file of dinov2-s14"):
+        DinoV2()
+    monkeypatch.delenv("VITOK_WEIGHTS")
+    assert weights_folder() == platformdirs.user_cache_path("vitok_core") / "weights"
+    assert weights_sha256("dinov2-s14") == wanted.sha256
+    assert weights_sha256("lite0") == WEIGHTS["lite0"].sha256
 
 
 def test_lite0_sees_uint8_at_64_pixels() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,27 @@ from hypothesis import strategies as st
 
 from vitok_core.errors import DataError, NonFiniteError, SpecError
 from vitok_core.features import Lite0
-from vitok_core.metrics import MetricSet, frechet_distance, kernel_distance, psnr, ssim
+from vitok_core.metrics import (
+    MetricSet,
+    bootstrap_error,
+    cover,
+    frechet_distance,
+    frechet_infinity,
+    gaussian,
+    gaussian_kernel_distance,
+    gaussianity,
+    inception_score,
+    kernel_distance,
+    linear_probe,
+    ms_ssim,
+    psnr,
+    rounded,
+    spectrum_slope,
+    ssim,
+)
 from vitok_core.protocols import METRICS, PROTOCOLS
-from vitok_core.weights import WEIGHTS
+
+LITE0 = ["psnr", "ssim", "lpips", "rfd_lite0", "rkid_lite0"]
 
 
 def images(count: int, *, side: int = 32, seed: int = 0) -> torch.Tensor:
@@ -92,17 +112,32 @@ def test_values_do_not_depend_on_batches_and_grow_with_damage() -> None:
     for strength in (10, 60):
         reconstructions = disturbed(originals, strength)
         for batch in (24, 5):
-            metrics = MetricSet(tuple(METRICS), resolution=32)
+            metrics = MetricSet(LITE0, resolution=32)
             for part in range(0, 24, batch):
                 metrics.update(originals[part : part + batch], reconstructions[part : part + batch])
             measured = metrics.compute()
-            assert [entry.name for entry in measured] == list(METRICS)
+            assert [entry.name for entry in measured] == LITE0
             assert {entry.n for entry in measured} == {24}
             found[strength, batch] = {entry.name: entry.value for entry in measured}
         assert found[strength, 24] == pytest.approx(found[strength, 5], rel=1e-4)
-    for name, metric in METRICS.items():
+    for name in LITE0:
         lower = found[10, 24][name] < found[60, 24][name]
-        assert lower == (metric.better == "lower"), name
+        assert lower == (METRICS[name].better == "lower"), name
+
+
+def test_a_clip_counts_once_and_its_frames_alike() -> None:
+    """One frame of a clip of four is damaged: a quarter of the loss of that clip."""
+    originals = images(8).reshape(2, 4, 3, 32, 32).transpose(1, 2)
+    damaged = originals.clone()
+    damaged[0, :, 3] = disturbed(originals[0, :, 3], 40)
+    metrics = MetricSet(["psnr", "ssim", "lpips"], resolution=32, frames=4)
+    metrics.update(originals, damaged)
+    found = metrics.compute()
+    assert {entry.n for entry in found} == {2}
+    frame = MetricSet(["psnr", "ssim", "lpips"], resolution=32)
+    frame.update(originals[:1, :, 3], damaged[:1, :, 3])
+    for entry, alone, equal in zip(found, frame.compute(), (100.0, 1.0, 0.0), strict=True):
+        assert entry.value == pytest.approx((alone.value + 7 * equal) / 8, rel=1e-5, abs=1e-7)
 
 
 def test_the_reference_replaces_the_originals() -> None:
@@ -110,16 +145,18 @@ def test_the_reference_replaces_the_originals() -> None:
     plain = MetricSet(["rfd_lite0"], resolution=32)
     plain.update(originals, reconstructions)
     reference = Lite0()(originals).numpy()
-    known = MetricSet(["rfd_lite0"], resolution=32, reference_NF=reference)
+    known = MetricSet(["rfd_lite0"], resolution=32, references={"lite0": reference})
     known.update(originals, reconstructions)
     assert known.compute()[0].value == pytest.approx(plain.compute()[0].value, rel=1e-6)
 
-    short = MetricSet(["rfd_lite0"], resolution=32, reference_NF=reference[:7])
+    short = MetricSet(["rfd_lite0"], resolution=32, references={"lite0": reference[:7]})
     short.update(originals, reconstructions)
     with pytest.raises(DataError, match="7 images, but 8"):
         short.compute()
 
-    broken = MetricSet(["rkid_lite0"], resolution=32, reference_NF=reference * np.float32(np.nan))
+    broken = MetricSet(
+        ["rkid_lite0"], resolution=32, references={"lite0": reference * np.float32(np.nan)}
+    )
     broken.update(originals, reconstructions)
     with pytest.raises(NonFiniteError, match="rkid_lite0"):
         broken.compute()
@@ -131,7 +168,7 @@ def test_what_cannot_be_measured() -> None:
     with pytest.raises(SpecError, match="named twice"):
         MetricSet(["psnr", "psnr"], resolution=32)
     with pytest.raises(SpecError, match="is no protocol; there are lite0"):
-        MetricSet(["psnr"], protocol_name="adm", resolution=32)
+        MetricSet(["psnr"], protocol_name="dam", resolution=32)
     with pytest.raises(SpecError, match="at least 31 px"):
         MetricSet(["lpips"], resolution=16)
     with pytest.raises(SpecError, match="at least 11 px"):
@@ -142,10 +179,263 @@ def test_what_cannot_be_measured() -> None:
         frechet_distance(np.zeros((1, 4)), np.zeros((5, 4)))
     with pytest.raises(ValueError, match="uint8"):
         MetricSet(["psnr"], resolution=32).update(torch.zeros(1, 3, 32, 32), images(1))
+    with pytest.raises(ValueError, match="cannot be compared"):
+        MetricSet(["psnr"], resolution=32).update(images(1), images(2))
 
 
-def test_the_protocol_names_the_weights_that_are_used() -> None:
-    protocol = PROTOCOLS["lite0"]
-    assert protocol.weights_sha256 == WEIGHTS["lite0"].sha256
-    assert WEIGHTS["lpips-alex-trunk"].sha256 in protocol.perceptual
-    assert "about" not in protocol.record()
+# --- against other people's code ----------------------------------------------------------------
+
+
+def test_psnr_and_ssim_are_those_of_scikit_image() -> None:
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    # More images than are taken at a time, sides that are not equal.
+    x = images(11, side=32)[..., :27]
+    y = disturbed(x, 40)
+    for left, right, a, b in zip(x, y, psnr(x, y), ssim(x, y, "inside"), strict=True):
+        p, q = left.numpy(), right.numpy()
+        expected = peak_signal_noise_ratio(p, q, data_range=255)
+        assert a.item() == pytest.approx(expected, rel=1e-6)
+        expected = structural_similarity(
+            p,
+            q,
+            channel_axis=0,
+            data_range=255,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        assert b.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_ms_ssim_of_equal_and_of_damaged_images() -> None:
+    x = images(2, side=176)
+    scores = [ms_ssim(x, disturbed(x, strength)) for strength in (0, 20, 60)]
+    assert scores[0].tolist() == pytest.approx([1.0, 1.0], abs=1e-5)
+    assert (scores[0] > scores[1]).all() and (scores[1] > scores[2]).all()
+    with pytest.raises(SpecError, match="at least 161 px"):
+        ms_ssim(x[..., :160], x[..., :160])
+
+
+def features(count: int, width: int = 24, seed: int = 0, shift: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    mixed = rng.normal(size=(count, width)) @ rng.normal(size=(width, width))
+    return (np.abs(mixed) + shift).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [20, 70])
+def test_distances_are_those_of_torch_fidelity(count: int) -> None:
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torch_fidelity.metric_isc import isc_features_to_metric
+    from torch_fidelity.metric_kid import kid_features_to_metric
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    a, b = features(count), features(count, seed=1, shift=0.3)
+    left, right = (torch.from_numpy(side).double() for side in (a, b))
+    expected = fid_statistics_to_metric(
+        *(fid_features_to_statistics(side) for side in (left, right)), verbose=False
+    )
+    assert frechet_distance(a, b) == pytest.approx(expected["frechet_inception_distance"], rel=1e-6)
+    expected = kid_features_to_metric(
+        left, right, kid_subset_size=15, kid_subsets=100, kid_kernel="poly", rng_seed=2020,
+        verbose=False,
+    )  # fmt: skip
+    assert kernel_distance(a, b, 15) == pytest.approx(
+        expected["kernel_inception_distance_mean"], rel=1e-6
+    )
+    expected = isc_features_to_metric(right)
+    assert inception_score(b) == pytest.approx(expected["inception_score_mean"], rel=1e-6)
+    expected = prc_features_to_metric(
+        right, left, prc_neighborhood=3, prc_batch_size=64, save_cpu_ram=False, verbose=False
+    )
+    found = cover(a, b)
+    assert found.precision == pytest.approx(expected["precision"], rel=1e-6)
+    assert found.recall == pytest.approx(expected["recall"], rel=1e-6)
+    assert 0 < found.precision < 1
+
+
+def exact_frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """The distance in 50 digits, from eigenvalues of the product of the covariances."""
+    import mpmath
+
+    with mpmath.workdps(50):
+        means, covariances = [], []
+        for side in (a, b):
+            rows = mpmath.matrix(side.tolist())
+            n, width = rows.rows, rows.cols
+            mean = [sum(rows[i, j] for i in range(n)) / n for j in range(width)]
+            centred = mpmath.matrix(n, width)
+            for i in range(n):
+                for j in range(width):
+                    centred[i, j] = rows[i, j] - mean[j]
+            means.append(mean)
+            covariances.append(centred.T * centred / (n - 1))
+        values = mpmath.eig(covariances[0] * covariances[1], left=False, right=False)
+        root = sum(mpmath.sqrt(max(mpmath.re(value), 0)) for value in values)
+        shift = sum((p - q) ** 2 for p, q in zip(*means, strict=True))
+        trace = sum(one[j, j] for one in covariances for j in range(len(means[0])))
+        return float(shift + trace - 2 * root)
+
+
+@pytest.mark.parametrize("rows", [(12, 12), (4, 4), (4, 9)])
+@pytest.mark.parametrize("spread", [1.0, 1e-4])
+def test_frechet_distance_against_fifty_digits(rows: tuple[int, int], spread: float) -> None:
+    """Also with covariances that are singular, and with nearly equal sets."""
+    rng = np.random.default_rng(7)
+    scales = np.logspace(0, -3, 6)
+    a = rng.normal(size=(rows[0], 6)) * scales
+    b = (rng.normal(size=(rows[1], 6)) * spread * scales) + (
+        a if rows[0] == rows[1] else 0.5 * scales
+    )
+    # What is left of a sum of about 1: rounding is 1e-16 of that.
+    assert frechet_distance(a, b) == pytest.approx(exact_frechet(a, b), rel=1e-12, abs=1e-14)
+    assert frechet_distance(gaussian(a), gaussian(b)) == frechet_distance(a, b)
+
+
+def test_cover_is_that_of_its_definition() -> None:
+    real, fake = features(40, 3), features(30, 3, seed=1, shift=0.2)
+    between = np.linalg.norm(real[:, None] - fake[None], axis=-1)
+    within = np.sort(np.linalg.norm(real[:, None] - real[None], axis=-1), axis=1)
+    others = np.sort(np.linalg.norm(fake[:, None] - fake[None], axis=-1), axis=1)
+    found = cover(real, fake)
+    assert found.precision == (between <= within[:, [3]]).any(axis=0).mean()
+    assert found.recall == (between <= others[:, 3]).any(axis=1).mean()
+    assert found.density == pytest.approx((between < within[:, [5]]).sum() / (5 * 30))
+    assert found.coverage == (between < within[:, [5]]).any(axis=1).mean()
+    with pytest.raises(DataError, match="more than 5 images"):
+        cover(real, fake[:5])
+
+
+def test_the_gaussian_kernel_distance_over_all_pairs() -> None:
+    a, b = features(12, 5).astype(float), features(9, 5, seed=1).astype(float)
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (a, b)]
+
+    def mean(x: np.ndarray, y: np.ndarray) -> float:
+        squares = ((x[:, None] - y[None]) ** 2).sum(-1)
+        return float(np.exp(-squares / 200.0).mean())
+
+    expected = mean(unit[0], unit[0]) + mean(unit[1], unit[1]) - 2 * mean(*unit)
+    assert gaussian_kernel_distance(a, b) == pytest.approx(1000 * expected, rel=1e-9)
+    with pytest.raises(DataError, match="no direction"):
+        gaussian_kernel_distance(np.zeros((3, 2)), a[:, :2])
+
+
+def test_the_extrapolation_takes_the_bias_away() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(600, 10)), rng.normal(size=(600, 10))
+    biased, unbiased = frechet_distance(a, b), frechet_infinity(a, b)
+    assert abs(unbiased) < 0.35 * biased
+    assert frechet_infinity(a, b) == unbiased
+    far = frechet_infinity(a, b + 2.0)
+    assert far == pytest.approx(40.0, rel=0.05)
+    with pytest.raises(DataError, match="at least 4"):
+        frechet_infinity(a[:3], b[:3])
+
+
+def test_the_bootstrap_error_is_that_of_repeated_draws() -> None:
+    def difference(a: np.ndarray, b: np.ndarray) -> float:
+        return float(a.mean() - b.mean())
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(200, 1)), rng.normal(size=(300, 1))
+    expected = np.sqrt(1 / 200 + 1 / 300)
+    found = bootstrap_error(difference, a, b, resamples=400)
+    assert found == pytest.approx(expected, rel=0.15)
+    # Paired sets are drawn together: what both share drops out.
+    assert bootstrap_error(difference, a, a + 1, resamples=20) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(DataError, match="at least 2 resamples"):
+        bootstrap_error(difference, a, b, resamples=1)
+
+
+def test_splits_of_the_inception_score() -> None:
+    """Two classes known for sure: 2 over all, 1 within a split that has one of them only."""
+    logits = np.where(np.arange(40)[:, None] < 20, [50.0, -50.0], [-50.0, 50.0])
+    assert inception_score(logits, splits=1, shuffled=False) == pytest.approx(2.0)
+    assert inception_score(logits, splits=2, shuffled=False) == pytest.approx(1.0)
+    assert inception_score(logits, splits=-20, shuffled=False) == pytest.approx(1.0)
+    assert inception_score(logits, splits=-5000, shuffled=False) == pytest.approx(2.0)
+    assert inception_score(logits, splits=2, shuffled=True) > 1.5
+    with pytest.raises(DataError, match="10 splits"):
+        inception_score(logits[:9])
+
+
+# --- rules of protocols -------------------------------------------------------------------------
+
+
+def test_how_protocols_round() -> None:
+    x_hat = torch.tensor([-2.0, -1.0, 0.0, 0.003, 0.5, 0.999, 1.0, 7.0])
+    found = {name: rounded(x_hat, one).tolist() for name, one in PROTOCOLS.items()}
+    assert found["lite0"] == found["clean"] == [0, 0, 128, 128, 191, 255, 255, 255]
+    assert found["adm"] == [0, 0, 128, 128, 191, 255, 255, 255]
+    assert found["vitok"] == [0, 0, 127, 127, 191, 254, 255, 255]
+
+
+def test_pooled_psnr_lies_below_the_mean() -> None:
+    x = images(6)
+    y = torch.cat([disturbed(x[:3], 5), disturbed(x[3:], 60)])
+    values = {}
+    for name in ("vitok", "torch-fidelity"):
+        metrics = MetricSet(["psnr"], protocol_name=name, resolution=32)
+        metrics.update(x, y)
+        (values[name],) = metrics.compute()
+    error = (x.double() - y.double()).square().mean()
+    assert values["vitok"].value == pytest.approx(float(10 * torch.log10(255**2 / error)))
+    assert values["vitok"].value < values["torch-fidelity"].value
+    assert values["vitok"].se is None
+    scores = psnr(x, y).numpy()
+    assert values["torch-fidelity"].se == pytest.approx(scores.std(ddof=1) / np.sqrt(6))
+
+
+def test_lpips_is_that_of_its_package() -> None:
+    import lpips
+
+    from vitok_core.features import lpips_network
+    from vitok_core.tokenizer import from_uint8
+
+    x, y = images(3), disturbed(images(3), 30)
+    with warnings.catch_warnings():
+        # lpips calls torchvision by a keyword that torchvision has renamed.
+        warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
+        theirs = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    theirs.load_state_dict(lpips_network("alex").state_dict())
+    metrics = MetricSet(["lpips"], resolution=32)
+    metrics.update(x, y)
+    with torch.no_grad():
+        expected = theirs(from_uint8(x), from_uint8(y)).double().mean().item()
+    assert metrics.compute()[0].value == expected
+
+
+# --- codes --------------------------------------------------------------------------------------
+
+
+def test_gaussianity_is_zero_for_unit_gaussians_only() -> None:
+    one = np.ones(3)
+    assert gaussianity(0 * one, one) == 0
+    assert gaussianity(one, one) == pytest.approx(0.5)
+    assert gaussianity(0 * one, 4 * one) == pytest.approx(0.5 * (3 - np.log(4)))
+    with pytest.raises(DataError, match="1 of 3 channels never change"):
+        gaussianity(one, np.array([1.0, 0.0, 1.0]))
+
+
+@given(st.sampled_from([-3.0, -2.0, -1.0, 0.0]), st.integers(0, 5))
+def test_the_slope_of_made_spectra(slope: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.fft.fftfreq(16)[:, None] * 16
+    radius = np.maximum(np.hypot(rows, rows.T), 1)
+    spectrum = radius ** (slope / 2) * np.exp(2j * np.pi * rng.random((40, 16, 16)))
+    codes = np.fft.ifft2(spectrum).real.reshape(20, 2, 16, 16).transpose(0, 2, 3, 1)[:, None]
+    assert spectrum_slope(codes) == pytest.approx(slope, abs=0.25)
+
+
+def test_the_probe_finds_what_is_linear_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=300)
+    direction = rng.normal(size=(3, 8))
+    told = direction[labels] * 3 + rng.normal(size=(300, 8))
+    assert linear_probe(told, labels) > 0.95
+    assert linear_probe(rng.normal(size=(300, 8)), labels) == pytest.approx(1 / 3, abs=0.12)
+    # More numbers than samples: the dual form, which gives the same predictions.
+    wide = np.concatenate([told, 1e-9 * rng.normal(size=(300, 400))], axis=1)[:, :]
+    assert linear_probe(wide[:60], labels[:60]) >= 0.5
+    with pytest.raises(DataError, match="at least 20 samples of at least 2 labels"):
+        linear_probe(told, np.zeros(300, np.int64))

@@ -126,6 +126,31 @@ def test_a_sheet_holds_every_pixel_in_the_order_of_E(tmp_path: Path) -> None:
     assert found
 
 
+def test_a_sheet_of_clips_draws_frames_of_a_clip_side_by_side(tmp_path: Path) -> None:
+    from PIL import Image
+
+    # Clip k, frame t is one flat colour of its own.
+    clips = np.zeros((5, 7, 112, 112, 3), dtype=np.uint8)
+    clips[..., 0] = (40 * np.arange(1, 6))[:, None, None, None]
+    clips[..., 1] = (30 * np.arange(1, 8))[:, None, None]
+    row = SheetRow(label="E=64", E=64, originals=clips, reconstructions=255 - clips)
+    with Image.open(sheet([row], tmp_path / "sheet.png")) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    starts = {}
+    for clip in range(5):
+        for frame in range(7):
+            for side, first in (("original", clips), ("reconstruction", 255 - clips)):
+                ys, xs = np.nonzero((pixels == first[clip, frame, 0, 0]).all(axis=2))
+                if len(ys) >= 112 * 112:
+                    starts[side, clip, frame] = int(xs.min())
+    # Three clips of four frames, from the first to the last, above each other in both rows.
+    shown = [(clip, frame) for clip in range(3) for frame in (0, 2, 4, 6)]
+    assert [key[1:] for key in sorted(starts) if key[0] == "original"] == shown
+    assert all(starts["original", *one] == starts["reconstruction", *one] for one in shown)
+    steps = np.diff([starts["original", *one] for one in shown]) - 112
+    assert steps.tolist() == [1, 1, 1, 6, 1, 1, 1, 6, 1, 1, 1]
+
+
 def test_sheets_of_mismatched_pictures_are_refused(tmp_path: Path) -> None:
     good = np.zeros((2, 8, 8, 3), dtype=np.uint8)
     row = SheetRow(label="a", E=1, originals=good, reconstructions=good)
@@ -231,3 +256,25 @@ def test_the_status_grid_shows_each_state() -> None:
     nearly = {(0, "stage1"): StageState(state="running", fraction=0.9999)}
     assert "99%" in status_grid(cells[:1], ["stage1"], nearly)
     assert status_grid([], ["stage1"], {}) == "no cells\n"
+
+
+def test_power_laws_and_raw_variables_are_drawn_and_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for c, e in enumerate(2.0 ** np.arange(6, 16)):
+        row = {"cell": c, "task": f"t{c}", "c": c, "seed": 0, "E": e, "n": 1024}
+        row |= {"dataset": "photos-eval", "protocol": "lite0"}
+        distance = (0.3 + 200 * e**-0.8) * 2 ** (0.05 * rng.normal())
+        rows.append(row | {"metric": "rfd_lite0", "value": distance})
+        rows.append(row | {"metric": "psnr", "value": 9 + 1.5 * c + 0.2 * rng.normal()})
+    on = "photos-eval"
+    fits = {
+        "floor": Fit(metric="rfd_lite0", on=on, form="power"),
+        "across": Fit(metric="rfd_lite0", on=on, x="psnr", form="linear"),
+        "cubic": Fit(metric="psnr", on=on, form="cubic"),
+    }
+    drawn = fit_study(pd.DataFrame(rows), fits, [])
+    assert all(fit.fitted for fit in drawn.fits)
+    assert all(path.stat().st_size > 10_000 for path in figure(drawn, tmp_path / "laws"))
+    text = fits_text(drawn, terminal=True)
+    assert "E^-0.8" in text and "floor 0.29" in text and "each further dB of psnr" in text

@@ -14,6 +14,7 @@ from studies import DATA, SMALL, load, write
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.plan import make_plan
 from sweepctl.study import SCHEMA_FILE, init_study, json_schema, load_site, load_study
+from vitok_core.protocols import METRICS
 
 
 def mistakes(folder: Path, text: str, *overrides: str) -> list[str]:
@@ -39,7 +40,7 @@ MISTAKES = {
     "unknown key": (
         ("lpips: 0", "lpisp: 0"),
         "study.yaml:9:57: stages.stage1.loss.lpisp: unknown key 'lpisp' (did you mean 'lpips'?); "
-        "allowed: pixel, kl, lpips, lpips_net",
+        "allowed: pixel, pixel_weight, kl, lpips, lpips_net, ssim, dino",
     ),
     "wrong type": (
         ("images: 64", "images: many"),
@@ -56,12 +57,12 @@ MISTAKES = {
     "unknown data set": (
         ("train: photos-train", "train: photo-train"),
         "study.yaml:6:15: data.train: unknown data set 'photo-train' (did you mean "
-        "'photos-train'?); known: photos-eval, photos-train",
+        "'photos-train'?); known: clips-eval, clips-train, photos-eval, photos-train",
     ),
     "unknown metric": (
-        ("metrics: [psnr, rfd_lite0]", "metrics: [psnr, rfid]"),
-        "study.yaml:11:67: evaluate.reconstruction.metrics.1: unknown metric 'rfid'; known: psnr, "
-        "ssim, lpips, rfd_lite0, rkid_lite0",
+        ("metrics: [psnr, rfd_lite0]", "metrics: [psnr, fid]"),
+        "study.yaml:11:67: evaluate.reconstruction.metrics.1: unknown metric 'fid' (did you mean "
+        "'rfid'?); known: " + ", ".join(METRICS),
     ),
     "unknown size": (
         ("encoder: nano", "encoder: nanoo"),
@@ -116,6 +117,26 @@ def test_a_mistake_is_named_with_its_place(
     (old, new), expected = MISTAKES[name]
     said = mistakes(Path(), swap(old, new))
     assert [line for line in said if line.startswith(expected)], said
+
+
+def test_lists_words_and_null_can_be_axes(tmp_path: Path) -> None:
+    text = swap(
+        "  c: [4, 16]\n",
+        "  latent_tokens: [null, 4]\n  lengths: [[], [1, 4]]\n  noise_std: [null]\n",
+    ).replace("decoder: nano", "decoder: nano, c: 4")
+    plan = make_plan(load(tmp_path, text), data=DATA)
+    assert len(plan.cells) == 8
+    assert [cell.axes["lengths"] for cell in plan.cells][:2] == [[], [1, 4]]
+    assert [cell.derived.tokens for cell in plan.cells] == [64, 64, 4, 4, 16, 16, 4, 4]
+    wrong = text.replace("[1, 4]]", "[1, x], 4]")
+    said = mistakes(tmp_path, wrong)
+    assert [line.split("study.yaml:")[1] for line in said] == [
+        "6:17: axes.lengths.1: needs a whole number, not the text 'x'",
+        "6:25: axes.lengths.2: needs a list, not 4",
+    ]
+    # A list is matched by a list of lists: a list of values means any of them.
+    left = text + "exclude: [{lengths: [[1, 4]]}, {latent_tokens: null, p: 8}]\n"
+    assert len(make_plan(load(tmp_path, left), data=DATA).cells) == 3
 
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:

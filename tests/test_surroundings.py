@@ -24,12 +24,12 @@ from fault_mutants import mutants
 from studies import write
 from sweepctl import cli
 from sweepctl.cli._live import PlainWatcher
+from sweepctl.datasets import data_identities
 from sweepctl.execute import Settings, run_study
 from sweepctl.ledger import open_ledger
 from sweepctl.plan import make_plan
 from sweepctl.runs import sha256_of
 from sweepctl.study import load_study
-from sweepctl.tasks import data_identities
 
 STUDY = """\
 format: 1
@@ -327,6 +327,7 @@ def check_verdict(file: Path, raw: bytes, ended: Ended) -> None:
         assert 1 <= int(line) <= lines and int(column) >= 1, ended.err
 
 
+@pytest.mark.slow
 def test_three_hundred_studies_with_slips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

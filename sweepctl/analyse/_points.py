@@ -1,26 +1,38 @@
-"""What are the points of a fit? Rows of measured values become configurations.
+"""What are the points of a fit? Rows of measured values become configurations with weights.
 
 A configuration is everything but the seed. Rows of one task count once, however many cells share
-it; rows that differ only in the seed are averaged on the fit's scale. Values that cannot share a
-fit raise `NotFitted` with a code, which becomes a warning of the result.
+it; rows that differ only in the seed are averaged on the fit's scale. A variable of a law is a
+column, or another metric measured on the same configuration. Weights come from what is known of the
+noise: the scatter between seeds, pooled over all configurations, and the evaluation's own standard
+error where the rows carry one (column `se`, in the metric's unit). Values that cannot share a fit
+raise `NotFitted` with a code, which becomes a warning of the result.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweepctl.analyse._results import FitWarning, Point, Scale, WarningCode
+from sweepctl.analyse._results import FitWarning, Point, WarningCode
+from sweepctl.analyse._scales import Scale, is_metric
 from sweepctl.errors import UsageError
+from sweepctl.study import parse_comparison
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_NOT_SETTINGS = {"cell", "task", "metric", "dataset", "protocol", "n", "value"}
+_NOT_SETTINGS = {
+    *("cell", "task", "metric", "dataset", "protocol", "n", "value", "se", "cells"),
+    # where a published number comes from
+    *("id", "source", "kind", "figure_or_table", "figure", "note", "value_high"),
+}
+_REPEATS = {"run", "repeat", "replicate", "replica", "rep", "trial", "attempt", "checkpoint"}
+"""Columns that number repeated measurements of one configuration, as `seed` does."""
 
 
 class NotFitted(Exception):
@@ -31,15 +43,106 @@ class NotFitted(Exception):
         self.warning = FitWarning(code=code, message=message)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configurations:
+    """The points of a fit.
+
+    Attributes:
+        points: ordered by the variables, then by cells; with weights that are 1 on average.
+        protocol: protocol of all values.
+        n_samples: samples behind each value; None when that is not known.
+        noise: standard deviation between seeds, pooled; None when no configuration has two.
+        weighting: what the weights come from; empty when all are equal.
+        warnings: doubts about the rows themselves.
+    """
+
+    points: tuple[Point, ...]
+    protocol: str
+    n_samples: int | None
+    noise: float | None
+    weighting: str
+    warnings: tuple[FitWarning, ...]
+
+
 def configurations(
-    frame: pd.DataFrame, metric: str, on: str, x: str, scale: Scale
-) -> tuple[list[Point], str, int]:
-    """The configurations of one metric on one data set, ordered by x; protocol and sample count."""
+    frame: pd.DataFrame,
+    metric: str,
+    on: str,
+    xs: Sequence[str],
+    scale: Scale,
+    *,
+    where: Mapping[str, Any] | None = None,
+    x_on: str | None = None,
+    x_scales: Sequence[Scale] = (),
+) -> Configurations:
+    """The configurations of one metric on one data set, ordered by x.
+
+    Args:
+        frame: one row a measured value, as `fit_study` takes it.
+        metric: the metric.
+        on: its data set.
+        xs: the variables: columns, or metrics.
+        scale: scale of y.
+        where: column -> value, list of values, or comparison as text; only such rows are used.
+        x_on: data set of variables that are metrics; `on` when None.
+        x_scales: scale of each variable; log2 when not given. A logarithm needs positive values.
+
+    Raises:
+        NotFitted: the rows cannot share a fit.
+        UsageError: a name means no column, or a variable is not a number.
+    """
+    rows, protocol, n_samples = _rows(frame, metric, on, where or {}, strict=True)
+    scales: tuple[Scale, ...] = tuple(x_scales) or tuple("log2" for _ in xs)
+    columns = [None if _is_other(frame, x) else column_of(rows.columns, x) for x in xs]
+    measured = _measurements(rows.sort_values("cell", kind="stable").to_dict("records"))
+    _check_values(measured, metric, scale)
+    for column, x_scale in zip(columns, scales, strict=True):
+        if column is not None:
+            _check_x(measured, metric, column, x_scale)
+    groups, warnings = _grouped(measured)
+    others = [
+        None if column is not None else _others(frame, x, x_on or on, where or {}, x_scale)
+        for x, column, x_scale in zip(xs, columns, scales, strict=True)
+    ]
+    points = []
+    for group in groups:
+        values = tuple(
+            float(group[0][column]) if column is not None else _joined(group[0], other or (), x)
+            for x, column, other in zip(xs, columns, others, strict=True)
+        )
+        points.append(_point(group, values, scale))
+    weighted, noise, weighting = _weighted(points, groups, scale)
+    weighted.sort(key=lambda point: (point.xs, point.cells))
+    return Configurations(
+        points=tuple(weighted),
+        protocol=protocol,
+        n_samples=n_samples,
+        noise=noise,
+        weighting=weighting,
+        warnings=tuple(warnings),
+    )
+
+
+def _rows(
+    frame: pd.DataFrame, metric: str, on: str, where: Mapping[str, Any], *, strict: bool
+) -> tuple[pd.DataFrame, str, int | None]:
+    """The rows of a metric on a data set that match, their protocol and number of samples."""
+    nothing = f"no value of {metric} on {on} has been measured"
     if not len(frame):
-        raise NotFitted("too_few_points", f"no value of {metric} on {on} has been measured")
+        raise NotFitted("too_few_points", nothing)
     rows = frame[(frame["metric"] == metric) & (frame["dataset"] == on)]
     if not len(rows):
-        raise NotFitted("too_few_points", f"no value of {metric} on {on} has been measured")
+        raise NotFitted("too_few_points", nothing)
+    for name, wanted in where.items():
+        column = name if name in _NOT_SETTINGS else column_of(frame.columns, name)
+        kept = [
+            _matches(value, wanted) or (not strict and _missing(value)) for value in rows[column]
+        ]
+        rows = rows[kept]
+        if not len(rows):
+            raise NotFitted(
+                "too_few_points", f"no value of {metric} on {on} has {name} {_shown(wanted)}"
+            )
     what = f"{metric} on {on} was measured"
     if len(protocols := sorted({str(value) for value in rows["protocol"]})) > 1:
         raise NotFitted(
@@ -47,24 +150,36 @@ def configurations(
             f"{what} under {len(protocols)} protocols ({', '.join(protocols)}); "
             "their values cannot share a fit",
         )
-    if len(counts := sorted({int(value) for value in rows["n"]})) > 1:
+    counts = {None if _missing(value) else int(value) for value in rows["n"]}
+    if len(counts) > 1:
+        known = ", ".join(
+            "unknown" if n is None else str(n) for n in sorted(counts, key=lambda n: n or 0)
+        )
         raise NotFitted(
             "mixed_n_samples",
-            f"{what} on {len(counts)} numbers of samples ({', '.join(map(str, counts))}); "
+            f"{what} on {len(counts)} numbers of samples ({known}); "
             "the bias of a metric depends on the number, so the values cannot share a fit",
         )
-    x_column = column_of(rows.columns, x)
-    measured = _measurements(rows.sort_values("cell", kind="stable").to_dict("records"))
-    _check_values(measured, metric, x_column, scale)
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for record in measured:
-        settings = {key: value for key, value in record.items() if _is_setting(key)}
-        groups.setdefault(repr(sorted(settings.items(), key=lambda item: item[0])), []).append(
-            record
-        )
-    points = [_point(group, x_column, scale) for group in groups.values()]
-    points.sort(key=lambda point: (point.x, point.cells))
-    return points, protocols[0], counts[0]
+    return rows, protocols[0], counts.pop()
+
+
+def _shown(wanted: Any) -> str:
+    if isinstance(wanted, list | tuple):
+        return " or ".join(str(value) for value in wanted)
+    return str(wanted)
+
+
+def _matches(value: Any, wanted: Any) -> bool:
+    if _missing(value):
+        return False
+    comparison = parse_comparison(wanted)
+    if comparison is not None:
+        return isinstance(value, Real) and comparison.holds(float(value))
+    allowed = wanted if isinstance(wanted, list | tuple) else (wanted,)
+    return any(
+        (value is one) if isinstance(one, bool) or isinstance(value, bool) else value == one
+        for one in allowed
+    )
 
 
 def _measurements(records: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
@@ -91,44 +206,205 @@ def _measurements(records: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
     return merged
 
 
-def _check_values(measured: Sequence[Mapping[str, Any]], metric: str, x: str, scale: Scale) -> None:
-    def cells(bad: Sequence[Mapping[str, Any]]) -> str:
-        numbers = sorted({cell for record in bad for cell in record["cells"]})
-        shown = ", ".join(str(number) for number in numbers[:12])
-        return f"cells {shown}{' ...' if len(numbers) > 12 else ''}"
+def _cells(bad: Sequence[Mapping[str, Any]]) -> str:
+    numbers = sorted({cell for record in bad for cell in record["cells"]})
+    shown = ", ".join(str(number) for number in numbers[:12])
+    return f"cells {shown}{' ...' if len(numbers) > 12 else ''}"
 
+
+def _check_values(measured: Sequence[Mapping[str, Any]], metric: str, scale: Scale) -> None:
     if bad := [r for r in measured if r["value"] is None or not math.isfinite(r["value"])]:
-        raise NotFitted("nonfinite_value", f"{metric} is not a finite number in {cells(bad)}")
+        raise NotFitted("nonfinite_value", f"{metric} is not a finite number in {_cells(bad)}")
     if scale == "log2" and (bad := [r for r in measured if r["value"] <= 0]):
         least = min(r["value"] for r in bad)
         raise NotFitted(
             "nonpositive_value",
-            f"{metric} has no logarithm in {cells(bad)} (smallest value {least:.3g}); "
+            f"{metric} has no logarithm in {_cells(bad)} (smallest value {least:.3g}); "
             "leaving them out would bias the law",
         )
+
+
+def _check_x(measured: Sequence[Mapping[str, Any]], metric: str, x: str, scale: Scale) -> None:
     if bad := [r for r in measured if r[x] is None]:
-        raise NotFitted("nonfinite_value", f"{x} is not known in {cells(bad)}")
+        raise NotFitted("nonfinite_value", f"{x} is not known in {_cells(bad)}")
     if bad := [r for r in measured if isinstance(r[x], bool) or not isinstance(r[x], Real)]:
         raise UsageError(
-            f"{x} is not one number for each value of {metric}: {bad[0][x]!r} in {cells(bad)}",
+            f"{x} is not one number for each value of {metric}: {bad[0][x]!r} in {_cells(bad)}",
             hint="fit against a numeric column that reaches this metric, for example E",
         )
-    if bad := [r for r in measured if not 0 < r[x] < math.inf]:
-        raise NotFitted("nonpositive_value", f"{x} has no logarithm in {cells(bad)}")
+    if bad := [r for r in measured if not math.isfinite(r[x])]:
+        raise NotFitted("nonfinite_value", f"{x} is not a finite number in {_cells(bad)}")
+    if scale == "log2" and (bad := [r for r in measured if r[x] <= 0]):
+        raise NotFitted("nonpositive_value", f"{x} has no logarithm in {_cells(bad)}")
+    if scale == "raw" and (bad := [r for r in measured if abs(r[x]) > 1e150]):
+        what = f"{x} is too large to be squared in {_cells(bad)}; use a form in log2 x"
+        raise NotFitted("nonfinite_value", what)
 
 
-def _point(group: Sequence[Mapping[str, Any]], x: str, scale: Scale) -> Point:
-    ys = np.asarray([float(record["value"]) for record in group])
-    ys = np.log2(ys) if scale == "log2" else ys
+def _grouped(
+    measured: Sequence[dict[str, Any]],
+) -> tuple[list[list[dict[str, Any]]], list[FitWarning]]:
+    """Measurements by configuration, and doubts about rows that repeat."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    warnings, repeated = [], []
+    for record in measured:
+        group = groups.setdefault(_key(record), [])
+        # The same number of the same seed is one measurement written down twice.
+        twins = [other for other in group if _same_run(other, record)]
+        if twins:
+            repeated.append(record)
+        else:
+            group.append(record)
+    if repeated:
+        message = f"{_cells(repeated)} repeat the value of another row of their configuration"
+        warnings.append(FitWarning(code="duplicate_rows", message=message + "; counted once"))
+    for column in measured[0]:
+        if column.rsplit(".", 1)[-1].lower() not in _REPEATS:
+            continue
+        merged = len({_key(record, without=column) for record in measured})
+        if merged < len(groups):
+            message = (
+                f"{len(groups)} points are {merged} configurations that differ in {column}: rows "
+                f"that only repeat a configuration make every interval too narrow; call {column} "
+                "seed to average them"
+            )
+            warnings.append(FitWarning(code="seeds_as_rows", message=message))
+    return list(groups.values()), warnings
+
+
+def _key(record: Mapping[str, Any], *, without: str = "") -> str:
+    settings = {key: value for key, value in record.items() if _is_setting(key) and key != without}
+    return repr(sorted(settings.items(), key=lambda item: item[0]))
+
+
+def _same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    seeds = [key for key in one if key.split(".")[-1] == "seed"]
+    known = bool(seeds) and all(one[key] is not None for key in seeds)
+    return known and all(one[k] == other[k] for k in seeds) and one["value"] == other["value"]
+
+
+def _point(group: Sequence[Mapping[str, Any]], xs: tuple[float, ...], scale: Scale) -> Point:
+    ys = _ys(group, scale)
     return Point(
         settings={key: value for key, value in group[0].items() if _is_setting(key)},
         cells=tuple(sorted({cell for record in group for cell in record["cells"]})),
         seeds=len(group),
-        x=float(group[0][x]),
+        x=xs[0],
+        xs=xs,
         y=float(ys.mean()),
         low=float(ys.min()),
         high=float(ys.max()),
     )
+
+
+def _ys(group: Sequence[Mapping[str, Any]], scale: Scale) -> Any:
+    ys = np.asarray([float(record["value"]) for record in group])
+    return np.log2(ys) if scale == "log2" else ys
+
+
+# ---------------------------------------------------------------------------- metrics as variables
+
+
+def _is_other(frame: pd.DataFrame, name: str) -> bool:
+    """Whether a variable is a metric: a measured one wins over a column of its name."""
+    if len(frame) and bool((frame["metric"] == name).any()):
+        return True
+    return name not in frame.columns and is_metric(name)
+
+
+def _others(
+    frame: pd.DataFrame, metric: str, on: str, where: Mapping[str, Any], scale: Scale
+) -> list[tuple[Mapping[str, Any], float]]:
+    """Settings and value of each configuration of a metric that serves as a variable.
+
+    What such a row does not have (a tokenizer's rFID has no guidance scale) cannot exclude it.
+    """
+    rows, _, _ = _rows(frame, metric, on, where, strict=False)
+    measured = _measurements(rows.sort_values("cell", kind="stable").to_dict("records"))
+    _check_values(measured, metric, scale)
+    found: list[tuple[Mapping[str, Any], float]] = []
+    for group in _grouped(measured)[0]:
+        mean = float(_ys(group, scale).mean())
+        found.append((group[0], 2.0**mean if scale == "log2" else mean))
+    return found
+
+
+def _joined(
+    record: Mapping[str, Any], others: Sequence[tuple[Mapping[str, Any], float]], metric: str
+) -> float:
+    """The value of another metric at a configuration: the one whose known settings all agree."""
+
+    def agrees(other: Mapping[str, Any]) -> bool:
+        shared = [key for key in record if _is_setting(key) and key in other]
+        return all(
+            record[key] is None or other[key] is None or record[key] == other[key] for key in shared
+        )
+
+    found = [value for settings, value in others if agrees(settings)]
+    if len(found) == 1:
+        return found[0]
+    cells = _cells([record])
+    if not found:
+        raise NotFitted("nonfinite_value", f"{metric} is not known in {cells}")
+    raise NotFitted(
+        "several_values",
+        f"{metric} has {len(found)} values for {cells}; choose one by where",
+    )
+
+
+# ----------------------------------------------------------------------------------------- weights
+
+
+def _weighted(
+    points: Sequence[Point], groups: Sequence[Sequence[Mapping[str, Any]]], scale: Scale
+) -> tuple[list[Point], float | None, str]:
+    """Points with weights from the noise that is known.
+
+    var(mean) = s^2 / seeds + se^2: s is pooled over all configurations because two or three seeds
+    say little about their own scatter; the evaluation's error is that of one set of samples, which
+    all seeds share, so averaging over seeds does not reduce it.
+    """
+    within = sum(float(((_ys(g, scale) - _ys(g, scale).mean()) ** 2).sum()) for g in groups)
+    df = sum(len(group) - 1 for group in groups)
+    noise = math.sqrt(within / df) if df else None
+    errors = np.asarray([_evaluation_error(group, scale) for group in groups])
+    known = bool(np.isfinite(errors).all()) and len(errors) > 0
+    if noise is None and not known:
+        return list(points), None, ""
+    seeds = np.asarray([float(point.seeds) for point in points])
+    variance = (noise or 0.0) ** 2 / seeds + (errors**2 if known else 0.0)
+    standard = np.sqrt(variance)
+    # Evaluation error alone would make points exact that no second seed has ever vouched for.
+    usable = noise is not None and float(variance.min()) > 0
+    even = float(np.ptp(variance)) <= 1e-12 * float(variance.max())
+    weights = 1 / variance if usable and not even else np.ones(len(points))
+    weights = weights / weights.mean()
+    weighting = ""
+    if usable and not even:
+        weighting = "seeds and evaluation noise" if known else "seeds"
+    return (
+        [
+            replace(point, weight=float(weight), noise=float(error))
+            for point, weight, error in zip(points, weights, standard, strict=True)
+        ],
+        noise,
+        weighting,
+    )
+
+
+def _evaluation_error(group: Sequence[Mapping[str, Any]], scale: Scale) -> float:
+    """Standard error of the evaluation on the fit's scale; NaN when a row does not say it."""
+    errors = []
+    for record in group:
+        error = record.get("se")
+        if error is None:
+            return math.nan
+        value = abs(float(record["value"])) * math.log(2) if scale == "log2" else 1.0
+        errors.append(float(error) / value)
+    return math.sqrt(float(np.mean(np.square(errors))))
+
+
+# ------------------------------------------------------------------------------------------- names
 
 
 def column_of(columns: Iterable[str], name: str) -> str:
@@ -149,8 +425,13 @@ def column_of(columns: Iterable[str], name: str) -> str:
     )
 
 
+def is_reserved(column: str) -> bool:
+    """Whether a column of that name says something else than a setting."""
+    return column in _NOT_SETTINGS
+
+
 def _is_setting(column: str) -> bool:
-    return column not in _NOT_SETTINGS and column != "cells" and column.split(".")[-1] != "seed"
+    return column not in _NOT_SETTINGS and column.split(".")[-1] != "seed"
 
 
 def _missing(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Do the claims hold? Intervals against thresholds, three answers.
+"""Do claims about slopes hold? Intervals against thresholds, three answers.
 
 A claim is decided only by an interval that lies wholly on one side. Whatever is left open is
 `undecided` and says which effect this design could have seen, because "not significant" at ten
@@ -10,28 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sweepctl.analyse._intervals import detectable, t_quantile
-from sweepctl.analyse._points import NotFitted, column_of, configurations
-from sweepctl.analyse._results import (
-    ClaimResult,
-    FitResult,
-    Point,
-    Scale,
-    Verdict,
-    exp2,
-    readable,
-    scale_of,
-    unit_of,
-)
-from sweepctl.study import FactorClaim, Margin, SlopeClaim
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sweepctl.analyse._laws import refitted
+from sweepctl.analyse._results import ClaimResult, FitResult, Verdict
+from sweepctl.analyse._scales import readable
+from sweepctl.study import Comparison, EqualSlopesClaim, SlopeClaim
 
 
 def slope_verdict(claim: SlopeClaim, fit: FitResult) -> ClaimResult:
@@ -44,29 +30,40 @@ def slope_verdict(claim: SlopeClaim, fit: FitResult) -> ClaimResult:
     claim at the threshold right half of the time.
     """
     if fit.slope is None:
-        reason = fit.warnings[0].message if fit.warnings else "no fit"
-        return ClaimResult(
-            name=claim.name, verdict="undecided", evidence=f"fit {fit.name} was not made: {reason}"
-        )
+        return not_made(claim.name, fit)
     judged: list[tuple[Verdict, str]] = []
     details: dict[str, Any] = {"fit": fit.name, "n": fit.n, "df": fit.df}
     if claim.slope is not None:
-        judged.append(_judge_sign(claim.slope, fit, details))
+        judge = _judge_size if isinstance(claim.slope, Comparison) else _judge_sign
+        judged.append(judge(claim.slope, fit, details))  # type: ignore[arg-type]  # told apart above
     if claim.r2 is not None:
         judged.append(_judge_r2(claim, fit, details))
-    verdicts = {verdict for verdict, _ in judged}
-    verdict: Verdict = (
-        "contradicted"
-        if "contradicted" in verdicts
-        else "undecided"
-        if "undecided" in verdicts
-        else "supported"
+    evidence = "; ".join(text for _, text in judged) + f"; n {fit.n}" + doubted(fit)
+    return ClaimResult(
+        name=claim.name,
+        verdict=weakest([verdict for verdict, _ in judged]),
+        evidence=evidence,
+        details=details,
     )
-    evidence = "; ".join(text for _, text in judged) + f"; n {fit.n}"
-    if fit.warnings:
-        codes = sorted({warning.code for warning in fit.warnings})
-        evidence += f"; to be read with the fit's warnings: {', '.join(codes)}"
-    return ClaimResult(name=claim.name, verdict=verdict, evidence=evidence, details=details)
+
+
+def weakest(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict of a claim that needs all its parts."""
+    if "contradicted" in verdicts:
+        return "contradicted"
+    return "undecided" if "undecided" in verdicts else "supported"
+
+
+def doubted(*fits: FitResult) -> str:
+    """The end of a sentence that names the warnings of the fits behind it; empty without any."""
+    codes = sorted({warning.code for fit in fits for warning in fit.warnings})
+    return f"; to be read with the fit's warnings: {', '.join(codes)}" if codes else ""
+
+
+def not_made(name: str, fit: FitResult) -> ClaimResult:
+    """The verdict on a claim whose fit does not exist."""
+    reason = f"fit {fit.name} was not made: {fit.reason}"
+    return ClaimResult(name=name, verdict="undecided", evidence=reason)
 
 
 def _judge_sign(claimed: str, fit: FitResult, details: dict[str, Any]) -> tuple[Verdict, str]:
@@ -90,6 +87,29 @@ def _judge_sign(claimed: str, fit: FitResult, details: dict[str, Any]) -> tuple[
     )
 
 
+def _judge_size(
+    claimed: Comparison, fit: FitResult, details: dict[str, Any]
+) -> tuple[Verdict, str]:
+    """Supported when both ends of the 95 % interval meet the comparison; contradicted: none."""
+    assert fit.slope is not None and fit.least_slope is not None
+    low, high = fit.slope_interval()
+    details |= {
+        "slope": fit.slope.estimate,
+        "slope_low": low,
+        "slope_high": high,
+        "least_difference": fit.least_slope,
+    }
+    text = f"slope {readable(fit.slope.estimate)} [{readable(low)}, {readable(high)}]"
+    if all(claimed.holds(end) for end in (low, high)):
+        return "supported", f"{text} is {claimed}"
+    if not any(claimed.holds(end) for end in (low, high)):
+        return "contradicted", f"{text} is not {claimed}"
+    return "undecided", (
+        f"{text} can be on either side of {claimed}: this design could only have seen a difference "
+        f"of {readable(fit.least_slope)} (80 % power)"
+    )
+
+
 def _judge_r2(claim: SlopeClaim, fit: FitResult, details: dict[str, Any]) -> tuple[Verdict, str]:
     assert claim.r2 is not None
     details |= {"r2": fit.r2, "r2_low": fit.r2_low, "r2_high": fit.r2_high}
@@ -105,194 +125,133 @@ def _judge_r2(claim: SlopeClaim, fit: FitResult, details: dict[str, Any]) -> tup
     return "undecided", f"{text} can be on either side of {wanted}"
 
 
-def factor_verdict(claim: FactorClaim, frame: pd.DataFrame) -> ClaimResult:
-    """Judge that a factor changes nothing once another variable is known.
+def equal_slopes_verdict(claim: EqualSlopesClaim, fits: Sequence[FitResult]) -> ClaimResult:
+    """Judge that fits have one slope: every difference inside the margin, by two one-sided tests.
 
-    Model: one level a value of `given` plus one effect a level of the factor, on the metric's
-    scale, so that no curve in `given` can pass for an effect of the factor. Supported by two
-    one-sided tests: the 90 % interval of every pair of levels lies inside the margin (no correction
-    is due, all must pass). Contradicted when one interval lies wholly outside; one of many pairs
-    suffices there, so those intervals are Bonferroni's. A percentage is a ratio under log2 and a
-    share of the mean of y else; a number under log2 is taken at the geometric mean.
+    Supported when the 90 % interval of every pair lies inside the margin (no correction is due, all
+    must pass); contradicted when one, widened for the number of pairs (Bonferroni), lies wholly
+    outside. Fits on the same configurations share their noise: there the slope of the differences
+    is taken, else the two errors are added (Welch).
     """
-    scale = scale_of(claim.metric)
+    for fit in fits:
+        if fit.slope is None:
+            return not_made(claim.name, fit)
+    if len({(fit.scale, fit.x, fit.x_scale) for fit in fits}) > 1:
+        reason = "the fits differ in their scales or variables, so their slopes have no common unit"
+        return ClaimResult(name=claim.name, verdict="undecided", evidence=reason)
+    pairs = [_difference(a, b) for a, b in itertools.combinations(fits, 2)]
+    margin, outside = claim.margin, 1 - 0.1 / len(pairs)
+    details: dict[str, Any] = {
+        "margin": margin,
+        "pairs": [
+            {
+                "a": pair.a,
+                "b": pair.b,
+                "difference": pair.estimate,
+                "low": pair.interval(0.9)[0],
+                "high": pair.interval(0.9)[1],
+                "detectable": detectable(max(1, int(pair.df))) * pair.se,
+                "paired": pair.paired,
+            }
+            for pair in pairs
+        ],
+    }
 
-    def undecided(reason: str, **details: Any) -> ClaimResult:
-        return ClaimResult(name=claim.name, verdict="undecided", evidence=reason, details=details)
-
-    try:
-        points, _, _ = configurations(frame, claim.metric, claim.on, claim.given, scale)
-    except NotFitted as refusal:
-        return undecided(refusal.warning.message)
-    factor = column_of(frame.columns, claim.factor)
-    if any(isinstance(p.settings[factor], str) and " | " in p.settings[factor] for p in points):
-        return undecided(f"{claim.factor} does not reach {claim.metric}: cells share their value")
-    levels = sorted({p.settings[factor] for p in points}, key=_order)
-    if len(levels) < 2:
-        return undecided(f"only one value of {claim.factor} was measured: {levels[0]}")
-    reached = {p.x: {q.settings[factor] for q in points if q.x == p.x} for p in points}
-    used = [p for p in points if len(reached[p.x]) > 1]
-    if not used:
-        return undecided(
-            f"no value of {claim.given} is reached by two values of {claim.factor}, "
-            "so their effects cannot be told apart"
+    def said(pair: _Difference, confidence: float = 0.9) -> str:
+        low, high = pair.interval(confidence)
+        return (
+            f"slope of {pair.a} less that of {pair.b}: {readable(pair.estimate)} "
+            f"[{readable(low)}, {readable(high)}] ({100 * confidence:.3g} %)"
         )
-    return _judge_factor(claim, scale, used, levels, factor)
+
+    def done(verdict: Verdict, text: str) -> ClaimResult:
+        text += doubted(*fits)
+        return ClaimResult(name=claim.name, verdict=verdict, evidence=text, details=details)
+
+    against = [
+        p for p in pairs if p.interval(outside)[0] > margin or p.interval(outside)[1] < -margin
+    ]
+    if against:
+        worst = max(against, key=lambda pair: abs(pair.estimate))
+        return done("contradicted", f"{said(worst, outside)} lies outside the margin of {margin:g}")
+    widest = max(pairs, key=lambda pair: max(map(abs, pair.interval(0.9))))
+    if max(map(abs, widest.interval(0.9))) <= margin:
+        return done("supported", f"all lie within {margin:g}, the widest: {said(widest)}")
+    seen = detectable(max(1, int(widest.df))) * widest.se
+    return done(
+        "undecided",
+        f"{said(widest)} does not lie inside the margin of {margin:g}, and no pair lies wholly "
+        f"outside it: this design could only have seen a difference of {readable(seen)} "
+        "(80 % power)",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Contrast:
-    """Level a against level b at equal `given`, on the metric's scale.
+class _Difference:
+    """One slope less another.
 
     Attributes:
-        a: the level named first.
-        b: the level it is compared with.
-        estimate: difference of the two.
+        a: name of the first fit.
+        b: name of the second fit.
+        estimate: difference of the slopes.
         se: its standard error.
+        df: degrees of freedom (Welch's when the fits are independent).
+        paired: whether the fits share their configurations.
     """
 
-    a: Any
-    b: Any
+    a: str
+    b: str
     estimate: float
     se: float
+    df: float
+    paired: bool
 
-    def interval(self, df: int, confidence: float) -> tuple[float, float]:
-        half = t_quantile(df, confidence) * self.se
+    def interval(self, confidence: float) -> tuple[float, float]:
+        half = t_quantile(self.df, confidence) * self.se
         return self.estimate - half, self.estimate + half
 
 
-def _judge_factor(
-    claim: FactorClaim, scale: Scale, used: Sequence[Point], levels: Sequence[Any], factor: str
-) -> ClaimResult:
-    contrasts, missing, df = _contrasts(used, levels, factor)
-    strata = len({p.x for p in used})
-    basis = f"{len(used)} configurations at {strata} values of {claim.given}, df {df}"
-    basis += _other_settings(used, factor)
-    margin = _margin(claim.margin, scale, used)
-    details: dict[str, Any] = {"n": len(used), "df": df, "margin": margin, "scale": scale}
-    if df < 1:
-        reason = f"{basis}: nothing is left to estimate the scatter from; add seeds or cells"
-        return ClaimResult(name=claim.name, verdict="undecided", evidence=reason, details=details)
-    outside = 1 - 0.1 / max(len(contrasts), 1)
-    visible = detectable(df)
-    details["contrasts"] = [
-        {
-            "a": c.a,
-            "b": c.b,
-            "difference": c.estimate,
-            "low": c.interval(df, 0.9)[0],
-            "high": c.interval(df, 0.9)[1],
-            "detectable": visible * c.se,
-        }
-        for c in contrasts
-    ]
-
-    def said(c: _Contrast, confidence: float = 0.9) -> str:
-        low, high = c.interval(df, confidence)
-        return (
-            f"{claim.factor} {c.a} against {c.b}: {_effect(c.estimate, claim.metric, scale)} "
-            f"[{_effect(low, '', scale)}, {_effect(high, '', scale)}] "
-            f"({100 * confidence:.3g} %) at equal {claim.given}"
-        )
-
-    size = f"the margin of {claim.margin}"
-    against = [c for c in contrasts if _apart(c.interval(df, outside), margin)]
-    if against:
-        worst = max(against, key=lambda c: abs(c.estimate))
-        text = f"{said(worst, outside)} lies outside {size}; {basis}"
-        return ClaimResult(name=claim.name, verdict="contradicted", evidence=text, details=details)
-    open_ = [c for c in contrasts if max(map(abs, c.interval(df, 0.9))) > margin]
-    if missing:
-        text = f"{missing}; {basis}"
-        return ClaimResult(name=claim.name, verdict="undecided", evidence=text, details=details)
-    if open_:
-        worst = max(open_, key=lambda c: max(map(abs, c.interval(df, 0.9))))
-        seen = _effect(visible * worst.se, claim.metric, scale)
-        text = (
-            f"{said(worst)} does not lie inside {size}, and no pair lies wholly outside it "
-            f"({100 * outside:.3g} %): this design could only have seen an effect of {seen} "
-            f"(80 % power); {basis}"
-        )
-        return ClaimResult(name=claim.name, verdict="undecided", evidence=text, details=details)
-    widest = max(contrasts, key=lambda c: max(map(abs, c.interval(df, 0.9))))
-    text = f"all differences lie within {size}, the widest is {said(widest)}; {basis}"
-    return ClaimResult(name=claim.name, verdict="supported", evidence=text, details=details)
-
-
-def _contrasts(
-    used: Sequence[Point], levels: Sequence[Any], factor: str
-) -> tuple[list[_Contrast], str, int]:
-    """All pairs of levels that the design connects, what is missing, and the residual df."""
-    strata = sorted({p.x for p in used})
-    design = np.zeros((len(used), len(strata) + len(levels)))
-    for row, point in enumerate(used):
-        design[row, strata.index(point.x)] = 1
-        design[row, len(strata) + levels.index(point.settings[factor])] = 1
-    y = np.asarray([point.y for point in used])
-    inverse = np.linalg.pinv(design)
-    rank = int(np.linalg.matrix_rank(design))
-    df = len(used) - rank
-    residuals = y - design @ (inverse @ y)
-    variance = float(residuals @ residuals) / df if df else 0.0
-    contrasts, unconnected = [], []
-    for j, i in itertools.combinations(range(len(levels)), 2):
-        contrast = np.zeros(design.shape[1])
-        contrast[len(strata) + i], contrast[len(strata) + j] = 1, -1
-        # A contrast outside the row space has no estimate: no chain of equal x joins the levels.
-        if np.abs(contrast @ inverse @ design - contrast).max() > 1e-8:
-            unconnected.append(f"{levels[j]} and {levels[i]}")
-            continue
-        weights = contrast @ inverse
-        contrasts.append(
-            _Contrast(
-                a=levels[i],
-                b=levels[j],
-                estimate=float(weights @ y),
-                se=math.sqrt(variance * float(weights @ weights)),
-            )
-        )
-    missing = ""
-    if unconnected:
-        missing = f"{factor} {', '.join(unconnected)} are never measured at an equal or linked x"
-    return contrasts, missing, df
-
-
-def _other_settings(used: Sequence[Point], factor: str) -> str:
-    """Names settings that differ at equal x and factor: their effects widen the intervals."""
-    derived = {"tokens", "E", "compression", "parameters", "macs", factor}
-    groups: dict[tuple[float, Any], list[Point]] = {}
-    for point in used:
-        groups.setdefault((point.x, point.settings[factor]), []).append(point)
-    names = sorted(
-        {
-            key
-            for group in groups.values()
-            for key in group[0].settings
-            if key not in derived and len({repr(p.settings[key]) for p in group}) > 1
-        }
+def _difference(a: FitResult, b: FitResult) -> _Difference:
+    assert a.slope is not None and b.slope is not None
+    shared = _shared(a, b)
+    if shared is not None:
+        return shared
+    va, vb = a.slope.se**2, b.slope.se**2
+    df = (va + vb) ** 2 / (va**2 / a.df + vb**2 / b.df) if va + vb > 0 else a.df + b.df
+    return _Difference(
+        a=a.name,
+        b=b.name,
+        estimate=a.slope.estimate - b.slope.estimate,
+        se=math.sqrt(va + vb),
+        df=df,
+        paired=False,
     )
-    return f" ({', '.join(names)} differ too and count as scatter)" if names else ""
 
 
-def _margin(margin: Margin, scale: Scale, used: Sequence[Point]) -> float:
-    """The margin on the metric's scale."""
-    center = float(np.mean([point.y for point in used]))
-    if scale == "log2":
-        return math.log2(1 + (margin.value if margin.percent else margin.value / exp2(center)))
-    return margin.value * abs(center) if margin.percent else margin.value
+def _shared(a: FitResult, b: FitResult) -> _Difference | None:
+    """The slope of the differences, where two lines stand on the same configurations."""
+    straight = ("loglog", "semilog", "linear")
+    if a.form not in straight or b.form not in straight or a.factors or b.factors:
+        return None
+    there = {repr(sorted(_settings(point).items())): point for point in b.points}
+    pairs = [(point, there.get(repr(sorted(_settings(point).items())))) for point in a.points]
+    if len(there) != len(b.points) or len(a.points) != len(b.points):
+        return None
+    if any(other is None or other.xs != point.xs for point, other in pairs):
+        return None
+    points = [replace(p, y=p.y - other.y, weight=1.0) for p, other in pairs if other is not None]
+    law = refitted(a, points)
+    if law.slope is None:
+        return None
+    return _Difference(
+        a=a.name,
+        b=b.name,
+        estimate=law.slope.estimate,
+        se=law.slope.se,
+        df=law.df,
+        paired=True,
+    )
 
 
-def _apart(interval: tuple[float, float], margin: float) -> bool:
-    return interval[0] > margin or interval[1] < -margin
-
-
-def _effect(difference: float, metric: str, scale: Scale) -> str:
-    if scale == "log2":
-        return f"x{readable(exp2(difference))}"
-    return f"{'+' if difference >= 0 else ''}{readable(difference)}{unit_of(metric)}"
-
-
-def _order(value: Any) -> tuple[int, float, str]:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return (0, float(value), "")
-    return (1, 0.0, str(value))
+def _settings(point: Any) -> dict[str, str]:
+    return {str(key): repr(value) for key, value in point.settings.items()}

@@ -18,7 +18,28 @@ from typing import Annotated, TextIO
 
 import typer
 
-from sweepctl.cli import _commands
+from sweepctl.cli import (
+    _asking,
+    _data,
+    _fitting,
+    _looking,
+    _planning,
+    _reading,
+    _running,
+    _spec,
+    _weights,
+)
+from sweepctl.cli._options import (
+    Db,
+    File,
+    FileOrName,
+    Format,
+    Json,
+    Name,
+    Runs,
+    Sets,
+    TaskPrefix,
+)
 from sweepctl.errors import SweepctlError
 
 app = typer.Typer(
@@ -37,29 +58,18 @@ database = typer.Typer(
     help="Look after the results database.", rich_markup_mode=None, no_args_is_help=True
 )
 app.add_typer(database, name="db")
-
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A study file.")]
-Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study that was run.")]
-FileOrName = Annotated[
-    str, typer.Argument(metavar="STUDY", help="Name of a study, or its file as it is now.")
-]
-TaskPrefix = Annotated[
-    str, typer.Argument(metavar="TASK", help="A task's id, or the beginning of it.")
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="PATH=VALUE", help="Override a value; can be repeated."),
-]
-Db = Annotated[
-    str | None,
-    typer.Option("--db", metavar="URL", help="Results database: a path or URL. [SWEEPCTL_DB]"),
-]
-Runs = Annotated[
-    Path | None, typer.Option("--runs", metavar="FOLDER", help="Run folder; by default runs/.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
-Format = Annotated[str, typer.Option("--format", "-f", help="table, csv or json.")]
-
+pretrained = typer.Typer(
+    help="Look after the pretrained files that metrics and losses need.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+app.add_typer(pretrained, name="weights")
+datasets = typer.Typer(
+    help="Look after the data sets that studies name.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+app.add_typer(datasets, name="data")
 
 _OUTPUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
@@ -87,7 +97,7 @@ def init(file: File) -> None:
 
     Example: sweepctl init studies/my-question.yaml
     """
-    _commands.init(file)
+    _asking.init(file)
 
 
 @app.command()
@@ -96,7 +106,7 @@ def check(file: File, overrides: Sets = None) -> None:
 
     Example: sweepctl check studies/quickstart.yaml
     """
-    _commands.check(file, overrides or ())
+    _asking.check(file, overrides or ())
 
 
 @app.command()
@@ -105,16 +115,10 @@ def schema() -> None:
 
     Example: sweepctl schema > study.schema.json
     """
-    _commands.schema()
+    _asking.schema()
 
 
-@app.command()
-def plan(file: File, overrides: Sets = None, db: Db = None, as_json: Json = False) -> None:
-    """Show what a run would do and cost; writes nothing.
-
-    Example: sweepctl plan studies/quickstart.yaml --set steps=800
-    """
-    _commands.plan(file, overrides or (), db, as_json=as_json)
+app.command()(_planning.plan)
 
 
 @app.command()
@@ -129,7 +133,10 @@ def show(
 
     Example: sweepctl show studies/quickstart.yaml --cell 1
     """
-    _commands.show(study, cell, overrides or (), db, as_json=as_json)
+    _asking.show(study, cell, overrides or (), db, as_json=as_json)
+
+
+app.command()(_spec.spec)
 
 
 @app.command()
@@ -160,7 +167,7 @@ def run(
 
     Example: sweepctl run studies/quickstart.yaml
     """
-    _commands.run(
+    _running.run(
         file,
         overrides or (),
         db,
@@ -185,7 +192,7 @@ def status(
 
     Example: sweepctl status quickstart
     """
-    _commands.status(study, db, runs, as_json=as_json)
+    _looking.status(study, db, runs, as_json=as_json)
 
 
 @app.command()
@@ -205,7 +212,7 @@ def logs(
 
     Example: sweepctl logs stage1-0f3a -f
     """
-    _commands.logs(task, db, runs, follow=follow, tail=tail, attempt=attempt)
+    _looking.logs(task, db, runs, follow=follow, tail=tail, attempt=attempt)
 
 
 @app.command()
@@ -214,7 +221,7 @@ def why(task: TaskPrefix, db: Db = None, as_json: Json = False) -> None:
 
     Example: sweepctl why stage1-0f3a
     """
-    _commands.why(task, db, as_json=as_json)
+    _looking.why(task, db, as_json=as_json)
 
 
 @app.command()
@@ -228,7 +235,7 @@ def retry(
 
     Example: sweepctl retry quickstart
     """
-    _commands.retry(what, db)
+    _looking.retry(what, db)
 
 
 @app.command()
@@ -250,7 +257,7 @@ def results(
 
     Example: sweepctl results quickstart --where "p = 8 and E >= 256" --sort=-psnr
     """
-    _commands.results(study, db, where=where, columns=columns, sort=sort, form=form)
+    _reading.results(study, db, where=where, columns=columns, sort=sort, form=form)
 
 
 @app.command()
@@ -264,30 +271,15 @@ def query(
 ) -> None:
     """Ask the results database in SQL; it can only be read.
 
-    Views: v_cell, v_cell_task, v_task, v_metric, v_cost, v_lineage, v_fit. Their columns:
-    `sweepctl db views`.
+    Views: v_cell, v_cell_task, v_task, v_metric, v_cost, v_lineage, v_fit,
+    v_reference. Their columns: `sweepctl db views`.
 
     Example: sweepctl query "select p, c, E, psnr from v_cell where study = 'quickstart'"
     """
-    _commands.query(sql, db, form=form, limit=limit)
+    _reading.query(sql, db, form=form, limit=limit)
 
 
-@app.command()
-def fit(
-    study: FileOrName,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the figures; runs/figures by default.")
-    ] = None,
-    no_figures: Annotated[bool, typer.Option("--no-figures", help="Numbers only.")] = False,
-    db: Db = None,
-    runs: Runs = None,
-    as_json: Json = False,
-) -> None:
-    """Fit a study's laws, judge its claims, draw its figures.
-
-    Example: sweepctl fit quickstart
-    """
-    _commands.fit(study, db, runs, out, draw=not no_figures, as_json=as_json)
+app.command()(_fitting.fit)
 
 
 @database.command("upgrade")
@@ -296,7 +288,7 @@ def upgrade(db: Db = None) -> None:
 
     Example: sweepctl db upgrade --db postgresql://host/results
     """
-    _commands.upgrade(db)
+    _reading.upgrade(db)
 
 
 @database.command("views")
@@ -305,7 +297,96 @@ def views(as_json: Json = False) -> None:
 
     Example: sweepctl db views
     """
-    _commands.views(as_json=as_json)
+    _reading.views(as_json=as_json)
+
+
+WeightsName = Annotated[str, typer.Argument(metavar="NAME", help="A name of `weights list`.")]
+
+
+@pretrained.command("list")
+def weights_list(as_json: Json = False) -> None:
+    """Print every pretrained file: whether it is here, where from, size, licence.
+
+    Example: sweepctl weights list
+    """
+    _weights.show(as_json=as_json)
+
+
+@pretrained.command("fetch")
+def weights_fetch(name: WeightsName) -> None:
+    """Download a file from its publisher, check it, and print where it is kept.
+
+    SWEEPCTL_OFFLINE=1 forbids it. A file that is here already is checked only.
+
+    Example: sweepctl weights fetch lite0
+    """
+    _weights.fetch(name)
+
+
+@pretrained.command("add")
+def weights_add(
+    name: WeightsName,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A copy of the pinned file.")],
+) -> None:
+    """Check a file that was got elsewhere, copy it, and print where it is kept.
+
+    Example: sweepctl weights add lite0 efficientnet-lite0-57934424.pth
+    """
+    _weights.add(name, file)
+
+
+@pretrained.command("verify")
+def weights_verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="All that are here by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read the files that are here and compare their SHA-256 with the pinned ones.
+
+    Example: sweepctl weights verify
+    """
+    _weights.verify(names or (), as_json=as_json)
+
+
+DataName = Annotated[
+    str, typer.Argument(metavar="NAME", help="A data set under `datasets:` in the site file.")
+]
+
+
+@datasets.command("list")
+def data_list(as_json: Json = False) -> None:
+    """Print every data set that a study can name here: built-in ones and your own.
+
+    Example: sweepctl data list
+    """
+    _data.show_all(as_json=as_json)
+
+
+@datasets.command("scan")
+def data_scan(
+    name: DataName,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=256, help="Files read at the same time.")
+    ] = 4,
+    as_json: Json = False,
+) -> None:
+    """List and hash a data set, or what has changed of it, so that studies can name it.
+
+    Reads every file once. When it is interrupted, the next scan goes on.
+
+    Example: sweepctl data scan imagenet-train
+    """
+    _data.scan(name, threads, as_json=as_json)
+
+
+@datasets.command("show")
+def data_show(name: DataName, as_json: Json = False) -> None:
+    """Print what the last scan of a data set found, and what it left out.
+
+    Example: sweepctl data show imagenet-train
+    """
+    _data.show(name, as_json=as_json)
 
 
 def main() -> None:

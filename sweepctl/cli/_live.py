@@ -154,8 +154,8 @@ def describe(event: Mapping[str, Any], *, counted: bool = False) -> str:
         said.append(f"{event.get('step', 0)}/{event['steps']}")
     if event.get("loss") is not None:
         said.append(f"loss {event['loss']:.4g}")
-    if event.get("images_per_s"):
-        said.append(f"{event['images_per_s']:.0f} images/s")
+    if event.get("samples_per_s"):
+        said.append(f"{event['samples_per_s']:.0f} samples/s")
     if event.get("eta_s"):
         said.append(f"{_clock(event['eta_s'])} left")
     return " ".join(said)

@@ -6,6 +6,7 @@ tab-separated in a pipe.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -64,14 +65,19 @@ def open_for_reading(given: str | None) -> Ledger:
     return open_ledger(database(given), create=False, read_only=True)
 
 
-def plan_file(file: Path, overrides: Sequence[str]) -> Plan:
-    """Load and expand a study file."""
+def plan_file(file: Path, overrides: Sequence[str], *, to_run: bool = False) -> Plan:
+    """Load and expand a study file; to be run, its pretrained files must be here."""
+    from sweepctl import pretrained
+    from sweepctl.datasets import data_identities
     from sweepctl.plan import make_plan
     from sweepctl.study import load_study
-    from sweepctl.tasks import data_identities
 
-    data = data_identities()
-    return make_plan(load_study(file, overrides=overrides, datasets=data), data=data)
+    # Most users have no site file, and should not wait for the reader of one.
+    data = data_identities(site().datasets if site_file() else None)
+    study = load_study(file, overrides=overrides, datasets=data)
+    if not to_run:
+        return make_plan(study, data=data)
+    return make_plan(study, data=data, missing=functools.cache(pretrained.missing))
 
 
 def looks_like_file(study: str) -> bool:
@@ -92,6 +98,27 @@ def say(text: str) -> None:
     """Tell people something; never data."""
     sys.stderr.write(text.rstrip("\n") + "\n")
     sys.stderr.flush()
+
+
+def notices(made: Plan) -> None:
+    """Tell what a plan wants people to know."""
+    for notice in made.notices:
+        say(f"note: {notice}")
+    for dropped in made.dropped[:5]:
+        values = ", ".join(f"{name} {value}" for name, value in dropped.axes.items())
+        say(f"note: no cell for {values}: {dropped.reason}")
+    if len(made.dropped) > 5:
+        say(f"note: {len(made.dropped) - 5} more combinations are no cells")
+
+
+def many(count: int, what: str) -> str:
+    """A count with its noun: "1 cell", "2,000 cells"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def shown(value: object) -> str:
+    """A value of a config as it is printed: texts as they are, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def give(text: str) -> None:

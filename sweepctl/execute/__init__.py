@@ -16,6 +16,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweepctl.analyse import reference_edition, reference_rows
 from sweepctl.errors import RunFolderError, TasksFailed
 from sweepctl.execute._driver import Driver
 from sweepctl.execute._lock import driver_lock
@@ -55,6 +56,7 @@ def run_study(
     """
     with driver_lock(settings.folder):
         ledger.record_plan(plan, _submission(plan, provenance, argv))
+        ledger.keep_reference(reference_edition(), reference_rows)
         try:
             return Driver(plan, ledger, settings, watcher, provenance).run()
         except OSError as error:

@@ -271,6 +271,7 @@ class Driver:
                 "fingerprint": task.fingerprint,
                 "kind": task.kind,
                 "label": task.label,
+                "study": self.plan.study_name,
                 "identity": json.loads(task.identity),
                 "parents": parents,
                 "cost": {"flops": task.cost.flops},

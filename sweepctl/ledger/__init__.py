@@ -21,7 +21,7 @@ The life of a task (state of the task, state of its newest attempt):
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -314,6 +314,25 @@ class Ledger:
         with self._writing() as connection:
             return _plans.save_fit(connection, study, name, result)
 
+    def keep_reference(
+        self, edition: str, points: Callable[[], Iterable[Mapping[str, Any]]]
+    ) -> int:
+        """Keep published numbers beside the measured ones (`v_reference`).
+
+        Args:
+            edition: hash of where they come from; numbers of the same edition are not written
+                again, those of another one are replaced.
+            points: gives the rows, by the names of `v_reference`; not called when it need not be.
+
+        Returns:
+            How many rows were written.
+        """
+        with self._reading() as connection:
+            if _plans.reference_edition(connection) == edition:
+                return 0
+        with self._writing() as connection:
+            return _plans.keep_reference(connection, edition, points())
+
     # What is asked
 
     def study_names(self) -> list[str]:
@@ -371,7 +390,8 @@ class Ledger:
         """Final metrics of a study's cells in long form, for fits.
 
         One row a value: cell, one column an axis, p, q, c, encoder, decoder, resolution, frames,
-        seed, tokens, E, compression, parameters, macs, metric, dataset, protocol, n, value, task.
+        seed, tokens, E, compression, parameters, macs (both also of encoder and decoder alone),
+        metric, dataset, protocol, n, value, se, task.
 
         Raises:
             UsageError: there is no such study.
@@ -395,7 +415,8 @@ class Ledger:
         Args:
             study: name of the study.
             where: SQL condition over all columns, any axis and p, q, c, encoder, decoder,
-                resolution, frames, seed, tokens, E, compression, parameters, macs included;
+                resolution, frames, seed, tokens, E, compression, parameters, macs (both also of
+                encoder and decoder alone) included;
                 in SQLite's words whatever the database is.
             columns: names of the columns to give instead.
             sort: columns to sort by, comma-separated, a minus before one for descending; missing

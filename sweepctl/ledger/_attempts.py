@@ -235,18 +235,21 @@ def _keep_result(
             "step": t.FINAL_STEP if metric.step is None else metric.step,
             "value": float(metric.value),
             "n": metric.n,
+            "se": metric.se,
         }
         for metric in result.metrics
     ]
     bad = [
         metric.name
         for metric in result.metrics
-        if not math.isfinite(metric.value) or (metric.step is not None and metric.step < 0)
+        if not math.isfinite(metric.value)
+        or (metric.step is not None and metric.step < 0)
+        or (metric.se is not None and not 0 <= metric.se < math.inf)
     ]
     if bad:
         raise LedgerError(
             f"the result of {fingerprint} holds values that are not finite or have a step below "
-            f"0: {', '.join(bad)}; nothing of it was recorded"
+            f"0 or an impossible standard error: {', '.join(bad)}; nothing of it was recorded"
         )
     if metrics:
         connection.execute(t.metric.insert(), metrics)

@@ -6,6 +6,7 @@ a value; the wide table for people is made of the same rows by `_query.results`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,14 @@ VALUES = (
     "compression",
     "parameters",
     "macs",
+    "encoder_parameters",
+    "decoder_parameters",
+    "encoder_macs",
+    "decoder_macs",
 )
 """Typed values of a cell, in the order of columns."""
 
-_FRAME_TAIL = ("metric", "dataset", "protocol", "n", "value", "task")
+_FRAME_TAIL = ("metric", "dataset", "protocol", "n", "value", "se", "task")
 
 
 def cells(connection: Connection, study: str) -> list[CellState]:
@@ -113,7 +118,7 @@ def cell_config(connection: Connection, study: str, key: str) -> dict[str, Any]:
 
 
 def final_metrics(connection: Connection, study: str) -> Sequence[Any]:
-    """Rows (cell key, task id, name, dataset, protocol, n, value) measured after training."""
+    """Rows (cell key, task id, name, dataset, protocol, n, value, se) measured after training."""
     return connection.execute(
         sa.select(
             t.cell.c.key,
@@ -123,6 +128,7 @@ def final_metrics(connection: Connection, study: str) -> Sequence[Any]:
             t.metric.c.protocol,
             t.metric.c.n,
             t.metric.c.value,
+            t.metric.c.se,
         )
         .select_from(t.cell)
         .join(t.cell_task, CELL_TASK)
@@ -159,16 +165,22 @@ def frame(connection: Connection, study: str) -> pd.DataFrame:
             {
                 "cell": row.number,
                 **_values(row),
-                **{names[axis]: value for axis, value in row.axes.items()},
+                **{names[axis]: _level(value) for axis, value in row.axes.items()},
                 "metric": metric.name,
                 "dataset": metric.dataset,
                 "protocol": metric.protocol,
                 "n": metric.n,
                 "value": metric.value,
+                "se": metric.se,
                 "task": metric.id,
             }
         )
     return pd.DataFrame.from_records(records, columns=columns)
+
+
+def _level(value: object) -> object:
+    """An axis value as a level of a factor; a list, which has no hash, as its text."""
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def axis_columns(axes: Iterable[Mapping[str, Any]]) -> dict[str, str]:

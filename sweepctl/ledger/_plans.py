@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -114,6 +114,10 @@ def _cell_row(study: str, cell: Cell) -> Row:
         "compression": float(derived.compression),
         "parameters": derived.parameters,
         "macs": derived.macs,
+        "encoder_parameters": derived.encoder_parameters,
+        "decoder_parameters": derived.decoder_parameters,
+        "encoder_macs": derived.encoder_macs,
+        "decoder_macs": derived.decoder_macs,
         "dataset": cell.datasets[0] if cell.datasets else None,
         "datasets": list(cell.datasets),
         "axes": dict(cell.axes),
@@ -246,3 +250,26 @@ def save_fit(connection: Connection, study: str, name: str, result: Mapping[str,
         t.fit.insert().values(study=study, name=name, number=number, created_at=now(), result=plain)
     )
     return number
+
+
+def reference_edition(connection: Connection) -> str | None:
+    """The edition of the published numbers that are kept; None without any."""
+    found = connection.execute(sa.select(t.reference.c.edition).limit(1)).scalar()
+    return None if found is None else str(found)
+
+
+def keep_reference(
+    connection: Connection, edition: str, points: Iterable[Mapping[str, Any]]
+) -> int:
+    """Replace the published numbers; see `Ledger.keep_reference`."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PLAN_LOCK})")
+    if reference_edition(connection) == edition:
+        return 0  # another driver was faster
+    rows = [
+        {name.lower(): value for name, value in point.items()} | {"edition": edition}
+        for point in points
+    ]
+    connection.execute(t.reference.delete())
+    _insert(connection, t.reference, rows)
+    return len(rows)

@@ -210,7 +210,7 @@ class CellState:
         key: hash of its config.
         axes: short axis name -> value, in the study's order.
         values: p, q, c, encoder, decoder, resolution, frames, seed, tokens, E, compression,
-            parameters, macs.
+            parameters, macs, and both of encoder and decoder alone.
         datasets: evaluation data sets in the study's order.
         state: failed when a task failed, blocked when one cannot start, running when one runs,
             done when all are, pending otherwise.

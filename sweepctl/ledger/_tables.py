@@ -1,6 +1,7 @@
 """Which facts does the ledger keep? The tables, and nothing but the tables.
 
-One row a study, a submission of it, a cell, a task, an attempt, a measured value, a file, a fit.
+One row a study, a submission of it, a cell, a task, an attempt, a measured value, a file, a fit,
+a published number.
 What is plotted, filtered or joined has a typed column; what is only read back is JSON. All names
 begin with `sweep_`, so that other tools may use the same database. Users read the views
 (`sweepctl.ledger.VIEWS`); these tables may change with every schema revision.
@@ -122,6 +123,10 @@ cell = Table(
     Column("compression", Double, nullable=False),
     Column("parameters", BigInteger, nullable=False),
     Column("macs", BigInteger, nullable=False),
+    Column("encoder_parameters", BigInteger, nullable=False),
+    Column("decoder_parameters", BigInteger, nullable=False),
+    Column("encoder_macs", BigInteger, nullable=False),
+    Column("decoder_macs", BigInteger, nullable=False),
     Column("dataset", Text),  # the first evaluation data set; NULL without evaluation
     Column("datasets", JSON, nullable=False),
     Column("axes", JSON, nullable=False),
@@ -226,6 +231,7 @@ metric = Table(
     Column("step", BigInteger, nullable=False),
     Column("value", Double, nullable=False),
     Column("n", BigInteger, nullable=False),
+    Column("se", Double),  # standard error of the value; NULL where none is known
     PrimaryKeyConstraint("task", "name", "dataset", "protocol", "step"),
     Index(None, "name", "dataset", "step"),
 )
@@ -249,6 +255,39 @@ fit = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("result", JSON, nullable=False),
     PrimaryKeyConstraint("study", "name", "number"),
+)
+
+reference = Table(
+    "sweep_reference",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("edition", Text, nullable=False),  # hash of the file that the numbers came from
+    Column("source", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("figure", Text),
+    Column("kind", Text),
+    Column("dataset", Text),
+    Column("variant", Text),
+    Column("encoder", Text),
+    Column("decoder", Text),
+    Column("encoder_parameters", BigInteger),
+    Column("decoder_parameters", BigInteger),
+    Column("resolution", Integer),
+    Column("frames", Integer),
+    Column("q", Integer),
+    Column("p", Integer),
+    Column("c", Integer),
+    Column("tokens", BigInteger),
+    Column("e", BigInteger),
+    Column("setting", Text),
+    Column("generator", Text),
+    Column("cfg", Double),
+    Column("name", Text, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("value_high", Double),
+    Column("n", BigInteger),
+    Column("protocol", Text, nullable=False),
+    Column("note", Text),
 )
 
 

@@ -28,11 +28,15 @@ _VALUES = {
     "resolution": "height and width of the images, pixels",
     "frames": "frames of a sample, 1 for images",
     "seed": "seed of training",
-    "tokens": "tokens of a code, L",
+    "tokens": "tokens of a code, L; of a masked tokenizer the length it is measured at",
     "E": "floating point numbers of a code, E = L * c",
     "compression": "numbers of a sample over numbers of its code",
     "parameters": "parameters of the tokenizer",
     "macs": "multiply-accumulates of one sample",
+    "encoder_parameters": "parameters of the encoder",
+    "decoder_parameters": "parameters of the decoder",
+    "encoder_macs": "multiply-accumulates of the encoder, one sample",
+    "decoder_macs": "multiply-accumulates of the decoder, one sample",
     "axes": "JSON object: axis -> value, every axis of the study",
 }
 _TASK = {
@@ -107,6 +111,7 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
             "step": "training step, NULL for the end of training",
             "value": "the number, in the metric's unit",
             "n": "samples behind it",
+            "se": "standard error of the value, NULL where none is known",
         },
     ),
     "v_cost": (
@@ -145,6 +150,39 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
             "result": "JSON: coefficients, intervals, tests, verdicts",
         },
     ),
+    "v_reference": (
+        "One row a number that the ViTok paper published, plotted or printed. Facts to compare "
+        "with; what the paper does not state is NULL.",
+        {
+            "id": "number of the row in the published list",
+            "source": "where it was read: the paper, its first version, or its project page",
+            "place": "figure or table",
+            "figure": "number of the figure, NULL for a table",
+            "kind": "reconstruction, generation, or what else the number is about",
+            "dataset": "data set it was measured on",
+            "variant": "tokenizer as the paper calls it, for example S-B/16",
+            "encoder": "size of the encoder",
+            "decoder": "size of the decoder",
+            "encoder_parameters": "parameters of the encoder, as printed in table 1",
+            "decoder_parameters": "parameters of the decoder, as printed in table 1",
+            "resolution": "height and width, pixels",
+            "frames": "frames of a sample, 1 for images",
+            "q": "temporal stride, frames",
+            "p": "spatial patch size, pixels",
+            "c": "channels of the code",
+            "tokens": "tokens of a code, L",
+            "E": "floating point numbers of a code, E = L * c",
+            "setting": "what else the paper says about the run, for example the stage",
+            "generator": "model that generated, for generation",
+            "cfg": "guidance scale of the generation",
+            "name": "name of the metric, as in v_metric",
+            "value": "the number, in the metric's unit",
+            "value_high": "upper end, where a range is printed",
+            "n": "samples behind it, where stated",
+            "protocol": "always paper: these numbers never share a fit with measured ones",
+            "note": "remark on the number",
+        },
+    ),
 }
 """The public interface: view -> (what a row is, {column: meaning})."""
 
@@ -160,7 +198,8 @@ _STATE = "CASE WHEN t.state = 'pending' AND b.task IS NOT NULL THEN 'blocked' EL
 
 _CELL_VALUES = (
     "c.p, c.q, c.c, c.encoder, c.decoder, c.resolution, c.frames, c.seed, c.tokens, "
-    "c.e AS {E}, c.compression, c.parameters, c.macs, {axes} AS axes"
+    "c.e AS {E}, c.compression, c.parameters, c.macs, c.encoder_parameters, c.decoder_parameters, "
+    "c.encoder_macs, c.decoder_macs, {axes} AS axes"
 )
 
 _SELECTS = {
@@ -224,7 +263,7 @@ LEFT JOIN sweep_attempt a ON a.task = t.fingerprint AND a.number = t.attempts
 LEFT JOIN spent s ON s.task = t.fingerprint""",
     "v_metric": f"""SELECT c.study, c.number AS cell, {_CELL_VALUES},
     x.stage, t.id AS task, t.kind, m.name, m.dataset, m.protocol,
-    nullif(m.step, -1) AS step, m.value, m.n
+    nullif(m.step, -1) AS step, m.value, m.n, m.se
 FROM sweep_cell c
 JOIN sweep_cell_task x ON x.study = c.study AND x.cell = c.key
 JOIN sweep_task t ON t.fingerprint = x.task
@@ -269,6 +308,11 @@ FROM sweep_fit f
 WHERE f.number = (
     SELECT max(g.number) FROM sweep_fit g WHERE g.study = f.study AND g.name = f.name
 )""",
+    "v_reference": """SELECT r.id, r.source, r.place, r.figure, r.kind, r.dataset, r.variant,
+    r.encoder, r.decoder, r.encoder_parameters, r.decoder_parameters, r.resolution, r.frames,
+    r.q, r.p, r.c, r.tokens, r.e AS {E}, r.setting, r.generator, r.cfg,
+    r.name, r.value, r.value_high, r.n, r.protocol, r.note
+FROM sweep_reference r""",
 }
 
 

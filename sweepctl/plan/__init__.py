@@ -7,34 +7,56 @@ measured speeds) is an argument. The same study gives the same plan everywhere.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweepctl.plan._expand import MAX_CELLS, Dropped, axis_names, expand
-from sweepctl.plan._identity import canonical, differences, fingerprint, flat
+from sweepctl.plan._describe import Code, Part, Sized, describe_tokenizer
+from sweepctl.plan._design import CellCost, cell_costs, design_rows
+from sweepctl.plan._expand import MAX_CELLS, Dropped, axis_names, derived, expand
+from sweepctl.plan._identity import (
+    ADDED_LATER,
+    DataSet,
+    canonical,
+    completed,
+    differences,
+    fingerprint,
+    flat,
+    lasting,
+)
 from sweepctl.plan._tasks import STAGE_ORDER, STAGE_VERSIONS, Cost, Task, TaskMaker
 from sweepctl.study import StudyFile
 
 __all__ = [
+    "ADDED_LATER",
     "MAX_CELLS",
     "STAGE_ORDER",
     "STAGE_VERSIONS",
     "Cell",
+    "CellCost",
+    "Code",
     "Cost",
+    "DataSet",
     "Derived",
     "Dropped",
+    "Part",
     "Plan",
     "Reason",
     "Recorded",
+    "Sized",
     "Speed",
     "StageSummary",
     "Task",
     "canonical",
+    "cell_costs",
+    "completed",
+    "describe_tokenizer",
+    "design_rows",
     "differences",
     "expected_seconds",
     "fingerprint",
     "flat",
+    "lasting",
     "make_plan",
     "reasons",
     "summary",
@@ -51,11 +73,14 @@ class Derived:
         resolution: image side in pixels.
         frames: frames of a sample, 1 for images.
         seed: the cell's seed.
-        tokens: L, tokens of a sample.
-        E: L * c, floating points of the code of a sample.
-        compression: values of the image for one value of the code.
+        tokens: L, tokens of the code of a sample; of a masked tokenizer the length it is measured
+            at.
+        E: L * c, floating points of that code.
+        compression: values of the image for one value of that code.
         parameters: of encoder and decoder together.
         macs: multiply-accumulates of one forward pass of one sample.
+        encoder_parameters, decoder_parameters: of each alone.
+        encoder_macs, decoder_macs: of each alone.
     """
 
     p: int
@@ -71,6 +96,10 @@ class Derived:
     compression: float
     parameters: int
     macs: int
+    encoder_parameters: int
+    decoder_parameters: int
+    encoder_macs: int
+    decoder_macs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,17 +152,24 @@ class Plan:
         return self.study.name
 
 
-def make_plan(study: StudyFile, *, data: Mapping[str, Mapping[str, Any]]) -> Plan:
+def make_plan(
+    study: StudyFile,
+    *,
+    data: Mapping[str, DataSet],
+    missing: Callable[[str], str | None] = lambda name: None,
+) -> Plan:
     """Expand a study into cells and tasks.
 
     Args:
         study: a loaded study.
-        data: data set name -> content identity, for every data set that exists.
+        data: every data set that exists, by name.
+        missing: why a pretrained file cannot be used, in one line, or None; without it the plan is
+            made as if all were there.
 
     Raises:
-        StudyError: the grid is too large, empty, or holds a tokenizer that cannot be built.
+        StudyError: the grid is too large, empty, or holds a cell that cannot be run.
     """
-    expansion = expand(study)
+    expansion = expand(study, data, missing)
     maker = TaskMaker(data)
     cells = []
     for index, point in enumerate(expansion.points, start=1):
@@ -153,11 +189,7 @@ def make_plan(study: StudyFile, *, data: Mapping[str, Mapping[str, Any]]) -> Pla
                     resolution=spec.resolution,
                     frames=spec.frames,
                     seed=point.config["seed"],
-                    tokens=spec.tokens,
-                    E=spec.E,
-                    compression=spec.compression,
-                    parameters=spec.parameters,
-                    macs=spec.macs,
+                    **derived(spec, point.tokens),
                 ),
                 tasks=maker.of_cell(point),
                 datasets=tuple(point.config["evaluate"]["reconstruction"]["on"]),

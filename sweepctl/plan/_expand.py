@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sweepctl.errors import Problem, StudyError
-from sweepctl.plan._identity import canonical, fingerprint
+from sweepctl.plan._identity import DataSet, canonical, fingerprint, lasting
+from sweepctl.plan._mistakes import Mistake, mistakes
 from sweepctl.study import DERIVED, Factor, Grid, StudyFile, short_name
 from vitok_core.errors import SpecError
-from vitok_core.protocols import METRICS
 from vitok_core.spec import IMAGE_CHANNELS, TokenizerSpec
-from vitok_core.weights import LPIPS_SMALLEST
 
 MAX_CELLS = 100_000
 """Most combinations a study may expand to; a tenth of it is already a large cluster's year."""
@@ -30,17 +29,21 @@ class Point:
     """One cell before tasks are made of it.
 
     Attributes:
-        key: hash of the config.
+        key: hash of the lasting config.
         axes: short axis name -> value.
         config: the resolved config, plain data.
+        lasting: the part of it that identifies; see `_identity.lasting`.
         spec: the tokenizer it describes.
+        tokens: of the code that is measured: all, or the length that is evaluated.
         stages_left_out: stages this cell is excluded from.
     """
 
     key: str
     axes: Mapping[str, Any]
     config: Mapping[str, Any]
+    lasting: Mapping[str, Any]
     spec: TokenizerSpec
+    tokens: int
     stages_left_out: frozenset[str]
 
 
@@ -61,11 +64,20 @@ class Expansion:
     notices: list[str] = field(default_factory=list)
 
 
-def expand(study: StudyFile) -> Expansion:
+def expand(
+    study: StudyFile,
+    data: Mapping[str, DataSet],
+    missing: Callable[[str], str | None] = lambda name: None,
+) -> Expansion:
     """All cells of a study, in the order of its axes (the first axis varies slowest).
 
+    Args:
+        study: the study.
+        data: the data sets by name.
+        missing: why a pretrained file cannot be used, or None.
+
     Raises:
-        StudyError: too many combinations, a tokenizer that cannot be built, or no cell left.
+        StudyError: too many combinations, a cell that cannot be run, or no cell left.
     """
     grid = study.grid
     count = math.prod(len(factor.rows) for factor in grid.factors)
@@ -93,19 +105,28 @@ def expand(study: StudyFile) -> Expansion:
         if excluded:
             result.dropped.append(Dropped(axes=axes, reason=f"excluded by {excluded}"))
             continue
-        mistakes = list(_mistakes(cell))
-        for path, message in mistakes:
+        found = cell.mistakes(data, missing)
+        for path, message in found:
             value = _value(cell.config, path)
             problems.setdefault((path, repr(value)), study.problem(path, message, value))
-        if mistakes:
+        if found:
             continue
-        key = fingerprint(canonical(cell.config))
+        identified = lasting(cell.config)
+        key = fingerprint(canonical(identified))
         if key in seen:
             reason = f"the same as cell {seen[key]}"
             result.dropped.append(Dropped(axes=axes, reason=reason))
             continue
         result.points.append(
-            Point(key=key, axes=axes, config=cell.config, spec=cell.spec, stages_left_out=left_out)
+            Point(
+                key=key,
+                axes=axes,
+                config=cell.config,
+                lasting=identified,
+                spec=cell.spec,
+                tokens=cell.tokens,
+                stages_left_out=left_out,
+            )
         )
         seen[key] = len(result.points)
     if problems:
@@ -160,44 +181,6 @@ def _check_solvable(study: StudyFile) -> None:
         raise StudyError(problems)
 
 
-def _mistakes(cell: _Cell) -> Iterator[tuple[str, str]]:
-    """What makes a cell impossible, found before it costs anything: (config path, message)."""
-    if cell.error is not None:
-        field = cell.error.field
-        yield (
-            "data.resolution" if field == "resolution" else f"tokenizer.{field}",
-            cell.error.message,
-        )
-        return
-    config, side = cell.config, cell.spec.resolution
-    stage1, measured = config["stages"]["stage1"], config["evaluate"]["reconstruction"]
-    optimiser, loss = stage1["optimiser"], stage1["loss"]
-    if optimiser["final_lr"] > optimiser["lr"]:
-        yield (
-            "stages.stage1.optimiser.final_lr",
-            f"final_lr = {optimiser['final_lr']:g} is above the peak lr = {optimiser['lr']:g}",
-        )
-    smallest = LPIPS_SMALLEST[loss["lpips_net"]]
-    if loss["lpips"] > 0 and side < smallest:
-        yield (
-            "data.resolution",
-            f"the LPIPS loss ({loss['lpips_net']}) needs images of at least {smallest} px, not "
-            f"{side}; set stages.stage1.loss.lpips to 0 or use larger images",
-        )
-    for name in measured["metrics"]:
-        metric = METRICS[name]
-        if side < metric.smallest:
-            yield (
-                "data.resolution",
-                f"{name} needs images of at least {metric.smallest} px, not {side}",
-            )
-        if measured["images"] < metric.needs:
-            yield (
-                "evaluate.reconstruction.images",
-                f"{name} needs at least {metric.needs} images, not {measured['images']}",
-            )
-
-
 def _value(config: Mapping[str, Any], path: str) -> Any:
     here: Any = config
     for part in path.split("."):
@@ -214,14 +197,11 @@ class _Cell:
         self._derive()
 
     def _derive(self) -> None:
-        tokenizer = self.config["tokenizer"]
+        data, tokenizer = self.config["data"], self.config["tokenizer"]
         self.spec = TokenizerSpec(
-            encoder=tokenizer["encoder"],
-            decoder=tokenizer["decoder"],
-            q=tokenizer["q"],
-            p=tokenizer["p"],
-            c=tokenizer["c"],
-            resolution=self.config["data"]["resolution"],
+            **{**tokenizer, "lengths": tuple(tokenizer["lengths"])},
+            resolution=data["resolution"],
+            frames=data["frames"],
         )
         try:
             self.spec.check()
@@ -230,11 +210,23 @@ class _Cell:
         else:
             self.error = None
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the code that is measured: all, or the length that is evaluated."""
+        length: int | None = self.config["evaluate"]["reconstruction"]["length"]
+        return self.spec.tokens if length is None else length
+
     def value_of(self, path: str) -> object:
         """A config value, or a derived one; None where the tokenizer cannot be built."""
         if path in DERIVED:
-            return None if self.error else getattr(self.spec, path)
+            return None if self.error else derived(self.spec, self.tokens)[path]
         return _value(self.config, path)
+
+    def mistakes(
+        self, data: Mapping[str, DataSet], missing: Callable[[str], str | None]
+    ) -> list[Mistake]:
+        """What makes the cell impossible."""
+        return list(mistakes(self.config, self.spec, self.error, data, missing))
 
     def solve(self, grid: Grid) -> str | None:
         """Fill p and c from the fixed values; the reason when that cannot be."""
@@ -246,6 +238,9 @@ class _Cell:
         if code is None and "compression" in fixed:
             code = IMAGE_CHANNELS * volume / fixed["compression"]
         if "tokenizer.p" in grid.solved:
+            length = self.config["evaluate"]["reconstruction"]["length"]
+            if spec.latent_tokens is not None or length is not None:
+                return f"p does not decide the {self.tokens} tokens of this code; give p a value"
             tokens = fixed.get("tokens")
             if tokens is None:
                 assert code is not None  # _check_solvable
@@ -257,12 +252,13 @@ class _Cell:
             _put(self.config, "tokenizer.p", int(p))
             self._derive()
         if "tokenizer.c" in grid.solved:
-            if self.error is not None:
+            # With c unknown, only what is wrong besides it counts here.
+            if self.error is not None and self.error.field != "c":
                 return None  # reported as what it is
             assert code is not None  # _check_solvable
-            c = code / self.spec.tokens
+            c = code / self.tokens
             if c != int(c) or c < 1:
-                return f"no whole c gives E = {code:g} with {self.spec.tokens} tokens"
+                return f"no whole c gives E = {code:g} with {self.tokens} tokens"
             _put(self.config, "tokenizer.c", int(c))
             self._derive()
         return None
@@ -277,10 +273,11 @@ class _Cell:
 
     def miss(self, grid: Grid) -> str | None:
         """Why this cell misses the fixed values, or None."""
-        if self.error is not None:
+        if self.error is not None or not grid.fixed:
             return None
+        values = derived(self.spec, self.tokens)
         for name, wanted in grid.fixed.items():
-            has = getattr(self.spec, name)
+            has = values[name]
             if has != wanted:
                 return f"{name} is {has:g}, not {wanted:g}"
         return None
@@ -298,6 +295,22 @@ class _Cell:
             if not any(entry.holds(self.value_of) for entry in entries):
                 left_out.add(stage)
         return frozenset(left_out), ""
+
+
+def derived(spec: TokenizerSpec, tokens: int) -> dict[str, Any]:
+    """The values of `DERIVED` for a tokenizer whose code is measured at a number of tokens."""
+    code = tokens * spec.c
+    return {
+        "tokens": tokens,
+        "E": code,
+        "compression": IMAGE_CHANNELS * spec.frames * spec.resolution**2 / code,
+        "parameters": spec.parameters,
+        "macs": spec.macs,
+        "encoder_parameters": spec.encoder_parameters,
+        "decoder_parameters": spec.decoder_parameters,
+        "encoder_macs": spec.encoder_macs,
+        "decoder_macs": spec.decoder_macs,
+    }
 
 
 def axis_names(factors: tuple[Factor, ...]) -> tuple[str, ...]:

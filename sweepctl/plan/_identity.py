@@ -3,6 +3,9 @@
 The hash is tagged with its version ("s1:"), so that a later rule can never be mistaken for this
 one. Paths, hosts, device counts, priorities and names never enter; whatever is not plain data
 raises, because a value that prints differently tomorrow would silently rerun a month of work.
+
+A setting that was added later (`ADDED_LATER`) is left out while it has the value that was in force
+before it existed: giving the tool one more setting must not rerun what was computed without it.
 """
 
 from __future__ import annotations
@@ -10,10 +13,112 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 HASH_TAG = "s1:"
+
+ADDED_LATER: dict[str, Any] = {
+    "data.frames": 1,
+    "data.fps": None,
+    "tokenizer.latent_tokens": None,
+    "tokenizer.lengths": [],
+    "tokenizer.norm": "layernorm",
+    "tokenizer.qk_norm": False,
+    "tokenizer.positions": "axial",
+    "tokenizer.bottleneck": "kl",
+    "tokenizer.noise_std": None,
+    "tokenizer.causal": False,
+    "stages.stage1.compile": False,
+    "stages.stage1.ema": None,
+    "stages.stage1.optimiser.schedule": "cosine",
+    "stages.stage1.loss.pixel_weight": 1.0,
+    "stages.stage1.loss.ssim": 0.0,
+    "stages.stage1.loss.dino": 0.0,
+    "evaluate.reconstruction.length": None,
+}
+"""Config path of each setting that was added to the format -> the value in force before. Add to it
+together with a setting; never change or remove an entry: that would change fingerprints."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """What a plan has to know about a data set.
+
+    Attributes:
+        identity: what decides its pixels, plain data.
+        video: whether its samples are clips.
+        refuses: of a video set, why it has no clips of so many frames at so many a second (None: as
+            they come), or None where it has; the same answer every time.
+        samples: how many images it has at most; None for as many as one likes.
+        problem: why it cannot be used now, or None.
+    """
+
+    identity: Mapping[str, Any]
+    video: bool
+    refuses: Callable[[int, float | None], str | None] = lambda frames, fps: None
+    samples: int | None = None
+    problem: str | None = None
+
+
+def _nested(paths: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, value in paths.items():
+        here = tree
+        *lead, last = path.split(".")
+        for part in lead:
+            here = here.setdefault(part, {})
+        here[last] = value
+    return tree
+
+
+_ADDED = _nested(ADDED_LATER)
+
+
+def lasting(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without the later settings that have their earlier value; what is identified.
+
+    Args:
+        config: a cell's whole config; stays as it is.
+    """
+    return _without(config, _ADDED)
+
+
+def _without(config: dict[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        if key not in added:
+            kept[key] = value
+        elif isinstance(value, dict):
+            kept[key] = _without(value, added[key])
+        # 0 == False and 1 == True, but they are not one value.
+        elif value != added[key] or (type(value) is bool) is not (type(added[key]) is bool):
+            kept[key] = value
+    return kept
+
+
+def completed(part: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """A part of a lasting config with the settings that were left out; the reverse of `lasting`.
+
+    Args:
+        part: what stands below `path`, for example a task's "tokenizer".
+        path: dotted config path of the part.
+    """
+    added = _ADDED
+    for key in path.split("."):
+        added = added.get(key, {})
+    return _filled(part, added)
+
+
+def _filled(part: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    whole = dict(part)
+    for key, value in added.items():
+        if isinstance(value, Mapping):
+            whole[key] = _filled(part.get(key, {}), value)
+        else:
+            whole.setdefault(key, value)
+    return whole
 
 
 def canonical(value: object) -> str:
@@ -31,11 +136,20 @@ def canonical(value: object) -> str:
 def _is_stable(value: Any) -> bool:
     """Whether a value is plain data of the exact built-in types; the quick way to say yes."""
     kind = type(value)
+    if kind in _PLAIN:
+        return True
+    # Plain loops: plans come here a million times, and a generator a level is half of the time.
     if kind is dict:
-        return all(type(key) is str and _is_stable(below) for key, below in value.items())
+        for key, below in value.items():
+            if type(key) is not str or not _is_stable(below):
+                return False
+        return True
     if kind is list or kind is tuple:
-        return all(_is_stable(below) for below in value)
-    return kind in _PLAIN or (kind is float and math.isfinite(value))
+        for below in value:  # noqa: SIM110
+            if not _is_stable(below):
+                return False
+        return True
+    return kind is float and math.isfinite(value)
 
 
 _PLAIN = frozenset({str, int, bool, type(None)})
@@ -89,4 +203,11 @@ _ABSENT = object()
 
 
 def _shown(leaves: Mapping[str, object], path: str) -> str:
-    return json.dumps(leaves[path]) if path in leaves else "absent"
+    if path in leaves:
+        return json.dumps(leaves[path])
+    # A task's config names its parts by their ends: config.stage1.ema is stages.stage1.ema.
+    end = "." + path.removeprefix("config.")
+    for added, value in ADDED_LATER.items():
+        if f".{added}".endswith(end):
+            return json.dumps(value)
+    return "absent"

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweepctl.plan._expand import Point
-from sweepctl.plan._identity import canonical, fingerprint
-from vitok_core.protocols import METRICS, PROTOCOLS
+from sweepctl.plan._identity import DataSet, canonical, fingerprint
+from vitok_core.protocols import FEATURE_WIDTHS, PROTOCOLS, references
 from vitok_core.spec import TokenizerSpec, training_flops
-from vitok_core.weights import WEIGHTS
+from vitok_core.weights import weights_sha256
 
-STAGE_VERSIONS: dict[str, int] = {"prepare": 1, "reference": 1, "stage1": 1, "reconstruct": 1}
+STAGE_VERSIONS: dict[str, int] = {"prepare": 2, "reference": 1, "stage1": 1, "reconstruct": 1}
 """Bumped by hand when a kind's code changes what it computes; part of each identity."""
 
 STAGE_ORDER = ("prepare", "reference", "stage1", "reconstruct")
@@ -74,10 +74,10 @@ class TaskMaker:
     """Makes the tasks of cells, each distinct one once.
 
     Args:
-        data: data set name -> its content identity (plain data).
+        data: the data sets by name.
     """
 
-    def __init__(self, data: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, data: Mapping[str, DataSet]) -> None:
         self.data = data
         self.tasks: dict[str, Task] = {}
         self._known: dict[object, str] = {}
@@ -85,75 +85,98 @@ class TaskMaker:
 
     def of_cell(self, point: Point) -> dict[str, str]:
         """Stage -> fingerprint for one cell; stages with a data set are named "kind:data set"."""
-        config, spec = point.config, point.spec
+        config, spec = point.lasting, point.spec
         stages: dict[str, str] = {}
         if "stage1" in point.stages_left_out:
             return stages
         data, how = config["data"], config["evaluate"]["reconstruction"]
-        train = self.prepare(data["train"], data["resolution"], data["images"])
+        train = self.prepare(data["train"], data["images"], data)
         stages[f"prepare:{data['train']}"] = train
         stages["stage1"] = self.stage1(config, spec, train)
         if "reconstruct" in point.stages_left_out:
             return stages
         metrics = tuple(sorted(set(how["metrics"])))
-        features = any(METRICS[name].features == "lite0" for name in metrics)
+        compared, own = references(metrics), PROTOCOLS[how["protocol"]].features
         for dataset in how["on"]:
-            images = self.prepare(dataset, data["resolution"], how["images"])
+            images = self.prepare(dataset, how["images"], data)
             stages[f"prepare:{dataset}"] = images
-            reference = None
-            if features:
-                reference = self.reference(dataset, how["protocol"], images, how["images"])
-                stages[f"reference:{dataset}"] = reference
+            known = {}
+            for features in compared:
+                # The protocol's own backbone needs no name: so it was when there was no other.
+                named = "" if features == own else features
+                count = how["images"] * (1 if features == "i3d" else spec.frames)
+                task = self.reference(dataset, how["protocol"], images, named, count)
+                stages[":".join(filter(None, ("reference", dataset, named)))] = task
+                known[f"reference-{named}" if named else "reference"] = task
             stages[f"reconstruct:{dataset}"] = self.reconstruct(
-                spec, metrics, how, dataset, stages["stage1"], images, reference
+                spec, metrics, how, dataset, stages["stage1"], images, known
             )
         return stages
 
-    def prepare(self, dataset: str, resolution: int, images: int) -> str:
-        """Crops of a data set in an on-disk array."""
-        key = ("prepare", dataset, resolution, images)
+    def prepare(self, dataset: str, images: int, data: Mapping[str, Any]) -> str:
+        """Crops of a data set in an on-disk array.
+
+        Args:
+            dataset: name of the data set.
+            images: number of samples, images or clips.
+            data: the lasting config's part of that name: resolution, frames, fps.
+        """
+        shape = {name: data[name] for name in ("resolution", "frames", "fps") if name in data}
+        key = ("prepare", dataset, images, *shape.items())
         if key not in self._known:
+            resolution, frames, fps = shape["resolution"], shape.get("frames", 1), shape.get("fps")
+            size = f"{resolution}px" if frames == 1 else f"{frames}x{resolution}px"
+            rate = "" if fps is None else f" at {fps:g}/s"
             self._known[key] = self._add(
                 "prepare",
-                f"{dataset} {resolution}px x {images}",
-                {"dataset": dataset, "resolution": resolution, "images": images},
+                f"{dataset} {size}{rate} x {images}",
+                {"dataset": dataset, "images": images, **shape},
                 parents={},
-                extra={"data": self.data[dataset]},
-                cost=Cost(disk_bytes=images * (3 * resolution**2 + 8)),
+                extra={"data": self.data[dataset].identity},
+                cost=Cost(disk_bytes=images * (3 * frames * resolution**2 + 8)),
             )
         return self._known[key]
 
-    def reference(self, dataset: str, protocol: str, images: str, count: int) -> str:
-        """Features of the originals under a protocol, shared by every cell."""
-        key = ("reference", protocol, images)
+    def reference(self, dataset: str, protocol: str, images: str, features: str, count: int) -> str:
+        """Features of the originals under a protocol, shared by every cell.
+
+        Args:
+            dataset: name of the data set.
+            protocol: name of the protocol.
+            images: the task that prepares the originals.
+            features: the backbone, "" for the protocol's own.
+            count: number of images or clips whose features are kept.
+        """
+        key = ("reference", protocol, images, features)
         if key not in self._known:
             self._known[key] = self._add(
                 "reference",
-                f"{dataset} features, {protocol}",
-                {},
+                f"{dataset} features, {protocol}{f', {features}' if features else ''}",
+                {"features": features} if features else {},
                 parents={"images": images},
                 extra={"protocol": self._protocol(protocol)},
-                cost=Cost(disk_bytes=count * 1280 * 4),
+                cost=Cost(
+                    disk_bytes=4 * count * FEATURE_WIDTHS[features or PROTOCOLS[protocol].features]
+                ),
             )
         return self._known[key]
 
     def stage1(self, config: Mapping[str, Any], spec: TokenizerSpec, images: str) -> str:
         """The training of an auto-encoder."""
         stage1 = config["stages"]["stage1"]
+        # The perceptual networks' weights change the trained weights.
+        loss, networks = stage1["loss"], []
+        if loss["lpips"] > 0:
+            networks += [f"lpips-{loss['lpips_net']}-{part}" for part in ("trunk", "heads")]
+        if loss.get("dino", 0.0) > 0:
+            networks += ["dinov2-s14"]
         extra = {}
-        if stage1["loss"]["lpips"] > 0:
-            # The perceptual network's weights change the trained weights.
-            net = stage1["loss"]["lpips_net"]
-            extra = {
-                "pretrained": {
-                    name: WEIGHTS[name].sha256
-                    for name in (f"lpips-{net}-trunk", f"lpips-{net}-heads")
-                }
-            }
+        if networks:
+            extra = {"pretrained": {name: weights_sha256(name) for name in networks}}
         weights = 4 * spec.parameters
         return self._add(
             "stage1",
-            f"{spec.variant} c{spec.c} {spec.resolution}px seed {config['seed']}",
+            f"{_described(spec)} seed {config['seed']}",
             {
                 "tokenizer": config["tokenizer"],
                 "resolution": spec.resolution,
@@ -167,8 +190,8 @@ class TaskMaker:
                 parameters=spec.parameters,
                 macs=spec.macs,
                 flops=training_flops(spec, stage1["steps"] * stage1["batch"]),
-                # Weights, and two checkpoints of weights and both AdamW moments.
-                disk_bytes=7 * weights,
+                # Weights, and two checkpoints of weights, both AdamW moments and their average.
+                disk_bytes=(7 if stage1.get("ema") is None else 9) * weights,
             ),
         )
 
@@ -180,23 +203,23 @@ class TaskMaker:
         dataset: str,
         tokenizer: str,
         images: str,
-        reference: str | None,
+        known: Mapping[str, str],
     ) -> str:
-        """The evaluation of a tokenizer on one data set."""
-        parents = {"tokenizer": tokenizer, "images": images}
-        if reference is not None:
-            parents["reference"] = reference
+        """The evaluation of a tokenizer on one data set; `known` are its references by role."""
+        parents = {"tokenizer": tokenizer, "images": images, **known}
+        length = {"length": how["length"]} if "length" in how else {}
+        cut = f" at {how['length']} tokens" if length else ""
         return self._add(
             "reconstruct",
-            f"{spec.variant} c{spec.c} {spec.resolution}px on {dataset}",
-            {"dataset": dataset, "metrics": list(metrics)},
+            f"{_described(spec)}{cut} on {dataset}",
+            {"dataset": dataset, "metrics": list(metrics), **length},
             parents=parents,
             extra={"protocol": self._protocol(how["protocol"])},
             cost=Cost(
                 parameters=spec.parameters,
                 macs=spec.macs,
                 flops=2 * spec.macs * how["images"],
-                disk_bytes=2 * 16 * 3 * spec.resolution**2,
+                disk_bytes=2 * 16 * 3 * spec.frames * spec.resolution**2,
             ),
         )
 
@@ -236,3 +259,20 @@ class TaskMaker:
                 cost=cost,
             )
         return name
+
+
+def _described(spec: TokenizerSpec) -> str:
+    """A tokenizer in a few words; options only where they are not the paper's plain ones."""
+    said = [
+        spec.variant,
+        f"c{spec.c}",
+        "" if spec.latent_tokens is None else f"l{spec.latent_tokens}",
+        "masked" if spec.lengths else "",
+        f"{spec.bottleneck} code" if spec.bottleneck != "kl" else "",
+        spec.norm if spec.norm != "layernorm" else "",
+        "qk-norm" if spec.qk_norm else "",
+        f"{spec.positions} positions" if spec.positions != "axial" else "",
+        "causal" if spec.causal else "",
+        f"{spec.resolution}px" if spec.frames == 1 else f"{spec.frames}x{spec.resolution}px",
+    ]
+    return " ".join(word for word in said if word)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from sweepctl.report._tables import StageState, StatusCell, results_text, status_grid
 
 if TYPE_CHECKING:
-    from sweepctl.report._figure import figure
+    from sweepctl.report._figure import draw, figure
     from sweepctl.report._make import Fitted, fit_and_draw
+    from sweepctl.report._save import save
     from sweepctl.report._sheet import SheetRow, sheet
     from sweepctl.report._text import claims_text, equation, fits_text
 
@@ -26,11 +27,13 @@ __all__ = [
     "StageState",
     "StatusCell",
     "claims_text",
+    "draw",
     "equation",
     "figure",
     "fit_and_draw",
     "fits_text",
     "results_text",
+    "save",
     "sheet",
     "status_grid",
 ]
@@ -39,10 +42,12 @@ _HOMES = {
     "Fitted": "_make",
     "SheetRow": "_sheet",
     "claims_text": "_text",
+    "draw": "_figure",
     "equation": "_text",
     "figure": "_figure",
     "fit_and_draw": "_make",
     "fits_text": "_text",
+    "save": "_save",
     "sheet": "_sheet",
 }
 """Where the names are that need numpy: loaded when they are asked for, not by `sweepctl status`."""

@@ -19,15 +19,17 @@ import numpy as np
 from sweepctl.analyse import Analysis, FitResult, Point, bands, readable, unit_of
 from sweepctl.errors import UsageError
 from sweepctl.report._text import equation
+from sweepctl.study import DERIVED
 from vitok_core.protocols import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
 _INK, _SOFT, _LINE = "#14181f", "#5b6472", "#30363f"
-_DERIVED = {"tokens", "E", "compression", "parameters", "macs"}
+_DERIVED = frozenset(DERIVED)
 _WIDTH_PX = 1600
 
 
@@ -91,6 +93,28 @@ def figure(
         drawn.savefig(png, dpi=_WIDTH_PX / width, metadata={"Software": None})
         drawn.savefig(svg, metadata={"Date": None, "Creator": None})
     return [png, svg]
+
+
+def draw(analysis: Analysis, out: Path, *, title: str) -> tuple[Path, ...]:
+    """Draw all fits of an analysis as `out`.png and `out`.svg.
+
+    Raises:
+        UsageError: the files cannot be written.
+    """
+    with writing(out.parent):
+        return tuple(figure(analysis, out, title=title))
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Files into a folder; UsageError when it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the figures into {folder}: {error.strerror}",
+            hint="choose another folder with --out",
+        ) from error
 
 
 @contextmanager
@@ -173,16 +197,21 @@ def _panel(axes: Axes, fit: FitResult, style: _Style) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    axes.set_xscale("log", base=2)
+    raw = fit.x_scale == "raw"
+    if not raw:
+        axes.set_xscale("log", base=2)
     if fit.scale == "log2":
         axes.set_yscale("log", base=2)
     axes.grid(color="#e6e9ee", linewidth=0.8)
     axes.set_axisbelow(True)
     xs = [point.x for point in fit.points]
     x_low, x_high = min(xs) / 2**0.5, max(xs) * 2**0.5
+    if raw:
+        room = 0.08 * (max(xs) - min(xs)) or 1.0
+        x_low, x_high = min(xs) - room, max(xs) + room
     if fit.slope is not None:
         _law(axes, fit, x_low, x_high)
-    for point, x in zip(fit.points, _side_by_side(fit.points), strict=True):
+    for point, x in zip(fit.points, xs if raw else _side_by_side(fit.points), strict=True):
         marker, color = _look(point, style)
         if point.seeds > 1:
             ends = [_shown(point.low, fit), _shown(point.high, fit)]
@@ -224,7 +253,7 @@ def _side_by_side(points: Sequence[Point]) -> list[float]:
 
 
 def _law(axes: Axes, fit: FitResult, x_low: float, x_high: float) -> None:
-    grid = np.geomspace(x_low, x_high, 241)
+    grid = _grid(fit, x_low, x_high, 241)
     band = bands(fit, grid)
     axes.fill_between(grid, band.low, band.high, color="#31688e", alpha=0.08, linewidth=0, zorder=1)
     axes.fill_between(
@@ -235,6 +264,10 @@ def _law(axes: Axes, fit: FitResult, x_low: float, x_high: float) -> None:
     axes.plot(grid[inside], band.mean[inside], color=_LINE, linewidth=2.0, zorder=2.6)
 
 
+def _grid(fit: FitResult, low: float, high: float, count: int) -> NDArray[np.float64]:
+    return np.linspace(low, high, count) if fit.x_scale == "raw" else np.geomspace(low, high, count)
+
+
 def _limits(axes: Axes, fit: FitResult) -> None:
     """Room for the points, the law and as much of the prediction band as leaves them readable."""
     ys = [end for point in fit.points for end in (point.low, point.high)]
@@ -242,7 +275,7 @@ def _limits(axes: Axes, fit: FitResult) -> None:
     low, high = min(ys) - 0.08 * span, max(ys) + 0.08 * span
     if fit.slope is not None:
         xs = [point.x for point in fit.points]
-        band = bands(fit, np.geomspace(min(xs), max(xs), 61))
+        band = bands(fit, _grid(fit, min(xs), max(xs), 61))
         around = np.concatenate([band.low, band.high])
         if fit.scale == "log2":
             around = np.log2(np.clip(around, 2.0**-1000, 2.0**1000))
@@ -263,9 +296,11 @@ def _ticks(axes: Axes, fit: FitResult) -> None:
         step = max(1, math.ceil((last - first + 1) / 9))
         return [2.0**e for e in range(first, last + 1, step)]
 
-    axes.xaxis.set_major_locator(FixedLocator(powers(*axes.get_xlim())))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    if fit.x_scale == "log2":
+        places = powers(*axes.get_xlim())
+        axes.xaxis.set_major_locator(FixedLocator(places) if len(places) > 2 else MaxNLocator(6))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     if fit.scale != "log2":
         return
     ticks = powers(*axes.get_ylim())

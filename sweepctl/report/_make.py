@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sweepctl.analyse import Analysis, fit_study
 from sweepctl.errors import UsageError
 from sweepctl.ledger import Ledger
-from sweepctl.report._figure import figure
+from sweepctl.report._figure import draw, writing
 from sweepctl.report._sheet import SheetRow, sheet
 from sweepctl.study import Study
 
@@ -32,19 +32,19 @@ class Fitted:
     files: tuple[Path, ...]
 
 
-def fit_and_draw(ledger: Ledger, study: Study, *, runs: Path, out: Path, draw: bool) -> Fitted:
+def fit_and_draw(ledger: Ledger, study: Study, *, runs: Path, out: Path | None) -> Fitted:
     """Fit a study's laws, judge its claims, keep both in the ledger, and draw them.
 
     Args:
         ledger: an open ledger.
         study: the study; its fits and claims may be newer than its results.
         runs: the run folder, for the pictures of the sheet.
-        out: folder of the figures: <study>.png, <study>.svg and <study>-samples.png.
-        draw: whether to draw at all.
+        out: folder of the figures: <study>.png, <study>.svg and <study>-samples.png; None draws
+            nothing.
 
     Raises:
-        UsageError: the study is unknown, or nothing of it was measured yet.
-        RunFolderError: `out` cannot be written.
+        UsageError: the study is unknown, nothing of it was measured yet, or `out` cannot be
+            written.
     """
     frame = ledger.frame(study.study)
     if frame.empty:
@@ -58,20 +58,13 @@ def fit_and_draw(ledger: Ledger, study: Study, *, runs: Path, out: Path, draw: b
         ledger.save_fit(study.study, fit["name"], fit)
     for claim in said["claims"]:
         ledger.save_fit(study.study, f"claim: {claim['name']}", claim)
-    files: list[Path] = []
-    if draw:
-        try:
-            if study.fits:
-                files += figure(analysis, out / study.study, title=study.study)
-            rows = _sheet_rows(frame, study, runs)
-            if rows:
-                files.append(sheet(rows, out / f"{study.study}-samples.png"))
-        except OSError as error:
-            raise UsageError(
-                f"cannot write the figures into {out}: {error.strerror}",
-                hint="choose another folder with --out",
-            ) from error
-    return Fitted(analysis=analysis, files=tuple(files))
+    files: tuple[Path, ...] = ()
+    if out is not None:
+        files += draw(analysis, out / study.study, title=study.study) if study.fits else ()
+        if rows := _sheet_rows(frame, study, runs):
+            with writing(out):
+                files += (sheet(rows, out / f"{study.study}-samples.png"),)
+    return Fitted(analysis=analysis, files=files)
 
 
 def _sheet_rows(frame: pd.DataFrame, study: Study, runs: Path) -> list[SheetRow]:

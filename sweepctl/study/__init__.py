@@ -13,52 +13,72 @@ from pathlib import Path
 from typing import Any
 
 from sweepctl.errors import UsageError
-from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
-from sweepctl.study._load import load_study
-from sweepctl.study._model import (
-    DERIVED,
-    NAME,
-    STAGES,
+from sweepctl.study._check_laws import stated_fit
+from sweepctl.study._claims import (
+    CURVES,
+    LINES,
+    POWERS,
+    AnyClaim,
     Claim,
-    Comparison,
-    Config,
+    EqualSlopesClaim,
     FactorClaim,
     Fit,
-    Margin,
-    Run,
+    HoldoutClaim,
+    Loss,
+    MonotoneClaim,
+    OptimumClaim,
     SlopeClaim,
-    Study,
+    TradeoffClaim,
+    parse_loss,
 )
+from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
+from sweepctl.study._load import load_study
+from sweepctl.study._model import DERIVED, STAGES, Config, Run, Study
 from sweepctl.study._paths import Condition, resolve, short_name
-from sweepctl.study._site import DEVICE, Site, Workers, load_site
+from sweepctl.study._site import DEVICE, OwnSet, Site, Workers, load_site
+from sweepctl.study._values import NAME, Comparison, Margin, parse_comparison
 
 __all__ = [
+    "CURVES",
     "DERIVED",
     "DEVICE",
+    "LINES",
+    "POWERS",
     "STAGES",
+    "AnyClaim",
     "Claim",
     "Comparison",
     "Condition",
     "Conditional",
     "Config",
+    "EqualSlopesClaim",
     "Factor",
     "FactorClaim",
     "Fit",
     "Grid",
+    "HoldoutClaim",
+    "Loss",
     "Margin",
     "Match",
+    "MonotoneClaim",
+    "OptimumClaim",
+    "OwnSet",
     "Run",
     "Site",
     "SlopeClaim",
     "Study",
     "StudyFile",
+    "TradeoffClaim",
     "Workers",
     "init_study",
     "json_schema",
     "load_site",
     "load_study",
+    "parse_comparison",
+    "parse_loss",
     "resolve",
     "short_name",
+    "stated_fit",
 ]
 
 SCHEMA_FILE = Path(__file__).parent.parent / "study.schema.json"

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from sweepctl.errors import Problem, StudyError
 from sweepctl.study import _paths
-from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile, resolved
-from sweepctl.study._model import DERIVED, STAGES, Config, FactorClaim, SlopeClaim, Study
-from sweepctl.study._paths import Condition, did_you_mean, not_among
+from sweepctl.study._check_laws import check_laws
+from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
+from sweepctl.study._model import STAGES, Config, Study
+from sweepctl.study._paths import Condition, not_among
 from sweepctl.study._words import in_words
 from sweepctl.study._yaml import Document, KeyPath
 from vitok_core.protocols import METRICS, PROTOCOLS
@@ -359,58 +360,4 @@ def _check_fits(document: Document, study: Study, axes: Mapping[str, KeyPath]) -
         for value in _at(document.data, axes[path]) if path in axes else ():
             into.update(value)
 
-    def names(what: Any, where: KeyPath) -> None:
-        for key, allowed, kind in (
-            ("metric", measured, "metric among those this study measures"),
-            ("on", datasets, "data set among those this study evaluates on"),
-        ):
-            given = getattr(what, key)
-            if given not in allowed:
-                document.problems.append(
-                    document.problem((*where, key), not_among(given, sorted(allowed), kind))
-                )
-
-    for name, fit in study.fits.items():
-        names(fit, ("fits", name))
-        _check_variable(document, ("fits", name, "x"), fit.x)
-    for index, claim in enumerate(study.claims):
-        where: KeyPath = ("claims", index)
-        if isinstance(claim, SlopeClaim) and claim.fit not in study.fits:
-            message = not_among(claim.fit, list(study.fits) or ["none"], "fit")
-            document.problems.append(document.problem((*where, "fit"), message))
-        if isinstance(claim, FactorClaim):
-            names(claim, where)
-            _check_variable(document, (*where, "given"), claim.given)
-            if resolved(claim.factor) not in axes:
-                known = [_paths.short_name(path) for path in axes]
-                message = (
-                    f"{claim.factor!r} is not an axis of this study"
-                    f"{did_you_mean(claim.factor, known)}; axes: {', '.join(known) or 'none'}"
-                )
-                document.problems.append(document.problem((*where, "factor"), message))
-
-
-def _check_variable(document: Document, where: KeyPath, name: str) -> None:
-    """The x of a fit must be a number that every cell has."""
-    if name in DERIVED:
-        return
-    try:
-        path = _paths.resolve(name)
-    except ValueError:
-        known = [*DERIVED, *(_paths.short_name(leaf) for leaf in _paths.config_leaves())]
-        message = (
-            f"unknown variable {name!r}{did_you_mean(name, known)}; "
-            f"{', '.join(DERIVED)} or the name of a number in the config"
-        )
-        document.problems.append(document.problem(where, message))
-        return
-    try:
-        _paths.leaf_adapter(path).validate_python("a text, not a number")
-    except ValidationError:
-        try:
-            _paths.leaf_adapter(path).validate_python(1)
-        except ValidationError:
-            pass
-        else:
-            return
-    document.problems.append(document.problem(where, f"{path} is not a number; a fit needs one"))
+    check_laws(document, study, axes, metrics=measured, datasets=datasets)

@@ -7,81 +7,37 @@ The defaults of stage 1 are the paper's (section 2.3 and appendix A of the ViTok
 
 from __future__ import annotations
 
-import math
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainSerializer,
-    Tag,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, field_validator
 
-NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-"""Names become folders, columns and captions, so they are short and plain."""
+from sweepctl.study._claims import Claim, Fit
+from sweepctl.study._values import NAME, Count, Flag, Number, Strict, Text, Whole
 
 STAGES = ("stage1", "reconstruct")
 """Stages that `only` can speak of; data preparation follows from them."""
 
-DERIVED = ("tokens", "E", "compression", "parameters", "macs")
+DERIVED = (
+    *("tokens", "E", "compression", "parameters", "macs"),
+    *("encoder_parameters", "decoder_parameters", "encoder_macs", "decoder_macs"),
+)
 """Values that follow from the config by `vitok_core.spec`; usable in matches and as x of a fit."""
-
-_COUNT = re.compile(r"^(\d+(?:\.\d+)?)([kM])$")
-
-
-def _count(value: object) -> object:
-    """Read "100k" and "4M" beside plain integers."""
-    if isinstance(value, str) and (match := _COUNT.match(value)):
-        number = float(match[1]) * {"k": 1_000, "M": 1_000_000}[match[2]]
-        if number == int(number):
-            return int(number)
-    return value
-
-
-Count = Annotated[
-    int,
-    Field(strict=True, ge=1, le=10**12),
-    BeforeValidator(_count),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 1},
-                {"type": "string", "pattern": _COUNT.pattern},
-            ]
-        }
-    ),
-]
-"""A whole number from 1; "100k" and "4M" are understood."""
-
-Whole = Annotated[int, Field(strict=True)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Text = Annotated[str, Field(strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
-Scalar = bool | int | float | str | None | tuple[bool | int | float | str, ...]
-
-
-class Strict(BaseModel):
-    """Base of every part of a study: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
 
 # --- what a cell is made of -------------------------------------------------------------------
 
 
 class Data(Strict):
-    """Which images the tokenizer is trained on."""
+    """Which images or clips the tokenizer is trained on."""
 
     train: Text = Field(description="Name of the training data set.")
     resolution: Annotated[Whole, Field(ge=8, le=4096)] = Field(description="Image side in pixels.")
-    images: Count = Field(description="Number of training images.")
+    images: Count = Field(description="Number of training images, or of clips.")
+    frames: Annotated[Whole, Field(ge=1, le=4096)] = Field(
+        1, description="Frames of a sample: 1 for images, more for clips of a video data set."
+    )
+    fps: Annotated[Number, Field(gt=0, le=1000)] | None = Field(
+        None, description="Frames of a clip a second; null takes each video as it is."
+    )
 
 
 class Tokenizer(Strict):
@@ -92,10 +48,42 @@ class Tokenizer(Strict):
     q: Annotated[Whole, Field(ge=1, le=64)] = Field(1, description="Temporal stride in frames.")
     p: Annotated[Whole, Field(ge=1, le=512)] = Field(description="Patch side in pixels.")
     c: Annotated[Whole, Field(ge=1, le=4096)] = Field(description="Channels of a token.")
+    latent_tokens: Annotated[Whole, Field(ge=1, le=65536)] | None = Field(
+        None,
+        description="Tokens of a 1-D code (latent ViTok); null codes each tubelet by one token.",
+    )
+    lengths: tuple[Annotated[Whole, Field(ge=1, le=10**6)], ...] = Field(
+        (),
+        description="Code lengths drawn in training (masked ViTok), rising; empty: always all.",
+    )
+    norm: Literal["layernorm", "rmsnorm"] = Field(
+        "layernorm", description="Normalisation of the blocks."
+    )
+    qk_norm: Flag = Field(False, description="Normalise queries and keys, by the same norm.")
+    positions: Literal["axial", "1d", "sincos", "none"] = Field(
+        "axial",
+        description=(
+            "axial: rotary by time, height and width; 1d: rotary by the token's number; "
+            "sincos: a fixed table added at the input."
+        ),
+    )
+    bottleneck: Literal["kl", "none", "layernorm", "noise"] = Field(
+        "kl",
+        description=(
+            "kl: Gaussian code; none: plain code; layernorm: code normalised over its channels; "
+            "noise: Gaussian code of fixed deviation."
+        ),
+    )
+    noise_std: Annotated[Number, Field(gt=0)] | None = Field(
+        None, description="Standard deviation of the code with bottleneck noise, and only there."
+    )
+    causal: Flag = Field(
+        False, description="Tokens see their own and earlier steps in time; for clips only."
+    )
 
 
 class Optimiser(Strict):
-    """AdamW with warm-up and cosine decay."""
+    """AdamW with warm-up, then cosine decay or a constant rate."""
 
     lr: Annotated[Number, Field(gt=0, le=1)] = Field(
         4e-4, description="Peak learning rate. The paper's 1e-4 a batch of 256 is 4e-4 at 1024."
@@ -111,7 +99,10 @@ class Optimiser(Strict):
         0.03, description="Share of the steps over which the rate rises linearly."
     )
     final_lr: Annotated[Number, Field(ge=0, le=1)] = Field(
-        1e-5, description="Learning rate at the end of the cosine."
+        1e-5, description="Learning rate at the end of the cosine; a constant schedule has none."
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="What the rate does after the warm-up."
     )
     clip: Annotated[Number, Field(gt=0)] = Field(
         1.0, description="Largest norm of the gradient; longer ones are scaled down."
@@ -121,7 +112,12 @@ class Optimiser(Strict):
 class Stage1Loss(Strict):
     """Weights of the per-element losses of stage 1 (equation 1 of the paper)."""
 
-    pixel: Literal["l1", "l2"] = Field("l2", description="Pixel loss, mean over elements.")
+    pixel: Literal["l1", "l2", "charbonnier"] = Field(
+        "l2", description="Pixel loss, mean over elements."
+    )
+    pixel_weight: Annotated[Number, Field(ge=0)] = Field(
+        1.0, description="Weight of the pixel loss."
+    )
     kl: Annotated[Number, Field(ge=0)] = Field(
         1e-3, description="Weight of the KL to a unit Gaussian, mean over tokens and channels."
     )
@@ -131,15 +127,23 @@ class Stage1Loss(Strict):
     lpips_net: Literal["alex", "vgg"] = Field(
         "vgg", description="Its trunk: vgg is the paper's, alex is ten times faster on a CPU."
     )
+    ssim: Annotated[Number, Field(ge=0)] = Field(0.0, description="Weight of 1 - SSIM.")
+    dino: Annotated[Number, Field(ge=0)] = Field(
+        0.0, description="Weight of the distance between DINOv2 features; needs its weights."
+    )
 
 
 class Stage1(Strict):
     """Stage 1: the auto-encoder without an adversary."""
 
     steps: Count = Field(100_000, description="Optimiser steps.")
-    batch: Count = Field(1024, description="Images a step, over all devices.")
+    batch: Count = Field(1024, description="Images or clips a step, over all devices.")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="Arithmetic of the model.")
-    flip: Flag = Field(True, description="Mirror each training image with probability one half.")
+    flip: Flag = Field(True, description="Mirror each training sample with probability one half.")
+    compile: Flag = Field(False, description="Compile the model by torch.compile.")
+    ema: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
+        None, description="Decay of a moving average of the weights, which is then the result."
+    )
     optimiser: Optimiser = Optimiser()
     loss: Stage1Loss = Stage1Loss()
 
@@ -156,11 +160,14 @@ class Reconstruction(Strict):
     on: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
         description="Evaluation data sets; the first one is the study's main one."
     )
-    images: Count = Field(description="Number of images of each data set.")
+    images: Count = Field(description="Number of images, or clips, of each data set.")
     metrics: Annotated[tuple[Text, ...], Field(min_length=1)] = Field(
         description="Names of metrics, for example psnr."
     )
     protocol: Text = Field("lite0", description="Name of the protocol the metrics follow.")
+    length: Annotated[Whole, Field(ge=1, le=10**6)] | None = Field(
+        None, description="Code length that is measured, one of tokenizer.lengths; null for all."
+    )
 
 
 class Evaluate(Strict):
@@ -182,150 +189,6 @@ class Config(Strict):
 
 
 # --- what stands around it --------------------------------------------------------------------
-
-
-class Comparison(Strict):
-    """A comparison with a number, written as text: ">= 0.9"."""
-
-    operator: Literal[">", ">=", "<", "<="]
-    value: float
-
-    def holds(self, number: float) -> bool:
-        """Whether the number meets the comparison."""
-        return {
-            ">": number > self.value,
-            ">=": number >= self.value,
-            "<": number < self.value,
-            "<=": number <= self.value,
-        }[self.operator]
-
-    def __str__(self) -> str:
-        return f"{self.operator} {self.value:g}"
-
-
-_COMPARISON = re.compile(r"^\s*(>=|<=|>|<)\s*(-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*$")
-
-
-def parse_comparison(text: object) -> Comparison | None:
-    """The comparison a text stands for, or None when it is none."""
-    match = _COMPARISON.match(text) if isinstance(text, str) else None
-    return None if match is None else Comparison(operator=match[1], value=float(match[2]))
-
-
-def _comparison(value: object) -> object:
-    if isinstance(value, Comparison):
-        return value
-    parsed = parse_comparison(value)
-    if parsed is None:
-        raise ValueError(f"{value!r} is not a comparison; write it as text like '>= 0.9'")
-    return parsed
-
-
-ComparisonText = Annotated[
-    Comparison,
-    BeforeValidator(_comparison),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": _COMPARISON.pattern}),
-]
-
-
-class Margin(Strict):
-    """The largest difference that counts as none: "10%" or a number in the metric's unit.
-
-    `value` is the fraction (0.1 for "10%") when `percent` is true, else the number itself.
-    """
-
-    value: float
-    percent: bool
-
-    def __str__(self) -> str:
-        return f"{self.value * 100:g}%" if self.percent else f"{self.value:g}"
-
-
-_MARGIN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*%\s*$")
-
-
-def _margin(value: object) -> object:
-    if isinstance(value, Margin):
-        return value
-    if isinstance(value, str) and (match := _MARGIN.match(value)) and float(match[1]) > 0:
-        return Margin(value=float(match[1]) / 100, percent=True)
-    if (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value > 0
-    ):
-        return Margin(value=float(value), percent=False)
-    raise ValueError("a margin is '10%' or a number above 0")
-
-
-MarginText = Annotated[
-    Margin,
-    BeforeValidator(_margin),
-    PlainSerializer(lambda margin: str(margin) if margin.percent else margin.value),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": _MARGIN.pattern},
-                {"type": "number", "exclusiveMinimum": 0},
-            ]
-        }
-    ),
-]
-
-
-class Fit(Strict):
-    """A law to fit: one metric against one variable."""
-
-    metric: Text = Field(description="Name of a measured metric.")
-    on: Text = Field(description="Data set it was measured on.")
-    x: Text = Field("E", description="What it is fitted against: E, tokens, parameters, an axis.")
-    form: Literal["loglog", "semilog", "quadratic"] = Field(
-        description=(
-            "loglog: log2 y on log2 x; semilog: y on log2 x; "
-            "quadratic: y (log2 for distances) on log2 x and its square."
-        )
-    )
-
-
-class SlopeClaim(Strict):
-    """A claim about a fit: the sign of its slope, how well it explains, or both."""
-
-    name: Text
-    fit: Text = Field(description="Name of one of the study's fits.")
-    slope: Literal["positive", "negative"] | None = Field(None, description="Claimed sign.")
-    r2: ComparisonText | None = Field(None, description="Claimed R2, for example '>= 0.9'.")
-
-    @model_validator(mode="after")
-    def _says_something(self) -> SlopeClaim:
-        if self.slope is None and self.r2 is None:
-            raise ValueError("claims nothing; give it slope: negative, r2: '>= 0.9', or both")
-        return self
-
-
-class FactorClaim(Strict):
-    """A claim that an axis adds nothing to a metric once another variable is known."""
-
-    name: Text
-    metric: Text = Field(description="Name of a measured metric.")
-    on: Text = Field(description="Data set it was measured on.")
-    factor: Text = Field(description="The axis that is claimed to add nothing, for example p.")
-    given: Text = Field("E", description="The variable that is held fixed.")
-    margin: MarginText = Field(description="The largest difference that counts as none.")
-
-
-def _claim_kind(value: Any) -> str:
-    # A mapping from a file, a model that was made already, or something that is no claim at all.
-    keys = value if isinstance(value, dict) else getattr(value, "__dict__", {})
-    # The names of the kinds have a space: no key looks like that.
-    return "factor claim" if {"factor", "margin"} & set(keys) else "slope claim"
-
-
-Claim = Annotated[
-    Annotated[SlopeClaim, Tag("slope claim")] | Annotated[FactorClaim, Tag("factor claim")],
-    Discriminator(_claim_kind),
-]
 
 
 class Run(Strict):

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from sweepctl.study._model import DERIVED, Config, parse_comparison
+from sweepctl.study._model import DERIVED, Config
+from sweepctl.study._values import parse_comparison
 from sweepctl.study._yaml import KeyPath
 
 

@@ -1,4 +1,4 @@
-"""Where does this machine keep things? The user's site file: database, folders, workers.
+"""Where does this machine keep things? The user's site file: database, folders, data sets, workers.
 
 Studies are portable and hold no paths, hosts or secrets; those live here. Which file applies is
 found by the command line, whose options win over it.
@@ -7,12 +7,12 @@ found by the command line, whose options win over it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from sweepctl.errors import Problem, StudyError
-from sweepctl.study._model import Number, Strict, Text, Whole
+from sweepctl.study._values import NAME, Flag, Number, Strict, Text, Whole
 from sweepctl.study._words import in_words
 from sweepctl.study._yaml import read
 
@@ -39,17 +39,87 @@ class Workers(Strict):
     grace_s: Annotated[Number, Field(gt=0)] = 30.0
 
 
+Source = Literal["folder", "videos", "webdataset", "huggingface"]
+
+SOURCES: tuple[Source, ...] = ("folder", "videos", "webdataset", "huggingface")
+"""Keys that say where a data set is; each has exactly one of them."""
+
+
+class OwnSet(Strict):
+    """A data set of the user's. Relative paths start at the site file.
+
+    Attributes:
+        folder: folder of pictures; the first sub-folder is the class.
+        videos: folder of videos; the first sub-folder is the class.
+        webdataset: tar files, for example /data/shards-{000..127}.tar; * and ? are understood too.
+        huggingface: a folder that `save_to_disk` wrote, beginning with / or ./ or ~, or the name of
+            a repository.
+        crop: how a picture becomes a square: "adm" as in guided diffusion and DiT, or "centre" as
+            in torchvision.
+        labels: whether classes are read; without, every label is 0.
+        broken: share of the files that may be broken; they are skipped and listed.
+        split: of a Hugging Face data set.
+        revision: commit of a Hugging Face repository, 40 hex digits.
+        image: column of the pictures of a Hugging Face data set.
+        label: column of its labels.
+    """
+
+    folder: Text | None = None
+    videos: Text | None = None
+    webdataset: Text | None = None
+    huggingface: Text | None = None
+    crop: Literal["adm", "centre"] = "adm"
+    labels: Flag = True
+    broken: Annotated[Number, Field(ge=0, le=1)] = 0.01
+    split: Text | None = None
+    revision: Text | None = None
+    image: Text = "image"
+    label: Text = "label"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> OwnSet:
+        given = [name for name in SOURCES if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a data set has one of {', '.join(SOURCES)}, and here is "
+                f"{' and '.join(given) or 'none'}"
+            )
+        return self
+
+    @property
+    def kind(self) -> Source:
+        """Which of `SOURCES` it has."""
+        return next(name for name in SOURCES if getattr(self, name) is not None)
+
+    @property
+    def place(self) -> str:
+        """Where it is."""
+        return str(getattr(self, self.kind))
+
+    def seen_from(self, folder: Path) -> OwnSet:
+        """The same with an absolute place; relative ones start at `folder`."""
+        if self.kind == "huggingface" and not self.place.startswith(("/", ".", "~")):
+            return self
+        if "://" in self.place:
+            return self  # refused by whoever reads it
+        return self.model_copy(
+            update={self.kind: str(folder.absolute() / Path(self.place).expanduser())}
+        )
+
+
 class Site(Strict):
     """What the site file may say.
 
     Attributes:
         database: URL of the ledger, or the path of a SQLite file.
         runs: folder of the task folders.
+        datasets: the user's data sets, by the name that studies call them.
         workers: where attempts run.
     """
 
     database: Text | None = None
     runs: Text | None = None
+    datasets: dict[Annotated[str, Field(pattern=NAME)], OwnSet] = Field(default_factory=dict)
     workers: Workers = Workers()
 
 
@@ -63,7 +133,7 @@ def load_site(file: Path) -> Site:
     if document.problems:
         raise StudyError(document.problems)
     try:
-        return Site.model_validate(document.data)
+        site = Site.model_validate(document.data)
     except ValidationError as error:
         problems: list[Problem] = []
         for wrong in error.errors():
@@ -71,3 +141,5 @@ def load_site(file: Path) -> Site:
             said = in_words({**wrong, "loc": ("", *wrong["loc"])})
             problems.append(document.problem(wrong["loc"], said, prefer_key=prefer_key))
         raise StudyError(problems) from None
+    own = {name: one.seen_from(file.parent) for name, one in site.datasets.items()}
+    return site.model_copy(update={"datasets": own})

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sweepctl.study._model import FactorClaim, SlopeClaim, Study
+from sweepctl.study._claims import CLAIM_KINDS
+from sweepctl.study._model import Study
 from sweepctl.study._paths import did_you_mean
 
 _NEEDS = {
@@ -82,15 +83,12 @@ def shown(value: object) -> str:
     return "nothing" if value is None else f"{value!r}"[:60]
 
 
-_TAGGED: dict[str | int, type[BaseModel]] = {"slope claim": SlopeClaim, "factor claim": FactorClaim}
-
-
 def _allowed_keys(loc: tuple[str | int, ...]) -> list[str]:
     """The keys that are known beside an unknown one, found by walking the models."""
     model: type[BaseModel] | None = Study
     for part in loc[:-1]:
-        if part in _TAGGED:
-            model = _TAGGED[part]
+        if part in CLAIM_KINDS:
+            model = CLAIM_KINDS[str(part)]
         elif model is not None:
             for name, info in model.model_fields.items():
                 if part in (name, info.alias):

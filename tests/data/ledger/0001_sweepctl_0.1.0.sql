@@ -28,9 +28,9 @@ CREATE TABLE sweep_attempt (
 	CONSTRAINT ck_sweep_attempt_state CHECK (state IN ('running', 'done', 'failed', 'stopped', 'lost')), 
 	CONSTRAINT fk_sweep_attempt_task FOREIGN KEY(task) REFERENCES sweep_task (fingerprint)
 );
-INSERT INTO "sweep_attempt" VALUES('s1:96cf3f4633c011220b5c881129ae8741',1,'done',NULL,'','2026-11-21 23:41:31.105006','2026-11-21 23:41:31.106972',2.0,0,3.0e+19,NULL,'node1','cpu','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
-INSERT INTO "sweep_attempt" VALUES('s1:581db174fb1fae2149d87e1043a41132',1,'done',NULL,'','2026-11-21 23:41:31.111827','2026-11-21 23:41:31.116851',2.0,0,3.0e+19,NULL,'node1','cpu','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
-INSERT INTO "sweep_attempt" VALUES('s1:bdc29c7993457c4e036d291012515db5',1,'done',NULL,'','2026-11-21 23:41:31.120222','2026-11-21 23:41:31.121140',2.0,0,3.0e+19,NULL,'node1','cpu','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
+INSERT INTO "sweep_attempt" VALUES('s1:96cf3f4633c011220b5c881129ae8741',1,'done',NULL,'','2026-11-22 03:25:56.895111','2026-11-22 03:25:56.896537',2.0,0,3.0e+19,NULL,'node1','cpu','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
+INSERT INTO "sweep_attempt" VALUES('s1:581db174fb1fae2149d87e1043a41132',1,'done',NULL,'','2026-11-22 03:25:56.899791','2026-11-22 03:25:56.900306',2.0,0,3.0e+19,NULL,'node1','cpu','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
+INSERT INTO "sweep_attempt" VALUES('s1:bdc29c7993457c4e036d291012515db5',1,'done',NULL,'','2026-11-22 03:25:56.901703','2026-11-22 03:25:56.902102',2.0,0,3.0e+19,NULL,'node1','cpu','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
 CREATE TABLE sweep_cell (
 	study TEXT NOT NULL, 
 	"key" TEXT NOT NULL, 
@@ -49,6 +49,10 @@ CREATE TABLE sweep_cell (
 	compression DOUBLE NOT NULL, 
 	parameters BIGINT NOT NULL, 
 	macs BIGINT NOT NULL, 
+	encoder_parameters BIGINT NOT NULL, 
+	decoder_parameters BIGINT NOT NULL, 
+	encoder_macs BIGINT NOT NULL, 
+	decoder_macs BIGINT NOT NULL, 
 	dataset TEXT, 
 	datasets JSON NOT NULL, 
 	axes JSON NOT NULL, 
@@ -56,8 +60,8 @@ CREATE TABLE sweep_cell (
 	CONSTRAINT pk_sweep_cell PRIMARY KEY (study, "key"), 
 	CONSTRAINT fk_sweep_cell_study FOREIGN KEY(study) REFERENCES sweep_study (name)
 );
-INSERT INTO "sweep_cell" VALUES('small','s1:019822bbf053b510e82a8553a1df5927',1,1,8,1,4,'S','B',64,1,0,64,256,48.0,8000000,1000000000,'photos','["photos"]','{"p":8,"lr":0.0001}','{"tokenizer":{"p":8,"c":4},"axes":{"p":8,"lr":0.0001}}');
-INSERT INTO "sweep_cell" VALUES('small','s1:c65c49d53be8ab3c89177599078ffcce',2,1,16,1,4,'S','B',64,1,0,16,64,192.0,16000000,1000000000,'photos','["photos"]','{"p":16,"lr":0.001}','{"tokenizer":{"p":16,"c":4},"axes":{"p":16,"lr":0.001}}');
+INSERT INTO "sweep_cell" VALUES('small','s1:019822bbf053b510e82a8553a1df5927',1,1,8,1,4,'S','B',64,1,0,64,256,48.0,8000000,1000000000,3200000,4800000,400000000,600000000,'photos','["photos"]','{"p":8,"lr":0.0001}','{"tokenizer":{"p":8,"c":4},"axes":{"p":8,"lr":0.0001}}');
+INSERT INTO "sweep_cell" VALUES('small','s1:c65c49d53be8ab3c89177599078ffcce',2,1,16,1,4,'S','B',64,1,0,16,64,192.0,16000000,1000000000,6400000,9600000,400000000,600000000,'photos','["photos"]','{"p":16,"lr":0.001}','{"tokenizer":{"p":16,"c":4},"axes":{"p":16,"lr":0.001}}');
 CREATE TABLE sweep_cell_task (
 	study TEXT NOT NULL, 
 	cell TEXT NOT NULL, 
@@ -116,10 +120,42 @@ CREATE TABLE sweep_metric (
 	step BIGINT NOT NULL, 
 	value DOUBLE NOT NULL, 
 	n BIGINT NOT NULL, 
+	se DOUBLE, 
 	CONSTRAINT pk_sweep_metric PRIMARY KEY (task, name, dataset, protocol, step), 
 	CONSTRAINT fk_sweep_metric_task FOREIGN KEY(task) REFERENCES sweep_task (fingerprint)
 );
-INSERT INTO "sweep_metric" VALUES('s1:bdc29c7993457c4e036d291012515db5','psnr','photos','lite0',-1,20.0,32);
+INSERT INTO "sweep_metric" VALUES('s1:bdc29c7993457c4e036d291012515db5','psnr','photos','lite0',-1,20.0,32,NULL);
+CREATE TABLE sweep_reference (
+	id INTEGER NOT NULL, 
+	edition TEXT NOT NULL, 
+	source TEXT NOT NULL, 
+	place TEXT NOT NULL, 
+	figure TEXT, 
+	kind TEXT, 
+	dataset TEXT, 
+	variant TEXT, 
+	encoder TEXT, 
+	decoder TEXT, 
+	encoder_parameters BIGINT, 
+	decoder_parameters BIGINT, 
+	resolution INTEGER, 
+	frames INTEGER, 
+	q INTEGER, 
+	p INTEGER, 
+	c INTEGER, 
+	tokens BIGINT, 
+	e BIGINT, 
+	setting TEXT, 
+	generator TEXT, 
+	cfg DOUBLE, 
+	name TEXT NOT NULL, 
+	value DOUBLE NOT NULL, 
+	value_high DOUBLE, 
+	n BIGINT, 
+	protocol TEXT NOT NULL, 
+	note TEXT, 
+	CONSTRAINT pk_sweep_reference PRIMARY KEY (id)
+);
 CREATE TABLE sweep_study (
 	name TEXT NOT NULL, 
 	title TEXT NOT NULL, 
@@ -127,7 +163,7 @@ CREATE TABLE sweep_study (
 	created_at DATETIME NOT NULL, 
 	CONSTRAINT pk_sweep_study PRIMARY KEY (name)
 );
-INSERT INTO "sweep_study" VALUES('small','','','2026-11-21 23:41:31.083873');
+INSERT INTO "sweep_study" VALUES('small','','','2026-11-22 03:25:56.887155');
 CREATE TABLE sweep_submission (
 	study TEXT NOT NULL, 
 	number INTEGER NOT NULL, 
@@ -145,7 +181,7 @@ CREATE TABLE sweep_submission (
 	CONSTRAINT fk_sweep_submission_study FOREIGN KEY(study) REFERENCES sweep_study (name)
 );
 INSERT INTO "sweep_submission" VALUES('small',1,'study: small
-','{"study":"small"}','[]','[]','',0,'0.1.0','624355c4117efbae03468b73b273515cc2bcb1effecb6c6718c8df432726533f','7ab4937f458e270aae0a1a304284c31ed5e4638bcdd06f67e2914eae544f4ff7','2026-11-21 23:41:31.083873');
+','{"study":"small"}','[]','[]','',0,'0.1.0','624355c4117efbae03468b73b273515cc2bcb1effecb6c6718c8df432726533f','9c7a6faec77dd2240c9df4ffcf050be5461bca9d0f1c8e7b698a6074df840e16','2026-11-22 03:25:56.887155');
 CREATE TABLE sweep_task (
 	fingerprint TEXT NOT NULL, 
 	id TEXT NOT NULL, 
@@ -169,11 +205,11 @@ CREATE TABLE sweep_task (
 	CONSTRAINT ck_sweep_task_result CHECK ((state = 'done') = (result_attempt IS NOT NULL)), 
 	CONSTRAINT uq_sweep_task_id UNIQUE (id)
 );
-INSERT INTO "sweep_task" VALUES('s1:96cf3f4633c011220b5c881129ae8741','prepare-96cf3f4633c01122','prepare','prepare {''images'': 64, ''salt'': ''''}','{"config":{"images":64,"salt":""},"kind":"prepare","parents":{}}','done',1000,2000,3.0e+19,4000,1,0,1,NULL,'','2026-11-21 23:41:31.083873','2026-11-21 23:41:31.106972');
-INSERT INTO "sweep_task" VALUES('s1:581db174fb1fae2149d87e1043a41132','stage1-581db174fb1fae21','stage1','stage1 {''p'': 8, ''lr'': 0.0001, ''salt'': ''''}','{"config":{"lr":0.0001,"p":8,"salt":""},"kind":"stage1","parents":{"data":"s1:96cf3f4633c011220b5c881129ae8741"}}','done',1000,2000,3.0e+19,4000,1,0,1,NULL,'','2026-11-21 23:41:31.083873','2026-11-21 23:41:31.116851');
-INSERT INTO "sweep_task" VALUES('s1:bdc29c7993457c4e036d291012515db5','reconstruct-bdc29c7993457c4e','reconstruct','reconstruct {''on'': ''photos'', ''salt'': ''''}','{"config":{"on":"photos","salt":""},"kind":"reconstruct","parents":{"images":"s1:96cf3f4633c011220b5c881129ae8741","model":"s1:581db174fb1fae2149d87e1043a41132"}}','done',1000,2000,3.0e+19,4000,1,0,1,NULL,'','2026-11-21 23:41:31.083873','2026-11-21 23:41:31.121140');
-INSERT INTO "sweep_task" VALUES('s1:9ec9703e0272cafd72f28591b6f0661f','stage1-9ec9703e0272cafd','stage1','stage1 {''p'': 16, ''lr'': 0.001, ''salt'': ''''}','{"config":{"lr":0.001,"p":16,"salt":""},"kind":"stage1","parents":{"data":"s1:96cf3f4633c011220b5c881129ae8741"}}','pending',1000,2000,3.0e+19,4000,0,0,NULL,NULL,'','2026-11-21 23:41:31.083873',NULL);
-INSERT INTO "sweep_task" VALUES('s1:4ad6556209191cc6900fae8b0150a2d0','reconstruct-4ad6556209191cc6','reconstruct','reconstruct {''on'': ''photos'', ''salt'': ''''}','{"config":{"on":"photos","salt":""},"kind":"reconstruct","parents":{"images":"s1:96cf3f4633c011220b5c881129ae8741","model":"s1:9ec9703e0272cafd72f28591b6f0661f"}}','pending',1000,2000,3.0e+19,4000,0,0,NULL,NULL,'','2026-11-21 23:41:31.083873',NULL);
+INSERT INTO "sweep_task" VALUES('s1:96cf3f4633c011220b5c881129ae8741','prepare-96cf3f4633c01122','prepare','prepare {''images'': 64, ''salt'': ''''}','{"config":{"images":64,"salt":""},"kind":"prepare","parents":{}}','done',1000,2000,3.0e+19,4000,1,0,1,NULL,'','2026-11-22 03:25:56.887155','2026-11-22 03:25:56.896537');
+INSERT INTO "sweep_task" VALUES('s1:581db174fb1fae2149d87e1043a41132','stage1-581db174fb1fae21','stage1','stage1 {''p'': 8, ''lr'': 0.0001, ''salt'': ''''}','{"config":{"lr":0.0001,"p":8,"salt":""},"kind":"stage1","parents":{"data":"s1:96cf3f4633c011220b5c881129ae8741"}}','done',1000,2000,3.0e+19,4000,1,0,1,NULL,'','2026-11-22 03:25:56.887155','2026-11-22 03:25:56.900306');
+INSERT INTO "sweep_task" VALUES('s1:bdc29c7993457c4e036d291012515db5','reconstruct-bdc29c7993457c4e','reconstruct','reconstruct {''on'': ''photos'', ''salt'': ''''}','{"config":{"on":"photos","salt":""},"kind":"reconstruct","parents":{"images":"s1:96cf3f4633c011220b5c881129ae8741","model":"s1:581db174fb1fae2149d87e1043a41132"}}','done',1000,2000,3.0e+19,4000,1,0,1,NULL,'','2026-11-22 03:25:56.887155','2026-11-22 03:25:56.902102');
+INSERT INTO "sweep_task" VALUES('s1:9ec9703e0272cafd72f28591b6f0661f','stage1-9ec9703e0272cafd','stage1','stage1 {''p'': 16, ''lr'': 0.001, ''salt'': ''''}','{"config":{"lr":0.001,"p":16,"salt":""},"kind":"stage1","parents":{"data":"s1:96cf3f4633c011220b5c881129ae8741"}}','pending',1000,2000,3.0e+19,4000,0,0,NULL,NULL,'','2026-11-22 03:25:56.887155',NULL);
+INSERT INTO "sweep_task" VALUES('s1:4ad6556209191cc6900fae8b0150a2d0','reconstruct-4ad6556209191cc6','reconstruct','reconstruct {''on'': ''photos'', ''salt'': ''''}','{"config":{"on":"photos","salt":""},"kind":"reconstruct","parents":{"images":"s1:96cf3f4633c011220b5c881129ae8741","model":"s1:9ec9703e0272cafd72f28591b6f0661f"}}','pending',1000,2000,3.0e+19,4000,0,0,NULL,NULL,'','2026-11-22 03:25:56.887155',NULL);
 CREATE INDEX ix_sweep_task_kind_state ON sweep_task (kind, state);
 CREATE INDEX ix_sweep_task_state ON sweep_task (state);
 CREATE INDEX ix_sweep_cell_study_is_current_number ON sweep_cell (study, is_current, number);
@@ -218,7 +254,7 @@ measured AS (
     JOIN chosen h ON h.study = f.study AND h.cell = f.cell AND h.protocol = f.protocol
     GROUP BY f.study, f.cell, f.protocol
 )
-SELECT c.study, c.number AS cell, c.p, c.q, c.c, c.encoder, c.decoder, c.resolution, c.frames, c.seed, c.tokens, c.e AS "E", c.compression, c.parameters, c.macs, c.axes AS axes,
+SELECT c.study, c.number AS cell, c.p, c.q, c.c, c.encoder, c.decoder, c.resolution, c.frames, c.seed, c.tokens, c.e AS "E", c.compression, c.parameters, c.macs, c.encoder_parameters, c.decoder_parameters, c.encoder_macs, c.decoder_macs, c.axes AS axes,
     CASE WHEN s.failed > 0 THEN 'failed' WHEN s.blocked > 0 THEN 'blocked'
         WHEN s.running > 0 THEN 'running' WHEN s.done = s.tasks THEN 'done'
         ELSE 'pending' END AS state,
@@ -262,9 +298,9 @@ LEFT JOIN blocked b ON b.task = t.fingerprint
 LEFT JOIN sweep_attempt a ON a.task = t.fingerprint AND a.number = t.attempts
 LEFT JOIN spent s ON s.task = t.fingerprint;
 CREATE VIEW v_metric AS
-SELECT c.study, c.number AS cell, c.p, c.q, c.c, c.encoder, c.decoder, c.resolution, c.frames, c.seed, c.tokens, c.e AS "E", c.compression, c.parameters, c.macs, c.axes AS axes,
+SELECT c.study, c.number AS cell, c.p, c.q, c.c, c.encoder, c.decoder, c.resolution, c.frames, c.seed, c.tokens, c.e AS "E", c.compression, c.parameters, c.macs, c.encoder_parameters, c.decoder_parameters, c.encoder_macs, c.decoder_macs, c.axes AS axes,
     x.stage, t.id AS task, t.kind, m.name, m.dataset, m.protocol,
-    nullif(m.step, -1) AS step, m.value, m.n
+    nullif(m.step, -1) AS step, m.value, m.n, m.se
 FROM sweep_cell c
 JOIN sweep_cell_task x ON x.study = c.study AND x.cell = c.key
 JOIN sweep_task t ON t.fingerprint = x.task
@@ -312,4 +348,10 @@ FROM sweep_fit f
 WHERE f.number = (
     SELECT max(g.number) FROM sweep_fit g WHERE g.study = f.study AND g.name = f.name
 );
+CREATE VIEW v_reference AS
+SELECT r.id, r.source, r.place, r.figure, r.kind, r.dataset, r.variant,
+    r.encoder, r.decoder, r.encoder_parameters, r.decoder_parameters, r.resolution, r.frames,
+    r.q, r.p, r.c, r.tokens, r.e AS "E", r.setting, r.generator, r.cfg,
+    r.name, r.value, r.value_high, r.n, r.protocol, r.note
+FROM sweep_reference r;
 COMMIT;

@@ -1,0 +1,103 @@
+"""How is a study run from the command line? `run`: settings settled, watched, its end told."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweepctl.cli._session import (
+    database,
+    give_table,
+    many,
+    notices,
+    plan_file,
+    run_folder,
+    say,
+    site,
+)
+from sweepctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from sweepctl.ledger import Ledger
+    from sweepctl.plan import Plan
+
+
+def run(
+    file: Path,
+    overrides: Sequence[str],
+    db: str | None,
+    runs: Path | None,
+    *,
+    where: str | None,
+    workers: int | None,
+    threads: int | None,
+    device: str | None,
+    fail_fast: bool,
+    quiet: bool,
+) -> None:
+    """Run a study and print its results."""
+    from sweepctl import execute
+    from sweepctl.cli._live import LiveWatcher, PlainWatcher
+    from sweepctl.ledger import open_ledger
+    from sweepctl.study import DEVICE
+    from sweepctl.tasks import software
+
+    if device is not None and not re.match(DEVICE, device):
+        raise UsageError(f"there is no device {device!r}", hint="auto, cpu, cuda or cuda:N")
+    made = plan_file(file, overrides, to_run=True)
+    if not quiet:
+        notices(made)
+    here, how = site(), made.study.study.run
+    settings = execute.Settings(
+        folder=run_folder(runs),
+        where=where or here.workers.where,
+        workers=workers or here.workers.count,
+        threads=threads or here.workers.threads,
+        device=device or here.workers.device,
+        grace_s=here.workers.grace_s,
+        retries=how.retries,
+        checkpoint_s=how.checkpoint_s,
+        timeout_s=how.timeout_s,
+        fail_fast=fail_fast,
+    )
+    live = sys.stderr.isatty() and not quiet
+    with open_ledger(database(db)) as ledger:
+        for notice in ledger.notices:
+            say(f"note: {notice}")
+        provenance = software()
+        with LiveWatcher() if live else PlainWatcher(quiet=quiet) as watcher:
+            summary = execute.run_study(
+                made, ledger, settings, watcher, provenance=provenance, argv=sys.argv
+            )
+        if summary.stopped_by is None and not summary.failed:
+            _after_run(ledger, made, summary, quiet)
+    _hint_of_run(summary, file, quiet)
+    execute.raise_for_failures(summary)
+    if summary.stopped_by is not None:
+        sys.exit(128 + summary.stopped_by)
+
+
+def _after_run(ledger: Ledger, made: Plan, summary: Any, quiet: bool) -> None:
+    if summary.finished == 0 and summary.adopted == 0:
+        if not quiet:
+            say(f"nothing to do: all {summary.tasks} tasks of {made.study_name} are done")
+        if summary.tasks > 200:
+            return  # the table was asked for by nobody, and would scroll everything away
+    table = ledger.results(made.study_name, sort="E,p")
+    give_table(table.columns, table.rows, "table")
+
+
+def _hint_of_run(summary: Any, file: Path, quiet: bool) -> None:
+    if quiet:
+        return
+    if summary.stopped_by is not None:
+        say(f"stopped; go on with: sweepctl run {shlex.quote(str(file))}")
+        return
+    if summary.finished:
+        say(f"{many(summary.finished, 'task')} in {summary.seconds:.0f} s")
+    if not summary.failed:
+        say(f"next: sweepctl fit {summary.study}; sweepctl results {summary.study}")

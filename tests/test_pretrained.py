@@ -1,0 +1,110 @@
+"""Is a missing pretrained file found before anything is trained?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from studies import DATA, SMALL, load, write
+from sweepctl import pretrained
+from sweepctl.cli import _asking, _planning
+from sweepctl.errors import StudyError, SweepctlError
+from sweepctl.plan import make_plan
+from vitok_core.weights import weights_names
+
+RFID = SMALL.replace("metrics: [psnr, rfd_lite0]", "metrics: [psnr, rfid], protocol: adm")
+assert RFID != SMALL
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITOK_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.delenv("SWEEPCTL_OFFLINE", raising=False)
+
+
+def refused(folder: Path, text: str) -> str:
+    study = load(folder, text)
+    with pytest.raises(StudyError) as caught:
+        make_plan(study, data=DATA, missing=pretrained.missing)
+    return str(caught.value)
+
+
+def test_a_study_that_asks_for_fid_says_how_to_get_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = refused(tmp_path, RFID)
+    assert "evaluate.reconstruction.metrics: rfid: the pretrained weights inception-fid" in said
+    assert "sweepctl weights fetch inception-fid" in said
+    monkeypatch.setenv("SWEEPCTL_OFFLINE", "1")
+    said = refused(tmp_path, RFID)
+    assert "sweepctl weights add inception-fid FILE" in said
+    # The command that a user types, and a look at the study that needs no weights.
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, RFID)
+    with pytest.raises(StudyError, match="weights add inception-fid FILE"):
+        _planning.plan(file, (), None, as_json=False)
+    _asking.check(file, ())
+
+
+def test_the_weights_of_losses_are_looked_for_as_well(tmp_path: Path) -> None:
+    text = SMALL.replace("lpips: 0", "lpips: 0, dino: 1")
+    assert text != SMALL
+    assert "stages.stage1.loss.dino: the pretrained weights dinov2-s14" in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "protocol", "said"),
+    [
+        ("rfid", "lite0", "take torch-fidelity or adm or clean or vitok as the protocol"),
+        ("rfd_lite0", "adm", "take lite0 as the protocol"),
+        ("rfvd", "lite0", "no rule for"),
+        ("code_spectrum_slope", "lite0", "needs a grid of at least 4 x 4 tokens, not 2 x 2"),
+    ],
+)
+def test_metrics_that_cannot_be_measured_so(
+    metrics: str, protocol: str, said: str, tmp_path: Path
+) -> None:
+    text = SMALL.replace(
+        "metrics: [psnr, rfd_lite0]", f"metrics: [psnr, {metrics}], protocol: {protocol}"
+    ).replace("p: [4, 8]", "p: [16]")
+    study = load(tmp_path, text)
+    with pytest.raises(StudyError) as caught:
+        make_plan(study, data=DATA)
+    assert said in str(caught.value)
+
+
+def test_a_reference_for_each_backbone_and_the_old_one_unchanged(tmp_path: Path) -> None:
+    def references(metrics: str, protocol: str) -> dict[str, str]:
+        text = SMALL.replace(
+            "metrics: [psnr, rfd_lite0]", f"metrics: [psnr, {metrics}], protocol: {protocol}"
+        )
+        plan = make_plan(load(tmp_path, text), data=DATA)
+        found = {task.label: task.identity for task in plan.tasks.values()}
+        children = [one for one in plan.tasks.values() if one.kind == "reconstruct"]
+        for child in children:
+            roles = dict(child.parents)
+            assert {role for role in roles if role.startswith("reference")} == {
+                "reference" if "," not in label.split("features, ")[1] else "reference-dinov2"
+                for label in found
+                if "features" in label
+            }
+        return {label: one for label, one in found.items() if "features" in label}
+
+    old = references("rfd_lite0", "lite0")
+    assert list(old) == ["photos-eval features, lite0"]
+    assert '"config":{}' in old["photos-eval features, lite0"]
+    both = references("rfid, rkid, rfdd", "adm")
+    assert sorted(both) == ["photos-eval features, adm", "photos-eval features, adm, dinov2"]
+    assert '"config":{"features":"dinov2"}' in both["photos-eval features, adm, dinov2"]
+    assert references("ris", "adm") == {}
+
+
+def test_what_is_said_of_the_files(tmp_path: Path) -> None:
+    states = pretrained.files()
+    assert [state["name"] for state in states] == [*weights_names()]
+    assert {state["path"] for state in states if state["source"] is None} == {None}
+    with pytest.raises(SweepctlError, match="no weights 'none'"):
+        pretrained.files(["none"])
+    with pytest.raises(SweepctlError, match="is no file"):
+        pretrained.add("i3d", tmp_path)

@@ -1,0 +1,130 @@
+"""Does streaming show every sample once a pass, in an order that needs no replay to go on?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from own_files import SIDE, picture_folder, pixels, png, shard, shards, video
+
+from vitok_core.data import (
+    OwnData,
+    SampleSet,
+    StreamSampler,
+    StreamSet,
+    open_prepared,
+    order_of,
+    prepare_own,
+    scan,
+)
+from vitok_core.errors import DataError
+
+counts = st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITOK_SCANS", str(tmp_path / "scans"))
+
+
+@given(counts, st.integers(0, 2**63 - 1), st.integers(1, 5), st.integers(0, 3))
+def test_every_pass_shows_each_sample_once(
+    sizes: list[int], seed: int, window: int, epoch: int
+) -> None:
+    sampler, size = StreamSampler(np.array(sizes), seed, window=window), sum(sizes)
+    drawn = sampler.draw(epoch * size, size)
+    assert sorted(drawn.indices) == list(range(size))
+
+
+@given(counts, st.integers(0, 1000), st.integers(1, 5), st.integers(0, 60), st.integers(1, 40))
+def test_a_position_is_all_that_going_on_needs(
+    sizes: list[int], seed: int, window: int, position: int, count: int
+) -> None:
+    """What comes at a position depends neither on how it was reached nor on the batch's size."""
+    whole = StreamSampler(np.array(sizes), seed, window=window).draw(0, position + count)
+    fresh = StreamSampler(np.array(sizes), seed, window=window).draw(position, count)
+    assert np.array_equal(whole.indices[position:], fresh.indices)
+    assert np.array_equal(whole.flips[position:], fresh.flips)
+    one_by_one = StreamSampler(np.array(sizes), seed, window=window)
+    singles = [int(one_by_one.draw(position + k, 1).indices[0]) for k in range(count)]
+    assert singles == list(fresh.indices)
+
+
+def test_reads_stay_in_a_window_of_shards_and_passes_differ() -> None:
+    sizes = np.full(20, 50)
+    sampler = StreamSampler(sizes, 7, window=4)
+    first, second = (sampler.draw(epoch * 1000, 1000) for epoch in (0, 1))
+    assert not np.array_equal(first.indices, second.indices)
+    orders = []
+    for start in range(0, 1000, 200):
+        touched = np.unique(first.indices[start : start + 200] // 50)
+        assert len(touched) == 4
+        orders.append(touched)
+        inside = first.indices[start : start + 200]
+        assert (np.diff(inside) == 1).mean() < 0.1  # shuffled within the window
+    assert sorted(np.concatenate(orders)) == list(range(20))
+    assert 400 < first.flips.sum() < 600
+    assert not np.array_equal(
+        first.indices, StreamSampler(sizes, 8, window=4).draw(0, 1000).indices
+    )
+    for wrong in ({"seed": -1}, {"window": 0}, {"counts": np.zeros(3, np.int64)}):
+        with pytest.raises(DataError, match="needed are"):
+            StreamSampler(**{"counts": sizes, "seed": 0, **wrong})  # type: ignore[arg-type]
+
+
+def test_a_stream_gives_the_pixels_of_the_prepared_set(tmp_path: Path) -> None:
+    own = OwnData(name="own", kind="webdataset", place=shards(tmp_path / "set", 4, 6))
+    scanned = scan(own)
+    prepare_own(scanned, resolution=16, images=24, folder=tmp_path / "out")
+    prepared, place = open_prepared(tmp_path / "out"), np.argsort(order_of(24))
+    indices, flips = np.array([3, 20, 3, 11]), np.array([False, True, True, False])
+    with StreamSet(scanned, resolution=16, threads=2, window=2) as stream:
+        assert np.array_equal(stream.batch(indices, flips), prepared.batch(place[indices], flips))
+        assert np.array_equal(stream.labels, prepared.labels[place])
+        assert (len(stream), stream.frames, stream.sample_bytes) == (24, 1, prepared.sample_bytes)
+        drawn = stream.sampler(3).draw(0, 24)
+        for start in (0, 12):
+            assert len(np.unique(drawn.indices[start : start + 12] // 6)) == 2
+        assert stream.broken == ()
+
+
+def test_a_folder_is_shuffled_as_a_whole_and_clips_stream_too(tmp_path: Path) -> None:
+    own = OwnData(name="own", kind="folder", place=str(picture_folder(tmp_path / "set", {"a": 9})))
+    with StreamSet(scan(own), resolution=SIDE) as stream:
+        prepared = SampleSet(samples=np.zeros((9, 8, 8, 3), np.uint8), labels=np.zeros(9, np.int64))
+        drawn = stream.sampler(5).draw(4, 30)
+        assert np.array_equal(drawn.indices, prepared.sampler(5).draw(4, 30).indices)
+        got = stream.batch(np.arange(9))
+    assert np.array_equal(got, np.stack([pixels(k).transpose(2, 0, 1) for k in range(9)]))
+    pytest.importorskip("av")
+    video(tmp_path / "films" / "a.mkv", frames=12)
+    films = scan(OwnData(name="films", kind="videos", place=str(tmp_path / "films")))
+    with StreamSet(films, resolution=16, frames=5) as stream:
+        assert stream.batch(np.array([0, 0])).shape == (2, 3, 5, 16, 16)
+    with pytest.raises(DataError, match="single images"):
+        StreamSet(scan(own), resolution=16, frames=5)
+
+
+def test_broken_files_are_replaced_counted_and_limited(tmp_path: Path) -> None:
+    place = shard(
+        tmp_path / "x.tar",
+        [(f"{k:02d}", {"png": b"" if k in (4, 5, 9) else png(k)}) for k in range(10)],
+    )
+
+    def stream(share: float) -> StreamSet:
+        own = OwnData(name="own", kind="webdataset", place=str(place), broken_share=share)
+        return StreamSet(scan(own), resolution=SIDE)
+
+    with stream(0.3) as samples:
+        got = samples.batch(np.array([4, 5, 6, 9, 0]))
+        assert np.array_equal(got[0], got[2])
+        assert np.array_equal(got[1], got[2])
+        assert np.array_equal(got[3], got[4])
+        assert [(one.name, one.why) for one in samples.broken] == [
+            (f"x.tar/{k:02d}.png", "empty file") for k in (4, 5, 9)
+        ]
+    with stream(0.2) as samples, pytest.raises(DataError, match="3 files are broken, 2 of 10"):
+        samples.batch(np.array([4, 5, 9]))

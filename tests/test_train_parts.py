@@ -1,0 +1,224 @@
+"""Do the parts that every training stage shares keep their laws?"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitok_core.errors import NonFiniteError, SpecError
+from vitok_core.train import Ema, Optimiser, learning_rate
+from vitok_core.train._batches import read_ahead
+from vitok_core.train._optimise import require_finite, stream
+from vitok_core.train._progress import History, SpikeWatch
+from vitok_core.train._speed import PEAK_FLOPS, peak_flops, peak_memory_bytes
+
+OPTIMISER = Optimiser(lr=1.0, warmup=0.1, final_lr=0.2)
+
+
+# --- optimiser ----------------------------------------------------------------------------------
+
+
+def test_the_learning_rate_rises_and_falls_along_a_cosine() -> None:
+    rates = [learning_rate(OPTIMISER, step, 101) for step in range(101)]
+    assert rates[:10] == pytest.approx([k / 10 for k in range(1, 11)])
+    assert rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.6)
+    assert rates[-1] == pytest.approx(0.2)
+    assert all(np.diff(rates[10:]) < 0)
+    assert learning_rate(dataclasses.replace(OPTIMISER, warmup=0.0), 0, 1) == 1.0
+    assert learning_rate(dataclasses.replace(OPTIMISER, warmup=1.0), 9, 10) == 1.0
+
+
+def test_a_constant_rate_rises_and_stays() -> None:
+    constant = Optimiser(lr=2.0, warmup=0.5, schedule="constant").check()
+    assert [learning_rate(constant, step, 8) for step in range(8)] == [0.5, 1, 1.5, 2, 2, 2, 2, 2]
+
+
+@given(
+    steps=st.integers(1, 500),
+    warmup=st.floats(0, 1),
+    lr=st.floats(1e-6, 1.0),
+    share=st.floats(0.001, 1),
+)
+def test_no_rate_is_above_the_peak_or_below_the_end(
+    steps: int, warmup: float, lr: float, share: float
+) -> None:
+    optimiser = Optimiser(lr=lr, warmup=warmup, final_lr=lr * share).check()
+    rates = [learning_rate(optimiser, step, steps) for step in range(steps)]
+    assert max(rates) <= lr * (1 + 1e-12)
+    assert min(rates) > 0
+    rising = round(warmup * steps)
+    assert min(rates[rising:], default=lr) >= lr * share * (1 - 1e-12)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"betas": (0.9, 1.0)},
+        {"betas": (0.9,)},
+        {"weight_decay": -1.0},
+        {"warmup": 1.5},
+        {"final_lr": 2.0},
+        {"final_lr": 0.1, "schedule": "constant"},
+        {"schedule": "linear"},
+        {"clip": 0.0},
+    ],
+)
+def test_settings_out_of_range(changes: dict[str, Any]) -> None:
+    with pytest.raises(SpecError) as caught:
+        dataclasses.replace(OPTIMISER, **changes).check()
+    assert caught.value.field == next(iter(changes))
+
+
+def test_what_is_not_finite_stops_before_the_update() -> None:
+    require_finite(0, 1e-3, {"loss": 1.0}, 2.0)
+    for terms, norm in (({"loss": math.nan}, 1.0), ({"loss": 1.0, "kl": math.inf}, 1.0)):
+        with pytest.raises(NonFiniteError, match=r"step 5: loss .* the update was not made"):
+            require_finite(4, 1e-3, terms, norm)
+    with pytest.raises(NonFiniteError, match="gradient norm nan"):
+        require_finite(4, 1e-3, {"loss": 1.0}, math.nan)
+
+
+def test_streams_differ_by_seed_step_and_purpose() -> None:
+    drawn = {
+        stream(seed, step, purpose=purpose)
+        for seed in (0, 1, 2**63 - 1)
+        for step in range(5)
+        for purpose in range(4)
+    }
+    assert len(drawn) == 3 * 5 * 4
+    assert all(0 <= number < 2**63 for number in drawn)
+
+
+def test_the_average_begins_with_the_weights_and_follows_them() -> None:
+    module = torch.nn.Linear(2, 1).to(torch.bfloat16)
+    ema = Ema(module, 0.5)
+    before = module.weight.detach().float().clone()
+    with torch.no_grad():
+        module.weight.add_(2.0)
+    after = module.weight.detach().float()
+    ema.update(module)
+    ema.store(module)
+    torch.testing.assert_close(module.weight.float(), (before + after) / 2, rtol=0.01, atol=0.01)
+    assert ema.state()["weight"].dtype == torch.float32
+    other = Ema(torch.nn.Linear(2, 1), 0.5)
+    other.load(ema.state())
+    assert torch.equal(other.state()["weight"], ema.state()["weight"])
+    with pytest.raises(SpecError, match="from 0 to below 1"):
+        Ema(module, 1.0)
+
+
+# --- history and events -------------------------------------------------------------------------
+
+
+def watched(losses: list[float]) -> list[int]:
+    """Steps, from 1, at which a spike was seen."""
+    history = History(len(losses))
+    watch = SpikeWatch(history)
+    for step, loss in enumerate(losses):
+        history.add(step, {"loss": loss})
+        watch.look(step)
+    return [event.step for event in history.events]
+
+
+def test_a_spike_is_more_than_three_medians() -> None:
+    assert watched([1.0] * 20 + [3.01]) == [21]
+    assert watched([1.0] * 20 + [2.99]) == []
+    assert watched([1.0] * 19 + [9.0]) == []  # too little before it to compare with
+    assert watched([1.0] * 30 + [5.0, 6.0, 1.0, 5.0]) == [31, 34]  # once an excursion
+    assert watched([100.0] * 50 + [1.0] * 100 + [4.0]) == [151]  # the last 100 steps count
+    assert watched([-1.0] * 20 + [0.9]) == []
+    assert watched([-1.0] * 20 + [1.1]) == [21]  # a generator's loss may be negative
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0.1, 10.0), min_size=25, max_size=60), st.integers(0, 24))
+def test_events_do_not_depend_on_where_training_was_resumed(losses: list[float], at: int) -> None:
+    first, second = History(len(losses)), History(len(losses))
+    for step in range(at):
+        first.add(step, {"loss": losses[step]})
+        SpikeWatch(first).look(step)
+    second.load(first.state(at))
+    for step in range(at, len(losses)):
+        second.add(step, {"loss": losses[step]})
+        SpikeWatch(second).look(step)
+    assert [event.step for event in second.events] == watched(losses)
+
+
+def test_terms_that_come_and_go_are_averaged_where_they_are() -> None:
+    history = History(4)
+    for step in range(4):
+        history.add(step, {"loss": float(step), **({"r1": 5.0 + step} if step % 2 else {})})
+    assert [(point.step, point.loss, dict(point.parts)) for point in history.curve()] == [
+        (1, 0.0, {}),
+        (2, 1.0, {"r1": 6.0}),
+        (3, 2.0, {}),
+        (4, 3.0, {"r1": 8.0}),
+    ]
+    assert history.recent().loss == 1.5
+    assert dict(history.recent().parts) == {"r1": 7.0}
+    assert history.before(4, "r1", 3) == [6.0, 8.0]
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 950))
+def test_a_curve_has_at_most_100_stretches_that_cover_everything(steps: int) -> None:
+    history = History(steps)
+    for step in range(steps):
+        history.add(step, {"loss": 1.0})
+    ends = [point.step for point in history.curve()]
+    assert len(ends) <= 100 and ends[-1] == steps
+    assert len(set(np.diff([0, *ends])[:-1])) <= 1
+
+
+# --- reading ahead, speed -----------------------------------------------------------------------
+
+
+def test_reading_ahead_keeps_the_order_and_raises_where_it_would() -> None:
+    assert list(read_ahead(lambda step: step * step, range(2, 6))) == [4, 9, 16, 25]
+    assert list(read_ahead(lambda step: step, range(0))) == []
+
+    def fails_at_2(step: int) -> int:
+        if step == 2:
+            raise OSError("disk gone")
+        return step
+
+    seen = []
+    with pytest.raises(OSError, match="disk gone"):
+        for value in read_ahead(fails_at_2, range(5)):
+            seen.append(value)
+    assert seen == [0, 1]
+
+
+@pytest.mark.slow  # two processes that import torch
+def test_peak_memory_is_that_of_this_process() -> None:
+    before = peak_memory_bytes(torch.device("cpu"))
+    held = torch.ones(200 * 2**20, dtype=torch.uint8)
+    after = peak_memory_bytes(torch.device("cpu"))
+    assert 100e6 < before <= after and len(held) / 2 < after < 50e9
+    code = (
+        "import torch; from vitok_core.train._speed import peak_memory_bytes as peak;"
+        "print(peak(torch.device('cpu')))"
+    )
+    child = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    held_by_parent = torch.ones(2**30, dtype=torch.uint8)
+    again = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    # What a parent needs is not counted as its child's.
+    assert int(again.stdout) < int(child.stdout) + len(held_by_parent) / 2
+
+
+def test_a_peak_is_known_or_none() -> None:
+    assert peak_flops(torch.device("cpu"), "bf16") is None
+    for name, peaks in PEAK_FLOPS.items():
+        assert peaks["fp32"] <= peaks["tf32"] < peaks["bf16"], name

@@ -1,0 +1,104 @@
+"""Where do images and clips come from, and which comes next? Prepared arrays, a resumable sampler.
+
+A data set is prepared once, into one uint8 array on disk that training maps into memory. What it
+holds follows from its name, the resolution, the number of samples and, for clips, their length and
+frame rate alone; so does its content identity: sources by SHA-256 and a recipe version, never
+paths.
+
+`photos-train` and `photos-eval` are real colour photographs that come with pip packages. Every
+picture is divided once into a training and an evaluation region with a gap between them.
+`clips-train` and `clips-eval` are cut from real videos of a pip package, which are divided in time,
+shot by shot: no clip holds a cut, and no evaluation frame is in a training clip.
+
+A data set of one's own (`OwnData`: a folder of pictures or videos, WebDataset shards, a Hugging
+Face data set) is scanned once: its content identity is the hash over the hashes of its files. Then
+it is prepared like the built-in ones, or decoded as it is needed (`StreamSet`).
+
+Which sample comes next is a function of (seed, position). No torch here: samples leave as numpy
+arrays. Of the built-in sets `_sources` and `_datasets` name sources and data sets, `_crops` says
+which pixels a sample has, `_decode` and `_prepare` make it. Of own sets `_own` says what one is,
+`_walk`, `_units` and `_listing` find what is in it, `_scan` keeps that; `_pixels` and `_footage`
+decode, `_own_prepare` puts on disk, `_stream` does without. `_prepared` and `_sampler` serve all.
+"""
+
+from vitok_core.data._crops import ClipCut, Crop, fitting_shots, plan_clip, plan_crop
+from vitok_core.data._datasets import DATASETS, DatasetInfo, content_identity, dataset
+from vitok_core.data._decode import decode_video
+from vitok_core.data._listing import ScanProgress
+from vitok_core.data._own import BROKEN_SHARE, FITS, KINDS, OwnData, expand_braces
+from vitok_core.data._own_prepare import order_of, prepare_own
+from vitok_core.data._pixels import Unusable, read_square, square
+from vitok_core.data._prepare import BrokenFile, PreparedInfo, prepare
+from vitok_core.data._prepared import SampleSet, open_prepared
+from vitok_core.data._sampler import Draw, Sampler
+from vitok_core.data._scan import Reader, Scan, find_scan, open_scan, scan, scans_folder
+from vitok_core.data._sources import (
+    CLIPS_RECIPE,
+    EVAL_SHARE,
+    GAP,
+    GAP_FRAMES,
+    PHOTOS_RECIPE,
+    PICTURES,
+    SHOTS,
+    VIDEOS,
+    Box,
+    Picture,
+    Shot,
+    Side,
+    Split,
+    Video,
+)
+from vitok_core.data._stream import StreamSampler, StreamSet
+
+__all__ = [
+    "BROKEN_SHARE",
+    "CLIPS_RECIPE",
+    "DATASETS",
+    "EVAL_SHARE",
+    "FITS",
+    "GAP",
+    "GAP_FRAMES",
+    "KINDS",
+    "PHOTOS_RECIPE",
+    "PICTURES",
+    "SHOTS",
+    "VIDEOS",
+    "Box",
+    "BrokenFile",
+    "ClipCut",
+    "Crop",
+    "DatasetInfo",
+    "Draw",
+    "OwnData",
+    "Picture",
+    "PreparedInfo",
+    "Reader",
+    "SampleSet",
+    "Sampler",
+    "Scan",
+    "ScanProgress",
+    "Shot",
+    "Side",
+    "Split",
+    "StreamSampler",
+    "StreamSet",
+    "Unusable",
+    "Video",
+    "content_identity",
+    "dataset",
+    "decode_video",
+    "expand_braces",
+    "find_scan",
+    "fitting_shots",
+    "open_prepared",
+    "open_scan",
+    "order_of",
+    "plan_clip",
+    "plan_crop",
+    "prepare",
+    "prepare_own",
+    "read_square",
+    "scan",
+    "scans_folder",
+    "square",
+]

@@ -1,0 +1,228 @@
+"""Which units does a data set have, and what is in each? A list that is written as it is read.
+
+One line of JSON a unit, in the order of the units, so that a scan that was interrupted goes on
+where its list ends, and a later one takes over the lines of units that are as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeVar
+
+from vitok_core.data._units import Entry, Unit, Units
+from vitok_core.data._walk import legible
+from vitok_core.errors import Stopped
+
+NAMES_SHOWN = 20
+"""Names kept of what was left out, for each reason."""
+
+TOLD_S = 0.5
+"""Seconds between two reports, and between two times a stop is asked for."""
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+LeftOutNames = dict[str, tuple[int, tuple[str, ...]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanProgress:
+    """How far a scan is.
+
+    Attributes:
+        units: files, shards or blocks of rows that are done.
+        samples: in them.
+        size_bytes: of those samples.
+        read_units: of the units, those that had to be read.
+        seconds: since the scan began.
+    """
+
+    units: int
+    samples: int
+    size_bytes: int
+    read_units: int
+    seconds: float
+
+
+def in_order(
+    executor: ThreadPoolExecutor, work: Callable[[Job], Result], jobs: Iterable[Job], ahead: int
+) -> Iterator[tuple[Job, Result]]:
+    """Each job with its result, in order, while at most `ahead` of them are under way.
+
+    An error of a job is raised where its result would have been.
+    """
+    waiting: deque[tuple[Job, Future[Result]]] = deque()
+    try:
+        for job in jobs:
+            waiting.append((job, executor.submit(work, job)))
+            if len(waiting) >= ahead:
+                done, result = waiting.popleft()
+                yield done, result.result()
+        while waiting:
+            done, result = waiting.popleft()
+            yield done, result.result()
+    finally:
+        for _, result in waiting:
+            result.cancel()
+
+
+class Told:
+    """Counts what is done, tells it now and then, and asks then whether to stop."""
+
+    def __init__(
+        self,
+        began: float,
+        progress: Callable[[ScanProgress], None] | None,
+        should_stop: Callable[[], bool] | None,
+        name: str,
+    ) -> None:
+        self.began, self.progress, self.should_stop, self.name = began, progress, should_stop, name
+        self.units = self.samples = self.size_bytes = self.read_units = 0
+        self._last = began
+
+    def count(self, entries: list[Entry], *, was_read: bool) -> None:
+        self.units += 1
+        self.samples += len(entries)
+        self.size_bytes += sum(entry.size_bytes for entry in entries)
+        self.read_units += was_read
+        if time.monotonic() - self._last >= TOLD_S:
+            self.tell()
+
+    def tell(self) -> None:
+        self._last = time.monotonic()
+        if self.progress is not None:
+            self.progress(
+                ScanProgress(
+                    units=self.units,
+                    samples=self.samples,
+                    size_bytes=self.size_bytes,
+                    read_units=self.read_units,
+                    seconds=self._last - self.began,
+                )
+            )
+        if self.should_stop is not None and self.should_stop():
+            raise Stopped(f"the scan of {self.name} stopped after {self.units:,} files")
+
+
+def list_units(units: Units, folder: Path, threads: int, told: Told) -> LeftOutNames:
+    """Write a line for every unit into units.part, reading those that no line is known of.
+
+    Args:
+        units: the data set.
+        folder: of the scan; units.jsonl of the last finished one is there, if there was one.
+        threads: files that are read at the same time.
+        told: counts.
+
+    Returns:
+        Reason -> (count, the first names) of what is no unit.
+    """
+    left_out: LeftOutNames = {}
+
+    def only_units() -> Iterator[Unit]:
+        for one in units.units():
+            if isinstance(one, Unit):
+                yield one
+                continue
+            count, names = left_out.get(one.why, (0, ()))
+            shown = (legible(one.name),) if len(names) < NAMES_SHOWN else ()
+            left_out[one.why] = (count + 1, names + shown)
+
+    part = folder / "units.part"
+    known = _Known(folder / "units.jsonl")
+
+    with part.open("a+b") as file, ThreadPoolExecutor(threads, "scan") as executor:
+        coming = only_units()
+        first = _agreeing(file, coming, told)
+
+        def jobs() -> Iterator[tuple[Unit, list[Entry] | None]]:
+            for unit in [] if first is None else [first]:
+                yield unit, known.entries(unit)
+            for unit in coming:
+                yield unit, known.entries(unit)
+
+        def entries_of(job: tuple[Unit, list[Entry] | None]) -> list[Entry]:
+            unit, before = job
+            return units.index(unit) if before is None else before
+
+        for (unit, before), entries in in_order(executor, entries_of, jobs(), 4 * threads):
+            file.write(_line(unit, entries))
+            told.count(entries, was_read=before is None)
+        file.flush()
+        os.fsync(file.fileno())
+    told.tell()
+    return left_out
+
+
+def _agreeing(file: IO[bytes], coming: Iterator[Unit], told: Told) -> Unit | None:
+    """Pass over the units that an interrupted scan has listed already.
+
+    At the first one that is not as it was then, the rest of the list is cut off.
+
+    Returns:
+        The first unit that the list does not have, or None when there is none.
+    """
+    file.seek(0)
+    good = 0
+    for unit in coming:
+        line = file.readline()
+        before = from_line(line)
+        if before is None or before[0] != unit:
+            file.truncate(good)
+            file.seek(good)
+            return unit
+        good += len(line)
+        told.count(before[1], was_read=False)
+    file.truncate(good)
+    file.seek(good)
+    return None
+
+
+class _Known:
+    """The units of the last finished scan, asked for in the order of their names."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = self._read(path)
+        self._next = next(self._lines, None)
+
+    @staticmethod
+    def _read(path: Path) -> Iterator[tuple[Unit, list[Entry]]]:
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            for line in file:
+                if (one := from_line(line)) is not None:
+                    yield one
+
+    def entries(self, unit: Unit) -> list[Entry] | None:
+        """What a unit held, if it is as it was then."""
+        name = os.fsencode(unit.name)
+        while self._next is not None and os.fsencode(self._next[0].name) < name:
+            self._next = next(self._lines, None)
+        return self._next[1] if self._next is not None and self._next[0] == unit else None
+
+
+def _line(unit: Unit, entries: list[Entry]) -> bytes:
+    listed = [
+        [one.name, one.label, one.offset, one.size_bytes, one.sha256.hex()] for one in entries
+    ]
+    return json.dumps([unit.name, unit.size_bytes, unit.mtime_ns, listed]).encode() + b"\n"
+
+
+def from_line(line: bytes) -> tuple[Unit, list[Entry]] | None:
+    """A line of the list, or None for one that was not written to its end."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        name, size_bytes, mtime_ns, listed = json.loads(line)
+        entries = [
+            Entry(name=own, label=label, offset=offset, size_bytes=size, sha256=bytes.fromhex(hash))
+            for own, label, offset, size, hash in listed
+        ]
+    except (ValueError, TypeError):
+        return None
+    return Unit(name=name, size_bytes=size_bytes, mtime_ns=mtime_ns), entries

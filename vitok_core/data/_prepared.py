@@ -1,0 +1,97 @@
+"""What is a prepared data set to training and evaluation? Samples mapped from disk, and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitok_core.data._sampler import Sampler
+from vitok_core.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSet:
+    """A prepared data set.
+
+    Attributes:
+        samples: uint8, images (N, H, W, 3) or clips (N, T, H, W, 3), H = W, T > 1; mapped from
+            disk, read-only.
+        labels: int64, (N,).
+    """
+
+    samples: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def resolution(self) -> int:
+        """Side of an image in pixels."""
+        return int(self.samples.shape[-2])
+
+    @property
+    def frames(self) -> int:
+        """Frames of a sample; 1 for images."""
+        return int(self.samples.shape[1]) if self.samples.ndim == 5 else 1
+
+    @property
+    def sample_bytes(self) -> int:
+        """Of one sample."""
+        return int(self.samples[0].nbytes)
+
+    def sampler(self, seed: int) -> Sampler:
+        """Which sample comes next."""
+        return Sampler(len(self), seed)
+
+    def first(self, count: int) -> SampleSet:
+        """The first `count` samples, without copying.
+
+        Raises:
+            DataError: there are fewer.
+        """
+        if not 1 <= count <= len(self):
+            raise DataError(f"{count} samples were asked for, the set has {len(self)}")
+        return SampleSet(samples=self.samples[:count], labels=self.labels[:count])
+
+    def batch(
+        self, indices: NDArray[np.int64], flips: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.uint8]:
+        """A copy of some samples, contiguous: images (B, 3, H, W) or clips (B, 3, T, H, W).
+
+        Those with a True in `flips` are mirrored left-right, a clip in all its frames.
+        """
+        picked: NDArray[np.uint8] = self.samples[indices]
+        if flips is not None:
+            picked[flips] = picked[flips][..., ::-1, :]
+        return np.ascontiguousarray(np.moveaxis(picked, -1, 1))
+
+
+def open_prepared(folder: Path) -> SampleSet:
+    """Map what `prepare` wrote.
+
+    Raises:
+        DataError: a file is missing or does not hold what it should.
+    """
+    arrays = []
+    for name in ("samples.npy", "labels.npy"):
+        try:
+            arrays.append(np.load(folder / name, mmap_mode="r", allow_pickle=False))
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{folder / name} does not exist; prepare the data set first"
+            ) from error
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{folder / name} is damaged: {error}; prepare it again") from error
+    samples, labels = arrays
+    shape = samples.shape
+    square = len(shape) in (4, 5) and shape[-3] == shape[-2] and shape[-1] == 3
+    if not square or samples.dtype != np.uint8 or labels.shape != shape[:1]:
+        raise DataError(
+            f"{folder} holds samples {samples.dtype} {shape} and labels {labels.shape}; expected "
+            "uint8 (N, H, H, 3), or (N, T, H, H, 3) for clips, and (N,)"
+        )
+    return SampleSet(samples=samples, labels=labels)

@@ -1,0 +1,156 @@
+"""Which files does a folder hold? In one order everywhere; links are followed, loops are not.
+
+The order is that of the relative names as bytes, as if the whole list had been sorted, though only
+one folder's names (and those of the folders it stands in) are in memory. What is no sample is not
+lost silently: it is told by kind, with its name.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitok_core.errors import DataError
+
+HIDDEN, OTHER, DANGLING, LOOP, SPECIAL = (
+    "hidden",
+    "not such a file by its ending",
+    "link to nothing",
+    "link into a loop",
+    "no regular file",
+)
+"""Why something in a folder is no sample."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A file.
+
+    Attributes:
+        name: relative to the folder that was walked, with slashes.
+        size_bytes: of the file.
+        mtime_ns: when its content was last changed.
+    """
+
+    name: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Something in a folder that is no sample.
+
+    Attributes:
+        name: relative to the folder that was walked.
+        why: one of the five words of this module.
+    """
+
+    name: str
+    why: str
+
+
+def legible(name: str) -> str:
+    """A file name that every terminal can show: bytes that are no UTF-8 become \\udc.. escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def walk(folder: Path, endings: tuple[str, ...]) -> Iterator[Found | LeftOut]:
+    """Every file with one of some endings, and what was left out, in the order of the names.
+
+    Args:
+        folder: where to begin.
+        endings: without the dot, lower case; a file's may be in any case.
+
+    Raises:
+        DataError: the folder or one below it is missing or cannot be read.
+    """
+    yield from _walk(folder, "", tuple(f".{ending}" for ending in endings), ())
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders right in a folder, hidden ones and loops left out, in byte order.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    here = _identity(folder)
+    return [
+        one.name
+        for one in _entries(folder)
+        if one.folder is not None and one.folder != here and not one.name.startswith(".")
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One name in a folder; `folder` is (device, inode) of a folder, `size` None of no file."""
+
+    name: str
+    folder: tuple[int, int] | None
+    size: int | None
+    mtime_ns: int
+    why: str
+
+
+def _walk(
+    folder: Path, lead: str, endings: tuple[str, ...], above: tuple[tuple[int, int], ...]
+) -> Iterator[Found | LeftOut]:
+    above = (*above, _identity(folder))
+    for one in _entries(folder):
+        name = lead + one.name
+        if one.name.startswith("."):
+            yield LeftOut(name=name, why=HIDDEN)
+        elif one.folder is not None and one.folder in above:
+            yield LeftOut(name=name, why=LOOP)
+        elif one.folder is not None:
+            yield from _walk(folder / one.name, f"{name}/", endings, above)
+        elif one.size is None:
+            yield LeftOut(name=name, why=one.why)
+        elif not name.lower().endswith(endings):
+            yield LeftOut(name=name, why=OTHER)
+        else:
+            yield Found(name=name, size_bytes=one.size, mtime_ns=one.mtime_ns)
+
+
+def _entries(folder: Path) -> list[_Entry]:
+    try:
+        with os.scandir(folder) as listing:
+            entries = [_looked_at(entry) for entry in listing]
+    except FileNotFoundError:
+        raise DataError(f"{legible(str(folder))} does not exist") from None
+    except NotADirectoryError:
+        raise DataError(f"{legible(str(folder))} is no folder") from None
+    except OSError as error:
+        raise DataError(f"{legible(str(folder))} cannot be read: {error.strerror}") from error
+    # A folder sorts as its content will: "a.jpg" before "a/b.jpg", though "a" comes before both.
+    entries.sort(key=lambda one: os.fsencode(one.name) + b"/" * (one.folder is not None))
+    return entries
+
+
+def _looked_at(entry: os.DirEntry[str]) -> _Entry:
+    try:
+        state = entry.stat()
+    except OSError as error:
+        if entry.is_symlink() and not isinstance(error, PermissionError):
+            why = DANGLING if isinstance(error, FileNotFoundError) else LOOP
+            return _Entry(entry.name, None, None, 0, why)
+        raise DataError(f"{legible(entry.path)} cannot be read: {error.strerror}") from error
+    if stat.S_ISDIR(state.st_mode):
+        return _Entry(entry.name, (state.st_dev, state.st_ino), None, 0, "")
+    if not stat.S_ISREG(state.st_mode):
+        return _Entry(entry.name, None, None, 0, SPECIAL)
+    return _Entry(entry.name, None, state.st_size, state.st_mtime_ns, "")
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        state = folder.stat()
+    except FileNotFoundError:
+        raise DataError(f"{legible(str(folder))} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{legible(str(folder))} cannot be read: {error.strerror}") from error
+    return (state.st_dev, state.st_ino)

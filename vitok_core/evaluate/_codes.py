@@ -1,0 +1,261 @@
+"""How good are a tokenizer's codes to generate in? Measured before any generator is trained.
+
+Statistics come from the posteriors alone. Equivariance errors ask whether a simple transformation
+of the code is the same transformation of the picture (EQ-VAE, Kouzelis et al. 2025): the grid of
+the code is averaged 2 x 2, or turned by a quarter, then decoded and compared with the original
+averaged or turned. For the half-size grid the same decoder weights are given the smaller grid,
+which a transformer without learned positions takes.
+
+Metrics over the grid need codes that have one: not 1-D codes, and not cut ones.
+
+Shape suffixes: B samples, L tokens, C channels, T, H, W the grid of tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from vitok_core.data import SampleSet
+from vitok_core.errors import DataError, NonFiniteError, SpecError
+from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered
+from vitok_core.metrics import Measured, gaussianity, linear_probe, spectrum_slope
+from vitok_core.protocols import METRICS, not_of_code
+from vitok_core.spec import TokenizerSpec
+from vitok_core.tokenizer import Posterior, ViTok, from_uint8
+
+MOST_KEPT = 10_000
+"""Samples whose codes are kept for the probe and the spectrum; the first ones."""
+
+KEEPING = ("code_spectrum_slope", "code_probe")
+
+
+def code_metrics(
+    tokenizer: ViTok,
+    samples: SampleSet,
+    *,
+    metrics: Sequence[str],
+    length: int | None = None,
+    device: str | torch.device = "cpu",
+    batch: int = 64,
+    progress: Callable[[EvaluateProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> list[Measured]:
+    """Measure the codes of all samples, without looking at reconstructions.
+
+    Args:
+        tokenizer: moved to `device`.
+        samples: images or clips of the tokenizer's shape.
+        metrics: keys into `vitok_core.protocols.METRICS` that are of codes.
+        length: first tokens of the code that are looked at; None for all.
+        device: where the tokenizer runs.
+        batch: images, or frames of whole clips, at a time.
+        progress: told after every batch.
+        should_stop: asked before every batch.
+
+    Returns:
+        One value a metric, in the order of `metrics`; also those of channels, see `CodeSet`.
+
+    Raises:
+        SpecError: a metric of something else, or one that the tokenizer's codes do not have.
+        DataError: too few samples, or codes that never change.
+        NonFiniteError: a value is not a finite number.
+        Stopped: `should_stop` said so.
+    """
+    tokenizer = tokenizer.to(device).eval()
+    codes = CodeSet(tokenizer, metrics, length=length)
+    for indices in batches(samples, batch, progress, should_stop, "the evaluation of codes"):
+        x = from_uint8(torch.from_numpy(samples.batch(indices)).to(device))
+        with torch.no_grad():
+            posterior = tokenizer.encode(x)
+        codes.update(x, posterior, samples.labels[indices])
+    codes.replace(gathered(codes.seen()))
+    return codes.compute()
+
+
+@dataclass(slots=True, kw_only=True)
+class SeenCodes:
+    """What a `CodeSet` has collected, batch by batch.
+
+    Attributes:
+        n: number of samples.
+        kl: KL of each sample, mean over its numbers.
+        sums: sum over samples and tokens of the codes' means (C,), and of mean^2 + variance (C,).
+        errors: metric -> (squared error, variance of the image) of each sample.
+        codes: means (B, L, C), of the first samples.
+        labels: of those.
+    """
+
+    n: int = 0
+    kl: list[Tensor] = field(default_factory=list)
+    sums: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    errors: dict[str, list[Tensor]] = field(default_factory=dict)
+    codes: list[NDArray[np.float32]] = field(default_factory=list)
+    labels: list[NDArray[np.int64]] = field(default_factory=list)
+
+
+class CodeSet:
+    """The metrics of codes of one evaluation, fed by batches.
+
+    Args:
+        tokenizer: whose codes they are; decodes transformed ones.
+        names: keys into `vitok_core.protocols.METRICS` that are of codes.
+        length: first tokens that are looked at; None for all.
+
+    Raises:
+        SpecError: a metric of something else, or one that the tokenizer's codes do not have.
+    """
+
+    def __init__(
+        self, tokenizer: ViTok, names: Sequence[str], *, length: int | None = None
+    ) -> None:
+        self.spec, self.names, self.length = tokenizer.spec, tuple(names), length
+        _check(self.spec, names, length)
+        self.tokenizer = tokenizer
+        self._half = _at_half_size(tokenizer) if "code_scale_error" in names else None
+        self._seen = SeenCodes()
+
+    def update(self, x: Tensor, posterior: Posterior, labels: NDArray[np.int64]) -> None:
+        """Add samples in [-1, 1], their posteriors and labels."""
+        seen, mean = self._seen, posterior.mean[:, : self.length].double()
+        seen.kl.append(
+            posterior.kl()[:, : self.length].double().reshape(len(x), -1).mean(dim=1).cpu()
+        )
+        second = mean.square()
+        if posterior.logvar is not None:
+            second = second + posterior.logvar[:, : self.length].double().exp()
+        seen.sums.append((mean.sum(dim=(0, 1)).cpu(), second.sum(dim=(0, 1)).cpu()))
+        for name in self.names:
+            if name in ("code_scale_error", "code_rotation_error"):
+                seen.errors.setdefault(name, []).append(self._error(name, x, posterior.mean))
+        if any(name in KEEPING for name in self.names) and seen.n < MOST_KEPT:
+            seen.codes.append(mean.float().cpu().numpy())
+            seen.labels.append(np.asarray(labels))
+        seen.n += len(x)
+
+    def seen(self) -> SeenCodes:
+        """What has been added so far, to be sent to another process."""
+        return self._seen
+
+    def replace(self, parts: Sequence[SeenCodes]) -> None:
+        """Forget what was added, and take instead what these have seen, in their order."""
+        self._seen = SeenCodes(
+            n=sum(part.n for part in parts),
+            kl=[one for part in parts for one in part.kl],
+            sums=[one for part in parts for one in part.sums],
+            errors={
+                name: [one for part in parts for one in part.errors[name]]
+                for name in parts[0].errors
+            },
+            codes=[one for part in parts for one in part.codes],
+            labels=[one for part in parts for one in part.labels],
+        )
+
+    def compute(self) -> list[Measured]:
+        """Every metric over all samples so far, in the order of the names.
+
+        Raises:
+            DataError: too few samples, or codes that never change.
+            NonFiniteError: a value is not a finite number.
+        """
+        for name in self.names:
+            if self._seen.n < METRICS[name].needs:
+                raise DataError(
+                    f"{name} needs {METRICS[name].needs} samples, there are {self._seen.n}"
+                )
+        return [self._measured(name) for name in self.names]
+
+    def _measured(self, name: str) -> Measured:
+        seen, se, n = self._seen, None, self._seen.n
+        if name == "code_kl":
+            value, se = _mean(torch.cat(seen.kl))
+        elif name == "code_gaussianity":
+            value = gaussianity(*self._moments())
+        elif name in ("code_scale_error", "code_rotation_error"):
+            errors = torch.cat(seen.errors[name])
+            # The ratio of the means: a flat image has next to no variance of its own.
+            value = math.fsum(errors[:, 0].tolist()) / max(math.fsum(errors[:, 1].tolist()), 1e-12)
+        else:
+            codes = np.concatenate(seen.codes)[:MOST_KEPT].astype(np.float64)
+            n = len(codes)
+            if name == "code_probe":
+                labels = np.concatenate(seen.labels)[:MOST_KEPT]
+                value = linear_probe(codes.reshape(n, -1), labels)
+                se = math.sqrt(value * (1 - value) / n)
+            else:
+                value = spectrum_slope(codes.reshape(n, *self.spec.grid, -1))
+        if not math.isfinite(value):
+            raise NonFiniteError(f"{name} over {n} samples is {value}")
+        return Measured(name=name, value=value, n=n, se=se)
+
+    def _moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance (C,) of drawn codes over samples and tokens."""
+        count = self._seen.n * (self.spec.tokens if self.length is None else self.length)
+        first, second = (
+            torch.stack(parts).sum(dim=0).numpy() / count
+            for parts in zip(*self._seen.sums, strict=True)
+        )
+        return first, second - first**2
+
+    @torch.no_grad()
+    def _error(self, name: str, x: Tensor, mean_BLC: Tensor) -> Tensor:
+        """Squared error and variance of each image, (B, 2) float64."""
+        x_BCTHW = x.unsqueeze(2) if x.ndim == 4 else x
+        grid = mean_BLC.reshape(len(x), *self.spec.grid, -1)
+        if name == "code_rotation_error":
+            wanted = x_BCTHW.rot90(dims=(3, 4))
+            x_hat = self.tokenizer.decode(grid.rot90(dims=(2, 3)).reshape(mean_BLC.shape))
+        else:
+            assert self._half is not None
+            wanted = functional.avg_pool3d(x_BCTHW, (1, 2, 2))
+            moved = functional.avg_pool3d(grid.permute(0, 4, 1, 2, 3), (1, 2, 2))
+            x_hat = self._half.decode(moved.flatten(2).transpose(1, 2).contiguous())
+        found = x_hat.reshape(wanted.shape).double()
+        error = (found - wanted).square().flatten(1).mean(dim=1)
+        variance = wanted.double().flatten(1).var(dim=1, correction=0)
+        return torch.stack([error, variance], dim=1).cpu()
+
+
+def _at_half_size(tokenizer: ViTok) -> ViTok:
+    """The same weights as a tokenizer of half the resolution."""
+    spec = dataclasses.replace(tokenizer.spec, resolution=tokenizer.spec.resolution // 2)
+    device = next(tokenizer.parameters()).device
+    # Its first weights are random ones, which must not move the caller's random numbers on.
+    with torch.random.fork_rng(devices=[]):
+        half = ViTok(spec).to(device)
+    half.load_state_dict(tokenizer.state_dict(), assign=True)
+    return half.eval()
+
+
+def _check(spec: TokenizerSpec, names: Sequence[str], length: int | None) -> None:
+    for name in names:
+        if name not in METRICS or METRICS[name].of != "codes":
+            of_codes = [one.name for one in METRICS.values() if one.of == "codes"]
+            raise SpecError(
+                "metrics", f"{name!r} is no metric of codes; there are {', '.join(of_codes)}"
+            )
+        why = not_of_code(
+            name,
+            grid=spec.grid if spec.latent_tokens is None and length is None else None,
+            random=spec.bottleneck not in ("none", "layernorm"),
+        )
+        if why:
+            raise SpecError("metrics", why)
+    if length is not None:
+        spec.check_length(length)
+
+
+def _mean(values: Tensor) -> tuple[float, float | None]:
+    """Mean and its standard error."""
+    mean = math.fsum(values.tolist()) / len(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, float(values.std(correction=1)) / math.sqrt(len(values))

@@ -1,0 +1,107 @@
+"""What do the originals look like to a backbone? Features computed once, for every tokenizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitok_core.data import SampleSet
+from vitok_core.errors import DataError, SpecError
+from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
+from vitok_core.metrics import frames_of, network_of, protocol
+from vitok_core.protocols import FEATURE_WIDTHS, Features
+
+FEATURES_FILE = "features.npy"
+
+
+def reference_features(
+    samples: SampleSet,
+    *,
+    protocol_name: str = "lite0",
+    features: Features | None = None,
+    folder: Path,
+    device: str | torch.device = "cpu",
+    batch: int = 64,
+    progress: Callable[[EvaluateProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Path:
+    """Write features.npy of the originals under a protocol; return its path.
+
+    float32, (N, F) of images; of clips (N * T, F), those of a clip one after the other, or (N, F)
+    where the backbone is I3D. F is `vitok_core.protocols.FEATURE_WIDTHS`.
+
+    Args:
+        samples: images or clips.
+        protocol_name: key into `vitok_core.protocols.PROTOCOLS`.
+        features: the backbone; None for the protocol's own.
+        folder: where the file goes; made if missing.
+        device: where the network runs.
+        batch: images, or frames of whole clips, at a time.
+        progress: told after every batch.
+        should_stop: asked before every batch.
+
+    Raises:
+        SpecError: unknown protocol, or a backbone that it has no rules for.
+        WeightsError: the feature network is missing.
+        Stopped: `should_stop` said so; nothing was written.
+    """
+    rules = protocol(protocol_name)
+    wanted: Features = features or rules.features
+    if wanted in ("lite0", "inception") and wanted != rules.features:
+        raise SpecError("features", f"protocol {protocol_name} measures on {rules.features}")
+    if wanted == "alex":
+        raise SpecError("features", "LPIPS compares pairs; it has no features of one image")
+    network = network_of(wanted, rules).to(device)
+    found = []
+    for indices in batches(samples, batch, progress, should_stop, "the features"):
+        originals = torch.from_numpy(samples.batch(indices)).to(device)
+        seen = originals if wanted == "i3d" else frames_of(originals)
+        found.append(network(seen).cpu().numpy())
+    path = folder / FEATURES_FILE
+    parts = gathered(found)
+    if rank_and_size()[0] == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        save(path, np.concatenate([one for part in parts for one in part]))
+    return path
+
+
+def read_features(path: Path, features: str) -> NDArray[np.float32]:
+    """Features that `reference_features` wrote, mapped into memory.
+
+    Raises:
+        SpecError: there is no such backbone.
+        DataError: no file, or one that holds something else.
+    """
+    if features not in FEATURE_WIDTHS:
+        raise SpecError(
+            "references", f"{features!r} is no backbone; there are {', '.join(FEATURE_WIDTHS)}"
+        )
+    try:
+        found: NDArray[np.float32] = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"the reference {path} cannot be read: {error}") from error
+    width = FEATURE_WIDTHS[features]
+    if found.dtype != np.float32 or found.shape[1:] != (width,):
+        raise DataError(
+            f"the reference {path} holds {found.dtype} {found.shape}; expected float32 "
+            f"(images, {width})"
+        )
+    return found
+
+
+def save(path: Path, array: NDArray[np.uint8] | NDArray[np.float32]) -> None:
+    """Write an array so that a reader sees it whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.save(file, array)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

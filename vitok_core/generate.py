@@ -1,0 +1,294 @@
+"""How do a generator and a tokenizer make pictures? Noise, sampler, codes, decoder, uint8.
+
+    noise (N, L, c) -> sampler with guidance -> normalised codes -> codes -> samples, uint8
+
+Everything random is a function of (seed, index of the sample): which noise it starts from and, for
+samplers that add more, which noise each step adds. How many samples are made together, on which
+device and in which call changes results by float rounding only.
+
+Shape suffixes: N all samples, B of a batch, L tokens, C channels of the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitok_core.diffusion import (
+    SamplerName,
+    Spacing,
+    check_guidance,
+    ddim,
+    ddpm,
+    euler,
+    guided,
+    respaced,
+    spaced_times,
+)
+from vitok_core.dit import DiT
+from vitok_core.errors import NonFiniteError, SpecError, Stopped
+from vitok_core.spec import DiTSpec, Target
+from vitok_core.tokenizer import ViTok, to_uint8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How codes are drawn from a generator.
+
+    Attributes:
+        steps: of the sampler, at least 1; at most 1000 for targets eps and v.
+        sampler: "ddim" or "ddpm" for targets eps and v, "euler" for flow; None for ddim or euler.
+        spacing: which steps ddim and ddpm visit, see `vitok_core.diffusion.spaced_times`.
+        eta: of ddim, from 0 (deterministic) to 1.
+        cfg: scale of classifier-free guidance, at least 0; 1 for none.
+        cfg_interval: smallest and largest time, as shares from 0 (clean) to 1 (noise), at which
+            guidance is on; None for always.
+        precision: "fp32", or "bf16" for autocast of the generator; codes stay float32.
+    """
+
+    steps: int = 250
+    sampler: SamplerName | None = None
+    spacing: Spacing = "sections"
+    eta: float = 0.0
+    cfg: float = 1.0
+    cfg_interval: tuple[float, float] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def check(self, target: Target, classes: int) -> Sampling:
+        """Return the settings themselves if they can be used for a generator.
+
+        Raises:
+            SpecError: a value out of range or without effect; `field` names it.
+        """
+        sampler = self.sampler_for(target)
+        if sampler != "euler":
+            spaced_times(self.steps, self.spacing)
+        elif isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise SpecError("steps", f"steps = {self.steps!r}: must be at least 1, and whole")
+        elif self.spacing != "sections":
+            raise SpecError("spacing", "the steps of euler are equal; leave spacing out")
+        if self.eta != 0 and (sampler != "ddim" or not 0 < self.eta <= 1):
+            raise SpecError("eta", f"eta = {self.eta!r}: must be from 0 to 1, and is of ddim only")
+        check_guidance(self.cfg, self.cfg_interval)
+        if self.cfg != 1.0 and classes == 0:
+            raise SpecError(
+                "cfg", f"cfg = {self.cfg}: a DiT without classes cannot be guided; set cfg to 1"
+            )
+        if self.cfg == 1.0 and self.cfg_interval is not None:
+            raise SpecError(
+                "cfg_interval", "there is no guidance with cfg 1; leave the interval out"
+            )
+        if self.precision not in ("fp32", "bf16"):
+            raise SpecError("precision", f"precision = {self.precision!r}: must be fp32 or bf16")
+        return self
+
+    def sampler_for(self, target: Target) -> SamplerName:
+        """The sampler these settings mean for a target.
+
+        Raises:
+            SpecError: a sampler that cannot follow that target.
+        """
+        allowed: tuple[SamplerName, ...] = ("euler",) if target == "flow" else ("ddim", "ddpm")
+        if self.sampler is not None and self.sampler not in allowed:
+            raise SpecError(
+                "sampler",
+                f"sampler = {self.sampler!r}: a DiT of target {target} is sampled by "
+                f"{' or '.join(allowed)}",
+            )
+        return self.sampler or allowed[0]
+
+
+def sample(
+    dit: DiT,
+    tokenizer: ViTok,
+    labels: Sequence[int] | NDArray[np.int64],
+    *,
+    sampling: Sampling,
+    seed: int,
+    first: int = 0,
+    batch: int = 64,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> NDArray[np.uint8]:
+    """Make one image or clip for every label.
+
+    Args:
+        dit: the generator; moved to `device`.
+        tokenizer: whose codes it generates, with its normalisation; moved to `device`.
+        labels: one for each sample, 0 to `classes`; `classes` itself means none, and is the only
+            one of an unconditional generator (0).
+        sampling: sampler, steps, guidance.
+        seed: from 0 to 2^63 - 1.
+        first: index of the first sample, whose noise follows from (seed, first): several calls can
+            make parts of one set.
+        batch: samples at a time.
+        device: where both run.
+        progress: told (done, total) after every batch.
+        should_stop: asked before every batch.
+
+    Returns:
+        uint8, (N, H, W, 3), or (N, T, H, W, 3) from a video tokenizer, as `SampleSet` holds them.
+
+    Raises:
+        SpecError: settings or labels out of range, a generator of other codes than the
+            tokenizer's, or a tokenizer without normalisation.
+        NonFiniteError: codes that are not numbers.
+        Stopped: `should_stop` said so.
+    """
+    spec = tokenizer.spec
+    if (dit.spec.tokens, dit.spec.c) != (spec.tokens, spec.c):
+        raise SpecError(
+            "grid",
+            f"this DiT makes codes of {dit.spec.tokens} tokens and {dit.spec.c} channels, the "
+            f"tokenizer {spec.variant} decodes {spec.tokens} tokens of {spec.c}",
+        )
+    if tokenizer.normalisation is None:
+        raise SpecError(
+            "normalisation",
+            "the tokenizer has no statistics of its codes; use the weights.safetensors that "
+            "compute_latents wrote beside the latents this generator was trained on",
+        )
+    tokenizer.to(device).eval()
+    time = () if spec.frames == 1 else (spec.frames,)
+    made = np.empty((len(labels), *time, spec.resolution, spec.resolution, 3), np.uint8)
+    for rows, z_BLC in _codes(
+        dit, labels, sampling, seed, first, batch, device, progress, should_stop
+    ):
+        with torch.no_grad():
+            x = to_uint8(tokenizer.decode(tokenizer.denormalise(z_BLC)))
+        made[rows] = x.movedim(1, -1).cpu().numpy()
+    return made
+
+
+def sample_codes(
+    dit: DiT,
+    labels: Sequence[int] | NDArray[np.int64],
+    *,
+    sampling: Sampling,
+    seed: int,
+    first: int = 0,
+    batch: int = 64,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> NDArray[np.float32]:
+    """As `sample`, but the normalised codes themselves: float32, (N, L, c)."""
+    made = np.empty((len(labels), dit.spec.tokens, dit.spec.c), np.float32)
+    for rows, z_BLC in _codes(
+        dit, labels, sampling, seed, first, batch, device, progress, should_stop
+    ):
+        made[rows] = z_BLC.cpu().numpy()
+    return made
+
+
+@torch.no_grad()
+def _codes(
+    dit: DiT,
+    labels: Sequence[int] | NDArray[np.int64],
+    sampling: Sampling,
+    seed: int,
+    first: int,
+    batch: int,
+    device: str | torch.device,
+    progress: Callable[[int, int], None] | None,
+    should_stop: Callable[[], bool] | None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Normalised codes (B, L, C) on the device, batch by batch, and which samples they are."""
+    spec = dit.spec
+    sampling.check(spec.target, spec.classes)
+    labels_N = torch.as_tensor(np.asarray(labels))
+    _check_labels(labels_N, spec)
+    if batch < 1 or first < 0 or not 0 <= seed < 2**63:
+        raise SpecError(
+            "batch",
+            f"batch = {batch}, first = {first} and seed = {seed}: needed are at least 1, at least "
+            "0, and a seed from 0 to 2^63 - 1",
+        )
+    dit.to(device).eval()
+    for start in range(0, len(labels_N), batch):
+        if should_stop is not None and should_stop():
+            raise Stopped(f"sampling stopped at {start} of {len(labels_N)}")
+        rows = slice(start, min(start + batch, len(labels_N)))
+        source = _NoiseSource(seed, range(first + rows.start, first + rows.stop), spec, device)
+        z_BLC = _sampled(dit, labels_N[rows].to(device), sampling, source)
+        if not bool(z_BLC.isfinite().all()):
+            raise NonFiniteError(
+                f"codes of samples {rows.start} to {rows.stop - 1} are not all numbers; lower cfg "
+                "or use precision fp32"
+            )
+        yield rows, z_BLC
+        if progress is not None:
+            progress(rows.stop, len(labels_N))
+
+
+def _sampled(dit: DiT, labels_B: Tensor, sampling: Sampling, source: _NoiseSource) -> Tensor:
+    """Codes of one batch; the first draw of the noise is where they start."""
+    spec = dit.spec
+
+    def network(x_BLC: Tensor, time_B: Tensor, labels_B: Tensor | None) -> Tensor:
+        with torch.autocast(x_BLC.device.type, torch.bfloat16, sampling.precision == "bf16"):
+            predicted: Tensor = dit(x_BLC, time_B, labels_B)
+        return predicted
+
+    predict = guided(
+        network,
+        labels_B if spec.classes else None,
+        null=dit.null,
+        scale=sampling.cfg,
+        interval=sampling.cfg_interval,
+    )
+    sampler = sampling.sampler_for(spec.target)
+    start_BLC = source.draw(0)
+    if sampler == "euler":
+        return euler(predict, start_BLC, steps=sampling.steps)
+    schedule = respaced(spaced_times(sampling.steps, sampling.spacing))
+
+    def noise(index: int) -> Tensor:
+        return source.draw(1 + index)
+
+    if sampler == "ddpm":
+        return ddpm(predict, start_BLC, target=spec.target, schedule=schedule, noise=noise)
+    return ddim(
+        predict, start_BLC, target=spec.target, schedule=schedule, eta=sampling.eta, noise=noise
+    )
+
+
+class _NoiseSource:
+    """Standard normal noise that follows from (seed, index of the sample, draw) alone."""
+
+    def __init__(
+        self, seed: int, indices: range, spec: DiTSpec, device: str | torch.device
+    ) -> None:
+        self._seed, self._indices, self._device = seed, indices, device
+        self._shape = (spec.tokens, spec.c)
+        # On the CPU, so that every device starts from the same noise.
+        self._generator = torch.Generator()
+
+    def draw(self, number: int) -> Tensor:
+        """(B, L, C) float32 on the device."""
+        noise = []
+        for index in self._indices:
+            bits = np.random.Philox(key=[self._seed, index], counter=[0, 0, 0, number])
+            self._generator.manual_seed(int(bits.random_raw()) >> 1)
+            noise.append(torch.randn(self._shape, generator=self._generator))
+        return torch.stack(noise).to(self._device)
+
+
+def _check_labels(labels_N: Tensor, spec: DiTSpec) -> None:
+    whole = not labels_N.is_floating_point() and labels_N.dtype != torch.bool
+    if labels_N.ndim != 1 or not len(labels_N) or not whole:
+        raise SpecError("labels", "labels must be a row of at least one whole number")
+    low, high = int(labels_N.min()), int(labels_N.max())
+    if low < 0 or high > spec.classes:
+        raise SpecError(
+            "labels",
+            f"labels from {low} to {high}: this DiT has {spec.classes} classes, so labels go from "
+            f"0 to {spec.classes}, the last of which means none",
+        )

@@ -1,0 +1,112 @@
+"""How good are codes to generate in? Cheap numbers about codes, before any generator is trained.
+
+Codes here are posterior means in float64, one array for all samples. None of these numbers looks at
+a pixel; how codes answer to transformed images needs the tokenizer, see `vitok_core.evaluate`.
+
+Shape suffixes: N samples, L tokens, C channels, T, H, W the grid of tokens, D numbers of a code.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitok_core.errors import DataError
+
+Array = NDArray[np.float64]
+
+FOLDS = 10
+RIDGE = 1e-3
+"""Weight of the penalty, as a share of the mean eigenvalue of what it is added to."""
+
+
+def gaussianity(mean_C: Array, variance_C: Array) -> float:
+    """KL in nats of a Gaussian with these moments to a unit one, mean over channels.
+
+    Raises:
+        DataError: a channel that does not vary.
+    """
+    if not (variance_C > 0).all():
+        dead = int((variance_C <= 0).sum())
+        raise DataError(f"{dead} of {len(variance_C)} channels never change; their KL is infinite")
+    return float(0.5 * np.mean(mean_C**2 + variance_C - 1.0 - np.log(variance_C)))
+
+
+def spectrum_slope(codes_NTHWC: Array) -> float:
+    """Slope of log2 power against log2 frequency over the last two axes of the grid.
+
+    Power is the squared magnitude of the discrete Fourier transform of each channel, the mean of
+    the channel taken away, averaged over samples, steps in time and channels (each scaled to unit
+    variance) and over rings of equal whole frequency, 1 to half the shorter side. The line is
+    fitted by least squares, every ring counting alike. 0 for white noise, about -2 for images.
+
+    Raises:
+        DataError: a grid with fewer than 4 tokens a side has no two rings.
+    """
+    height, width = codes_NTHWC.shape[2:4]
+    highest = min(height, width) // 2
+    if highest < 2:
+        raise DataError(
+            f"the spectrum of a code needs a grid of at least 4 x 4 tokens, not {height} x {width}"
+        )
+    centred = codes_NTHWC - codes_NTHWC.mean(axis=(0, 1, 2, 3))
+    deviation = centred.std(axis=(0, 1, 2, 3))
+    varying = deviation > 0
+    if not varying.any():
+        raise DataError("the codes never change; they have no spectrum")
+    centred = centred[..., varying] / deviation[varying]
+    power = np.zeros((height, width))
+    for code in centred:
+        power += (np.abs(np.fft.fft2(code, axes=(1, 2))) ** 2).sum(axis=(0, 3))
+    rows, columns = np.fft.fftfreq(height) * height, np.fft.fftfreq(width) * width
+    # Frequencies in cycles over the shorter side, so that grids that are not square have rings too.
+    side = min(height, width)
+    ring = np.rint(np.hypot(rows[:, None] * side / height, columns * side / width)).astype(int)
+    rings = np.arange(1, highest + 1)
+    mean_power = np.array([power[ring == one].mean() for one in rings])
+    if not (mean_power > 0).all():
+        raise DataError("a frequency of the codes has no power at all; there is no slope")
+    return float(np.polyfit(np.log2(rings), np.log2(mean_power), 1)[0])
+
+
+def linear_probe(codes_ND: Array, labels_N: NDArray[np.int64]) -> float:
+    """Accuracy of a linear probe from codes to labels, on samples that it was not fitted to.
+
+    Ridge regression to one-hot labels, in closed form, over ten folds: sample i is in fold i mod
+    10, and each fold is predicted by a probe fitted to the others. Codes are standardised by the
+    mean and deviation of the samples fitted to. With more numbers in a code than samples the dual
+    form is solved. Deterministic.
+
+    Raises:
+        DataError: fewer than 20 samples, or only one label.
+    """
+    n = len(codes_ND)
+    classes, targets = np.unique(labels_N, return_inverse=True)
+    if n < 2 * FOLDS or len(classes) < 2:
+        raise DataError(
+            f"a linear probe needs at least {2 * FOLDS} samples of at least 2 labels, there are "
+            f"{n} of {len(classes)}"
+        )
+    fold, right = np.arange(n) % FOLDS, 0
+    one_hot = np.eye(len(classes))[targets]
+    for one in range(FOLDS):
+        fitted, held = codes_ND[fold != one], codes_ND[fold == one]
+        mean, deviation = fitted.mean(axis=0), fitted.std(axis=0)
+        deviation[deviation == 0] = 1.0
+        x, held = (fitted - mean) / deviation, (held - mean) / deviation
+        wanted = one_hot[fold != one]
+        offset = wanted.mean(axis=0)
+        predicted = held @ _ridge(x, wanted - offset) + offset
+        right += int((predicted.argmax(axis=1) == targets[fold == one]).sum())
+    return right / n
+
+
+def _ridge(x_ND: Array, y_NK: Array) -> Array:
+    samples, width = x_ND.shape
+    if width <= samples:
+        gram = x_ND.T @ x_ND
+        penalty = RIDGE * np.trace(gram) / width
+        return np.asarray(np.linalg.solve(gram + penalty * np.eye(width), x_ND.T @ y_NK))
+    gram = x_ND @ x_ND.T
+    penalty = RIDGE * np.trace(gram) / samples
+    return np.asarray(x_ND.T @ np.linalg.solve(gram + penalty * np.eye(samples), y_NK))

@@ -1,0 +1,100 @@
+"""Do two sets of features cover each other? Precision, recall, density and coverage.
+
+Manifolds are unions of balls around the members of a set that reach to their k-th nearest
+neighbour: k = 3 for precision and recall (Kynkaanniemi et al. 2019), k = 5 for density and coverage
+(Naeem et al. 2020). All four come out of one walk over the distances between the sets, in float64
+and in blocks, so that no matrix of all pairs is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitok_core.errors import DataError
+
+Array = NDArray[np.float64]
+Given = NDArray[np.floating]
+
+PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
+ROWS = 512
+"""Rows of distances at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cover:
+    """How two sets cover each other.
+
+    Attributes:
+        precision: share of the second set inside the manifold of the first.
+        recall: share of the first set inside the manifold of the second.
+        density: mean number of the first set's balls around a member of the second, over k; 1 for
+            equal distributions, above where the second keeps to dense regions.
+        coverage: share of the first set's balls with a member of the second inside.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def cover(originals_NF: Given, others_MF: Given) -> Cover:
+    """How a set of reconstructions or samples covers the originals, and the other way round.
+
+    Args:
+        originals_NF: features of the originals.
+        others_MF: features of reconstructions or generated samples.
+
+    Raises:
+        DataError: no more rows on a side than the neighbours that are looked for.
+    """
+    least = min(len(originals_NF), len(others_MF))
+    if least <= DENSITY_NEIGHBOURS:
+        raise DataError(
+            f"precision, recall, density and coverage need more than {DENSITY_NEIGHBOURS} images "
+            f"on each side, there are {least}"
+        )
+    originals, others = (np.asarray(side, np.float64) for side in (originals_NF, others_MF))
+    near, wide = _radii(originals, (PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS))
+    (others_near,) = _radii(others, (PRECISION_NEIGHBOURS,))
+    inside = np.zeros(len(others), bool)
+    balls = 0
+    recalled = covered = 0
+    for first, distances in _distances(originals, others):
+        rows = slice(first, first + len(distances))
+        inside |= (distances <= near[rows, None]).any(axis=0)
+        recalled += int((distances <= others_near).any(axis=1).sum())
+        within = distances < wide[rows, None]
+        balls += int(within.sum())
+        covered += int(within.any(axis=1).sum())
+    return Cover(
+        precision=float(inside.mean()),
+        recall=recalled / len(originals),
+        density=balls / (DENSITY_NEIGHBOURS * len(others)),
+        coverage=covered / len(originals),
+    )
+
+
+def _radii(rows: Array, neighbours: tuple[int, ...]) -> list[Array]:
+    """Squared distance of every row to its k-th neighbour among the others, for each k."""
+    found: list[list[Array]] = [[] for _ in neighbours]
+    for first, distances in _distances(rows, rows):
+        # A row is no neighbour of itself.
+        distances[np.arange(len(distances)), first + np.arange(len(distances))] = np.inf
+        ordered = np.partition(distances, [k - 1 for k in neighbours], axis=1)
+        for radii, k in zip(found, neighbours, strict=True):
+            radii.append(ordered[:, k - 1].copy())
+    return [np.concatenate(radii) for radii in found]
+
+
+def _distances(a: Array, b: Array) -> Iterator[tuple[int, Array]]:
+    """Squared Euclidean distances of blocks of rows of `a` to all rows of `b`, with their place."""
+    lengths = np.einsum("nf,nf->n", b, b)
+    for first in range(0, len(a), ROWS):
+        block = a[first : first + ROWS]
+        squares = np.einsum("nf,nf->n", block, block)[:, None] + lengths - 2 * block @ b.T
+        yield first, squares.clip(0)

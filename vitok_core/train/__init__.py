@@ -1,0 +1,63 @@
+"""How is a model trained? One flat loop a stage, resumable to the byte, in any number of processes.
+
+Everything random is a function of (seed, step): which samples, which are mirrored, the noise. A
+checkpoint is therefore weights, optimisers, averages, history and one integer, and a run that was
+stopped or killed at any step ends with the same bytes of weights as one that was not (same machine,
+same thread and process count, deterministic kernels chosen by the caller).
+
+    _stage1       a tokenizer by pixel, KL and perceptual losses
+    _stage2       its decoder against a discriminator
+    _adversary    the discriminator's side of that, and when it has collapsed
+    _dit          a generator of codes, over latents that were computed before
+    _optimise     AdamW, schedule, guard against what is not finite, moving average, random streams
+    _batches      the samples of a step, read ahead
+    _parallel     several processes and micro-batches, the same global batch
+    _checkpoints  exact resume; damaged files are set aside
+    _progress     history, events, what is told and what is returned
+    _speed        throughput, share of the peak, memory
+    _sheets       what a tokenizer draws by now, as PNG
+    _dit_sheets   what a generator draws by now
+
+Settings of the whole process (threads, deterministic algorithms, TF32) are the caller's.
+"""
+
+from vitok_core.train._checkpoints import discard_checkpoints
+from vitok_core.train._dit import DiTConfig, DiTResult, dit_optimiser, train_dit
+from vitok_core.train._optimise import Ema, Optimiser, Precision, learning_rate
+from vitok_core.train._parallel import World, distributed, world
+from vitok_core.train._progress import CurvePoint, Event, Progress, TrainingResult
+from vitok_core.train._stage1 import Stage1Config, Stage1Result, train_stage1
+from vitok_core.train._stage2 import (
+    Stage2Config,
+    Stage2Result,
+    paper_discriminator,
+    stage2_flops,
+    train_stage2,
+)
+
+__all__ = [
+    "CurvePoint",
+    "DiTConfig",
+    "DiTResult",
+    "Ema",
+    "Event",
+    "Optimiser",
+    "Precision",
+    "Progress",
+    "Stage1Config",
+    "Stage1Result",
+    "Stage2Config",
+    "Stage2Result",
+    "TrainingResult",
+    "World",
+    "discard_checkpoints",
+    "distributed",
+    "dit_optimiser",
+    "learning_rate",
+    "paper_discriminator",
+    "stage2_flops",
+    "train_dit",
+    "train_stage1",
+    "train_stage2",
+    "world",
+]

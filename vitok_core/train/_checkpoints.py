@@ -1,0 +1,192 @@
+"""How does training survive a stop, a crash or a damaged disk? Checkpoints, whole or not at all.
+
+A checkpoint is written under a temporary name, fsynced and renamed, and carries its SHA-256 beside
+it. The last two are kept; one that is damaged is set aside for the one before. Every checkpoint
+says which settings it belongs to, and other settings do not continue it.
+
+With several processes the first one reads and writes the folder and the others learn from it what
+to load or why it failed, so that all of them go on from the same step or end with the same error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitok_core.errors import CheckpointError
+from vitok_core.train._parallel import from_first
+
+CHECKPOINT_FORMAT = 2
+CHECKPOINTS_KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one training in one folder.
+
+    Args:
+        folder: made if missing; remains of writers that were killed are deleted.
+        identity: what a checkpoint must agree with before training goes on from it, as plain data
+            of one or two levels; the message about a difference names its entries.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+
+    Attributes:
+        notes: what happened that someone should know, such as damaged checkpoints.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.folder, self.identity = folder, dict(identity)
+        self.notes: list[str] = []
+        from_first(self._open)
+
+    def newest(self) -> tuple[int, dict[str, Any]] | None:
+        """Step and state of the newest whole checkpoint, on the CPU; None if there is none.
+
+        Raises:
+            CheckpointError: it belongs to other settings or cannot be read.
+        """
+        found, self.notes = from_first(self._find)
+        if found is None:
+            return None
+        step, path = found
+        return step, _read(path)["state"]
+
+    def write(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the state after `step` updates, then delete all checkpoints but the last two.
+
+        Args:
+            step: updates made.
+            state: tensors and plain data, as `torch.load(weights_only=True)` reads them.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+            OSError: the disk is full.
+        """
+        from_first(lambda: self._write(step, state))
+
+    def _open(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for unfinished in self.folder.glob(".step-*.tmp"):
+                unfinished.unlink()
+        except OSError as error:
+            raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def _find(self) -> tuple[tuple[int, Path] | None, list[str]]:
+        """Step and path of the newest whole checkpoint, and notes about those set aside."""
+        notes = list(self.notes)
+        for path in sorted(self.folder.glob("step-*.pt"), reverse=True):
+            sidecar = path.with_suffix(".sha256")
+            expected = (
+                sidecar.read_text(errors="replace").strip() if sidecar.exists() else "none recorded"
+            )
+            if _sha256(path) != expected:
+                path.replace(path.with_suffix(".pt.damaged"))
+                sidecar.unlink(missing_ok=True)
+                notes.append(f"checkpoint {path.name} was damaged and has been set aside")
+                continue
+            contents = _read(path)
+            if contents.get("format") != CHECKPOINT_FORMAT or contents["identity"] != self.identity:
+                raise CheckpointError(
+                    f"{path} was written with other settings "
+                    f"({_difference(contents, self.identity)}); train in another folder, or "
+                    "delete this one's checkpoints"
+                )
+            return (contents["step"], path), notes
+        return None, notes
+
+    def _write(self, step: int, state: Mapping[str, Any]) -> None:
+        path = self.folder / f"step-{step:010d}.pt"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        contents = {
+            "format": CHECKPOINT_FORMAT,
+            "identity": self.identity,
+            "step": step,
+            "state": dict(state),
+        }
+        try:
+            with temporary.open("wb") as file:
+                torch.save(contents, file)
+                file.flush()
+                os.fsync(file.fileno())
+            # The hash goes first: a checkpoint without one would count as damaged.
+            _write_text(path.with_suffix(".sha256"), _sha256(temporary) + "\n")
+            temporary.replace(path)
+            _sync_folder(self.folder)
+            for old in sorted(self.folder.glob("step-*.pt"))[:-CHECKPOINTS_KEPT]:
+                old.unlink()
+                old.with_suffix(".sha256").unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def discard_checkpoints(folder: Path) -> int:
+    """Delete the checkpoints of a finished training; the bytes that were freed.
+
+    Call it when the weights are safe: training `folder` again would then start from its beginning.
+    """
+    freed = 0
+    for path in (folder / "checkpoints").glob("step-*"):
+        freed += path.stat().st_size
+        path.unlink()
+    return freed
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    return contents
+
+
+def _difference(contents: dict[str, Any], identity: dict[str, Any]) -> str:
+    if contents.get("format") != CHECKPOINT_FORMAT:
+        return f"checkpoint format {contents.get('format')}, this version reads {CHECKPOINT_FORMAT}"
+    return _first_difference("", contents["identity"], identity) or "unknown"
+
+
+def _first_difference(name: str, given: object, wanted: object) -> str | None:
+    """ "lr: 0.001 there, 0.002 here" for the first entry, at any depth, that is not the same."""
+    if not isinstance(given, dict) or not isinstance(wanted, dict):
+        return None if given == wanted else f"{name}: {given!r} there, {wanted!r} here"
+    for key in sorted(given.keys() | wanted.keys()):
+        found = _first_difference(key, given.get(key), wanted.get(key))
+        if found is not None:
+            return found
+    return None
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

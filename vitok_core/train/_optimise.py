@@ -1,0 +1,188 @@
+"""How do weights change in a step? AdamW, its schedule, the guard before it, and the average.
+
+Everything random in training is drawn from `stream`, a function of (seed, step, purpose), so no
+step needs those before it and a checkpoint needs no state of a generator.
+
+The guard stands before the update: a loss or a gradient that is not finite raises, the weights and
+the last checkpoint stay as they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from vitok_core.errors import NonFiniteError, SpecError
+
+Schedule = Literal["cosine", "constant"]
+Precision = Literal["fp32", "bf16"]
+
+FINAL_LR = 1e-5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimiser:
+    """AdamW and its schedule.
+
+    Attributes:
+        lr: peak learning rate, already resolved for the batch (the paper: 1e-4 * batch / 256).
+        betas: decay of the two moments, each from 0 to below 1.
+        weight_decay: on all parameters, at least 0.
+        warmup: share of the steps over which the rate rises linearly, from 0 to 1.
+        schedule: "cosine" falls along half a cosine after the warm-up, "constant" stays.
+        final_lr: rate of the last step of the cosine, at most `lr`; a constant schedule has none,
+            and takes the default only.
+        clip: largest norm of the gradient, or None for no clipping.
+    """
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 1e-4
+    warmup: float = 0.03
+    schedule: Schedule = "cosine"
+    final_lr: float = FINAL_LR
+    clip: float | None = 1.0
+
+    def check(self) -> Optimiser:
+        """Return the settings themselves if they can be used.
+
+        Raises:
+            SpecError: a value out of range; `field` names it.
+        """
+        clips = self.clip is None or (math.isfinite(self.clip) and self.clip > 0)
+        if self.schedule == "constant":
+            falls, final = self.final_lr == FINAL_LR, "left out: a constant schedule ends at lr"
+        else:
+            falls, final = 0 <= self.final_lr <= self.lr, f"from 0 to lr = {self.lr}"
+        for name, fits, allowed in (
+            ("lr", 0 < self.lr < math.inf, "positive"),
+            (
+                "betas",
+                len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+                "two numbers from 0 to below 1",
+            ),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
+            ("warmup", 0 <= self.warmup <= 1, "a share of the steps, from 0 to 1"),
+            ("schedule", self.schedule in get_args(Schedule), " or ".join(get_args(Schedule))),
+            ("final_lr", falls, final),
+            ("clip", clips, "positive, or None"),
+        ):
+            if not fits:
+                raise SpecError(name, f"{name} = {getattr(self, name)!r}: must be {allowed}")
+        return self
+
+
+def learning_rate(optimiser: Optimiser, step: int, steps: int) -> float:
+    """The rate of one step, from 0, of `steps`: a linear rise to `lr`, then the schedule."""
+    rising = round(optimiser.warmup * steps)
+    if step < rising:
+        return optimiser.lr * (step + 1) / rising
+    if optimiser.schedule == "constant":
+        return optimiser.lr
+    done = (step - rising) / max(steps - 1 - rising, 1)
+    height = 0.5 * (1 + math.cos(math.pi * done))
+    return optimiser.final_lr + (optimiser.lr - optimiser.final_lr) * height
+
+
+def adamw(
+    parameters: Iterable[nn.Parameter], optimiser: Optimiser, device: torch.device
+) -> torch.optim.AdamW:
+    """A fused AdamW over all parameters that are trained, in one group."""
+    return torch.optim.AdamW(
+        [parameter for parameter in parameters if parameter.requires_grad],
+        lr=optimiser.lr,
+        betas=optimiser.betas,
+        weight_decay=optimiser.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+
+
+def set_learning_rate(adamw: torch.optim.AdamW, lr: float) -> None:
+    """Use `lr` from the next update on."""
+    for group in adamw.param_groups:
+        group["lr"] = lr
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], optimiser: Optimiser) -> Tensor:
+    """Scale the gradients down to the largest norm allowed; their norm before, a scalar."""
+    return nn.utils.clip_grad_norm_(parameters, optimiser.clip or math.inf)
+
+
+def require_finite(step: int, lr: float, terms: Mapping[str, float], grad_norm: float) -> None:
+    """Stop before an update that would spoil the weights.
+
+    Args:
+        step: updates made so far.
+        lr: learning rate of the update.
+        terms: the loss and its parts.
+        grad_norm: norm of the gradient before clipping.
+
+    Raises:
+        NonFiniteError: one of the numbers is not finite; the message says what may help.
+    """
+    if all(map(math.isfinite, (*terms.values(), grad_norm))):
+        return
+    said = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+    raise NonFiniteError(
+        f"step {step + 1}: {said}, gradient norm {grad_norm:.4g}; the update was not made. "
+        f"Lower lr (now {lr:.3g}), lengthen warmup, lower clip, or use precision fp32"
+    )
+
+
+def stream(seed: int, step: int, *, purpose: int) -> int:
+    """A 63-bit seed for one purpose at one step, counter-based (Salmon et al. 2011)."""
+    word = np.random.Philox(key=[seed, step], counter=[0, 0, 0, purpose]).random_raw()
+    return int(word) >> 1
+
+
+class Ema:
+    """Exponential moving average of a module's parameters, kept in float32.
+
+    It begins with the weights it is given, so it is usable from the first step.
+
+    Args:
+        module: whose parameters are averaged.
+        decay: share of the old average that an update keeps, from 0 to below 1.
+
+    Raises:
+        SpecError: a decay out of range.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise SpecError("ema", f"ema = {decay!r}: must be from 0 to below 1, or None")
+        self.decay = decay
+        self._update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch has no type
+        self._average = {
+            name: parameter.detach().to(torch.float32, copy=True)
+            for name, parameter in module.named_parameters()
+        }
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """average = decay * average + (1 - decay) * parameters."""
+        current = [parameter.detach().float() for parameter in module.parameters()]
+        self._update(list(self._average.values()), current, 0)
+
+    @torch.no_grad()
+    def store(self, module: nn.Module) -> None:
+        """Put the average into the module's parameters."""
+        for name, parameter in module.named_parameters():
+            parameter.copy_(self._average[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """The average by name of the parameter, for checkpoints."""
+        return dict(self._average)
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        for name, average in self._average.items():
+            average.copy_(state[name])

@@ -1,0 +1,506 @@
+"""How does a tokenizer learn to draw what looks real? Stage 2: the decoder against a discriminator.
+
+One flat loop, like stage 1's, from a tokenizer that stage 1 has left. The encoder is frozen (or, as
+an option, trained too), codes are still sampled, the losses of stage 1 stay on, and -mean(D(x_hat))
+joins them with a weight that rises along a ramp.
+
+Decoder and discriminator take their steps at the same time: both gradients are computed from the
+same samples, the same reconstructions and the weights before the step. So there is no order to
+choose, one pass of the tokenizer and one of the discriminator over the reconstructions serve both,
+and what is not finite on either side stops the step before either has changed.
+
+What the discriminator does and how it is watched is in `_adversary`.
+
+Shape suffixes: B samples, L tokens of the code, C its channels; `x` are samples in [-1, 1],
+(B, 3, H, W) or (B, 3, T, H, W).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from vitok_core.data import SampleSet
+from vitok_core.discriminator import (
+    check_discriminator,
+    discriminator_macs,
+    discriminator_parameters,
+)
+from vitok_core.errors import SpecError, Stopped
+from vitok_core.losses import (
+    AdversarialLoss,
+    Perceptual,
+    Stage1Loss,
+    adversarial_weight,
+    perceptual_networks,
+    stage1_loss,
+)
+from vitok_core.spec import TokenizerSpec, training_flops
+from vitok_core.tokenizer import Posterior, ViTok, from_uint8, load_tokenizer, save_tokenizer
+from vitok_core.train._adversary import Adversary, CollapseWatch
+from vitok_core.train._batches import check_run, check_samples, code_draws, sample_batches
+from vitok_core.train._checkpoints import Checkpoints
+from vitok_core.train._optimise import (
+    Ema,
+    Optimiser,
+    Precision,
+    adamw,
+    clip_gradients,
+    learning_rate,
+    require_finite,
+    set_learning_rate,
+    stream,
+)
+from vitok_core.train._parallel import (
+    agree,
+    from_first,
+    micro_batches,
+    part,
+    sum_gradients,
+    sum_tensor,
+)
+from vitok_core.train._progress import History, Progress, SpikeWatch, TrainingResult
+from vitok_core.train._sheets import fixed_samples, write_sheet
+from vitok_core.train._speed import Pace
+
+Trained = Literal["decoder", "all"]
+
+WEIGHTS, NOISE, LENGTHS = 11, 12, 13
+"""Purposes of the random streams; stage 1 with the same seed has others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage2Config:
+    """Everything besides the tokenizer and the data that decides the weights after stage 2.
+
+    Attributes:
+        steps: updates of the decoder and of the discriminator, at least 1.
+        batch: samples an update, of all processes together, at least 1.
+        optimiser: AdamW and schedule of the tokenizer.
+        discriminator: AdamW and schedule of the discriminator, see `paper_discriminator`.
+        discriminator_width: factor of the discriminator's channels; 1 is the paper's.
+        train: "decoder" freezes tubelet embedding, encoder, projection onto the code and the token
+            that stands for cut ones, so codes stay what they were; "all" trains everything.
+        precision: "fp32", or "bf16" for autocast of the tokenizer; losses and discriminator are
+            float32 always.
+        flip: whether samples are mirrored left-right at random.
+        compile: whether the tokenizer is compiled by `torch.compile`.
+        ema: decay of the moving average of the tokenizer, which starts from the weights of stage 1;
+            None for none. With it the average is what weights.safetensors holds.
+        loss: terms of stage 1. The KL has nothing to train when the encoder is frozen and is then
+            measured but left out of the loss, whatever its weight.
+        adversarial: the discriminator's terms; with weight 0 there is no discriminator.
+        seed: of the discriminator's first weights, order, mirroring, noise and lengths; from 0 to
+            2^63 - 1.
+    """
+
+    steps: int
+    batch: int
+    optimiser: Optimiser
+    discriminator: Optimiser
+    discriminator_width: float = 1.0
+    train: Trained = "decoder"
+    precision: Precision = "fp32"
+    flip: bool = True
+    compile: bool = False
+    ema: float | None = 0.9999
+    loss: Stage1Loss = field(default_factory=Stage1Loss)
+    adversarial: AdversarialLoss = field(default_factory=AdversarialLoss)
+    seed: int = 0
+
+    def check(self, spec: TokenizerSpec) -> Stage2Config:
+        """Return the settings themselves if they can be used for `spec`.
+
+        Raises:
+            SpecError: a value out of range; `field` names it.
+        """
+        for name, fits, allowed in (
+            ("steps", self.steps >= 1, "at least 1"),
+            ("batch", self.batch >= 1, "at least 1"),
+            ("train", self.train in get_args(Trained), "decoder or all"),
+            ("precision", self.precision in get_args(Precision), "fp32 or bf16"),
+            ("ema", self.ema is None or 0 <= self.ema < 1, "from 0 to below 1, or None"),
+            ("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
+        ):
+            if not fits:
+                raise SpecError(name, f"{name} = {getattr(self, name)!r}: must be {allowed}")
+        self.optimiser.check()
+        self.discriminator.check()
+        self.adversarial.check()
+        self.trained_loss.check(spec)
+        if self.adversarial.weight > 0:
+            check_discriminator(spec.resolution, self.discriminator_width)
+        return self
+
+    @property
+    def trained_loss(self) -> Stage1Loss:
+        """The terms that have something to train: `loss`, without KL if the encoder is frozen."""
+        if self.train == "all":
+            return self.loss
+        return dataclasses.replace(self.loss, kl_weight=0.0)
+
+
+def paper_discriminator(batch: int) -> Optimiser:
+    """The paper's discriminator optimiser: lr 2e-5 * batch / 256, constant after 2.5 % warm-up."""
+    return Optimiser(lr=2e-5 * batch / 256, warmup=0.025, schedule="constant")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage2Result(TrainingResult):
+    """What stage 2 has left and how it went; see `TrainingResult`.
+
+    Parts beside those of stage 1, where a step has them: "adversarial" (-mean D(x_hat)) and
+    "adversarial_weight" (after ramp and adaptive factor) of the decoder's loss; of the
+    discriminator "hinge", "real_logit", "fake_logit", "r1", "lecam" and "discriminator_norm", the
+    norm of its gradient before clipping.
+
+    `flops` are those of `training_flops` and of the discriminator's convolutions and linear layers:
+    for every frame three passes over the real one (forward, two backward), three over the
+    reconstruction, one more for the decoder's gradient in steps where its weight is not 0, and
+    three more on the real one for R1. What the adaptive weight measures is not counted.
+
+    Attributes:
+        tokenizer_sha256: of the weights file it began with.
+        discriminator_parameters: 0 without discriminator.
+    """
+
+    tokenizer_sha256: str
+    discriminator_parameters: int
+
+
+def train_stage2(
+    tokenizer: Path,
+    config: Stage2Config,
+    samples: SampleSet,
+    folder: Path,
+    *,
+    device: str | torch.device = "cpu",
+    checkpoint_s: float = 60.0,
+    micro_batch: int | None = None,
+    recompute_activations: bool = False,
+    sheet_every: int | None = None,
+    about: Mapping[str, Any] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Stage2Result:
+    """Train a tokenizer on with a discriminator, or go on where the checkpoints in `folder` end.
+
+    Inside of `distributed` every process calls this with the same arguments and gets the result;
+    the first one writes the files. A frozen encoder's codes stay what they were, so statistics of
+    the codes inside the tokenizer's file are kept; with train = "all" they are dropped.
+
+    Args:
+        tokenizer: weights.safetensors of stage 1.
+        config: everything else that decides the weights.
+        samples: of the tokenizer's resolution and frames.
+        folder: weights.safetensors, checkpoints/ and sheets/ go there; made if missing.
+        device: torch device.
+        checkpoint_s: seconds between checkpoints.
+        micro_batch: samples that are in memory together in a process; None for all. Changes
+            results by float rounding only.
+        recompute_activations: compute the blocks' activations again in the backward pass instead
+            of keeping them.
+        sheet_every: steps between sheets of originals above reconstructions in sheets/, of the
+            weights in training (not of their average); None for none.
+        about: plain data to keep inside the weights file, see `save_tokenizer`; "metrics" and
+            "tokenizer_sha256", of the file it began with, are added.
+        progress: told after the first and the last step and about once a second, in the first
+            process only.
+        should_stop: asked before every step, in every process.
+
+    Raises:
+        SpecError: settings that cannot be used.
+        DataError: samples of another resolution or number of frames.
+        WeightsError: `tokenizer` cannot be read, or a perceptual network is missing.
+        NonFiniteError: a loss or gradient of either side stopped being a number; neither was
+            updated, and the checkpoints are of before.
+        CheckpointError: checkpoints of other settings, or a folder that cannot be written.
+        Stopped: `should_stop` said so; a checkpoint was written first.
+        OSError: the disk is full.
+    """
+    began = time.perf_counter()
+    check_run(batch=config.batch, micro_batch=micro_batch, sheet_every=sheet_every)
+    state = _begin(tokenizer, config, samples, folder / "checkpoints", torch.device(device))
+    state.model.recompute_activations(recompute_activations)
+    shown = fixed_samples(samples)
+    pace = Pace(
+        steps=config.steps,
+        batch=config.batch,
+        first=state.resumed_from,
+        checkpoint_s=checkpoint_s,
+        progress=progress,
+    )
+    steps = range(state.resumed_from, config.steps)
+    batches = sample_batches(
+        samples,
+        batch=config.batch,
+        flip=config.flip,
+        seed=config.seed,
+        steps=steps,
+        device=state.device,
+    )
+    with contextlib.closing(batches):
+        for step in steps:
+            if agree(should_stop is not None and should_stop()):
+                if step != pace.saved_step or step == 0:
+                    state.save(step)
+                raise Stopped(f"stopped at step {step} of {config.steps}; a checkpoint is written")
+
+            terms, judged, grad_norm = _gradients(state, config, next(batches), step, micro_batch)
+            lr = learning_rate(config.optimiser, step, config.steps)
+            require_finite(step, lr, terms, grad_norm)
+            set_learning_rate(state.adamw, lr)
+            if state.adversary is not None:
+                own_lr = learning_rate(config.discriminator, step, config.steps)
+                require_finite(step, own_lr, judged, judged["discriminator_norm"])
+                state.adversary.update(own_lr)
+            state.adamw.step()
+            if state.ema is not None:
+                state.ema.update(state.model)
+            terms |= judged
+            state.history.add(step, terms)
+            state.spikes.look(step)
+            state.collapses.look(step)
+
+            done = step + 1
+            pace.tell(
+                done,
+                terms,
+                lr=lr,
+                grad_norm=grad_norm,
+                history=state.history,
+                notes=state.checkpoints.notes,
+            )
+            if sheet_every is not None and done % sheet_every == 0:
+                path = folder / "sheets" / f"step-{done:07d}.png"
+                from_first(partial(write_sheet, path, shown, state.model, state.device))
+            if pace.checkpoint_due(done):
+                state.save(done)
+                pace.saved(done)
+
+    weights = folder / "weights.safetensors"
+    if state.ema is not None:
+        state.ema.store(state.model)
+    spec, adversary = state.model.spec, state.adversary
+    size = (spec.resolution, config.discriminator_width)
+    result = Stage2Result(
+        **pace.result(
+            state.history,
+            weights=weights,
+            flops=stage2_flops(spec, config),
+            began=began,
+            device=state.device,
+            precision=config.precision,
+            notes=state.checkpoints.notes,
+        ),
+        tokenizer_sha256=state.tokenizer_sha256,
+        discriminator_parameters=0 if adversary is None else discriminator_parameters(*size),
+    )
+    from_first(lambda: save_tokenizer(state.model, weights, about=_about(about, result)))
+    return result
+
+
+def stage2_flops(spec: TokenizerSpec, config: Stage2Config) -> int:
+    """Floating point operations of all steps; what is counted is said at `Stage2Result`."""
+    flops = training_flops(spec, config.steps * config.batch, train=config.train)
+    adversarial = config.adversarial
+    if adversarial.weight > 0:
+        macs = discriminator_macs(spec.resolution, config.discriminator_width)
+        passes = config.steps * (9 if adversarial.r1 > 0 else 6)
+        passes += max(config.steps - adversarial.start, 0)
+        flops += 2 * macs * passes * config.batch * spec.frames
+    return flops
+
+
+@dataclass(slots=True, kw_only=True)
+class _State:
+    """What changes while training, and what it is computed with."""
+
+    model: ViTok
+    forward: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Posterior]]
+    adamw: torch.optim.AdamW
+    ema: Ema | None
+    adversary: Adversary | None
+    networks: Perceptual
+    history: History
+    spikes: SpikeWatch
+    collapses: CollapseWatch
+    device: torch.device
+    checkpoints: Checkpoints
+    tokenizer_sha256: str
+    resumed_from: int = 0
+
+    def save(self, step: int) -> None:
+        self.checkpoints.write(
+            step,
+            {
+                "model": self.model.state_dict(),
+                "adamw": self.adamw.state_dict(),
+                "ema": None if self.ema is None else self.ema.state(),
+                "adversary": None if self.adversary is None else self.adversary.state(),
+                "history": self.history.state(step),
+            },
+        )
+
+    def load(self, step: int, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.adamw.load_state_dict(state["adamw"])
+        if self.ema is not None:
+            self.ema.load(state["ema"])
+        if self.adversary is not None:
+            self.adversary.load(state["adversary"])
+        self.history.load(state["history"])
+        self.resumed_from = step
+
+
+def _begin(
+    tokenizer: Path,
+    config: Stage2Config,
+    samples: SampleSet,
+    checkpoints: Path,
+    device: torch.device,
+) -> _State:
+    """The state before the first step, or as the newest whole checkpoint has it."""
+    model = load_tokenizer(tokenizer, device).train()
+    spec = model.spec
+    config.check(spec)
+    check_samples(spec, samples)
+    with tokenizer.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if config.train == "all":
+        model.normalisation = None  # codes will not stay what they were
+    for name, parameter in model.named_parameters():
+        # Without gradients nothing of the encoder is kept in memory either.
+        parameter.requires_grad_(config.train == "all" or _is_decoder(name))
+    adversary = None
+    if config.adversarial.weight > 0:
+        adversary = Adversary(
+            config.adversarial,
+            config.discriminator,
+            resolution=spec.resolution,
+            width=config.discriminator_width,
+            seed=stream(config.seed, 0, purpose=WEIGHTS),
+            device=device,
+        )
+    history = History(config.steps)
+    identity = {
+        "tokenizer": sha256,
+        "spec": spec.plain(),
+        "config": dataclasses.asdict(config),
+        "samples": len(samples),
+    }
+    state = _State(
+        model=model,
+        forward=torch.compile(model, dynamic=False) if config.compile else model,
+        adamw=adamw(model.parameters(), config.optimiser, device),
+        ema=None if config.ema is None else Ema(model, config.ema),
+        adversary=adversary,
+        networks=perceptual_networks(config.loss, device),
+        history=history,
+        spikes=SpikeWatch(history),
+        collapses=CollapseWatch(history, since=round(config.discriminator.warmup * config.steps)),
+        device=device,
+        checkpoints=Checkpoints(checkpoints, identity),
+        tokenizer_sha256=sha256,
+    )
+    found = state.checkpoints.newest()
+    if found is not None:
+        state.load(*found)
+    return state
+
+
+def _is_decoder(name: str) -> bool:
+    return name.partition(".")[0] in ("from_code", "patch_token_D", "decoder", "output")
+
+
+def _gradients(
+    state: _State, config: Stage2Config, pixels: Tensor, step: int, micro_batch: int | None
+) -> tuple[dict[str, float], dict[str, float], float]:
+    """Leave the clipped gradients of one step in tokenizer and discriminator.
+
+    Args:
+        state: the networks.
+        config: the settings.
+        pixels: uint8, the rows of this process of the global batch.
+        step: from 0.
+        micro_batch: samples in memory together.
+
+    Returns:
+        Terms of the tokenizer, terms of the discriminator (none without one), and the norm of the
+        tokenizer's gradient before clipping.
+    """
+    x, rows = from_uint8(pixels), part(config.batch)
+    noise_BLC, keep_B = code_draws(
+        state.model.spec,
+        batch=config.batch,
+        seed=config.seed,
+        step=step,
+        device=state.device,
+        purposes=(NOISE, LENGTHS),
+    )
+    adversary, weight = state.adversary, adversarial_weight(config.adversarial, step)
+    pulls = weight > 0
+    if adversary is not None:
+        weight *= adversary.begin_step()
+    state.adamw.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+
+    for own in micro_batches(rows, micro_batch):
+        x_own = x[own.start - rows.start : own.stop - rows.start]
+        share = len(x_own) / config.batch
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            x_hat, posterior = state.forward(
+                x_own, noise_BLC[own], None if keep_B is None else keep_B[own]
+            )
+        total, parts = stage1_loss(config.trained_loss, x_own, x_hat, posterior, state.networks)
+        terms, pull = {"loss": total.detach(), **parts}, None
+        if adversary is not None:
+            pull, own_terms = adversary.judge(x_own, x_hat, share=share, pulls=pulls)
+            terms |= own_terms
+        if adversary is not None and pull is not None:
+            terms["loss"] = terms["loss"] + weight * terms["adversarial"]
+            adversary.measure(total, x_hat, pull, state.model.output.project.weight, share=share)
+            torch.autograd.backward([share * total, x_hat], [None, share * weight * pull])
+        else:
+            torch.autograd.backward(share * total)
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + share * value
+
+    sum_gradients(state.model.parameters())
+    norms = [clip_gradients(state.model.parameters(), config.optimiser)]
+    if adversary is not None:
+        norms += adversary.finish_gradients()
+    # One transfer from the device for everything that the guard and the record need.
+    summed = sum_tensor(torch.stack(list(sums.values())))
+    values = torch.cat([summed, torch.stack(norms)]).tolist()
+    found, norms_found = dict(zip(sums, values, strict=False)), values[len(sums) :]
+    if adversary is None:
+        return found, {}, norms_found[0]
+    if pulls:
+        found["adversarial_weight"] = weight
+    judged = {name: found.pop(name) for name in config.adversarial.terms}
+    judged["discriminator_norm"] = norms_found[1]
+    adversary.end_step(judged, norms_found[2:])
+    return found, judged, norms_found[0]
+
+
+def _about(about: Mapping[str, Any] | None, result: Stage2Result) -> dict[str, Any]:
+    """What the weights file says about itself: plain data, the same for the same training."""
+    own = {
+        "loss_recent": result.loss_recent,
+        **{f"{name}_recent": value for name, value in result.parts_recent.items()},
+        "steps": result.steps,
+        "samples": result.samples,
+    }
+    given = {**(about or {}), "tokenizer_sha256": result.tokenizer_sha256}
+    return {**given, "metrics": {**given.get("metrics", {}), **own}}
