@@ -19,7 +19,7 @@ test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
@@ -32,6 +32,9 @@ bench: install
 	$(BIN)/python bench/finished_run.py
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/cold_start.py
+	$(BIN)/python bench/train.py
+	$(BIN)/python bench/fit.py
+	$(BIN)/python bench/evaluate.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
