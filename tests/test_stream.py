@@ -20,7 +20,10 @@ from vitok_core.data import (
     prepare_own,
     scan,
 )
-from vitok_core.errors import DataError
+from vitok_core.errors import DataError, Stopped
+from vitok_core.losses import Stage1Loss
+from vitok_core.spec import TokenizerSpec
+from vitok_core.train import Optimiser, Stage1Config, train_stage1
 
 counts = st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any)
 
@@ -128,3 +131,23 @@ def test_broken_files_are_replaced_counted_and_limited(tmp_path: Path) -> None:
         ]
     with stream(0.2) as samples, pytest.raises(DataError, match="3 files are broken, 2 of 10"):
         samples.batch(np.array([4, 5, 9]))
+
+
+def test_training_reads_a_stream_and_goes_on_to_the_byte(tmp_path: Path) -> None:
+    own = OwnData(name="own", kind="webdataset", place=shards(tmp_path / "set", 4, 6))
+    scanned = scan(own)
+    spec = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16)
+    config = Stage1Config(
+        steps=9, batch=5, optimiser=Optimiser(lr=1e-3), loss=Stage1Loss(lpips_weight=0.0)
+    )
+    with StreamSet(scanned, resolution=16, window=2) as stream:
+        whole = train_stage1(spec, config, stream, tmp_path / "whole")
+        asked = iter(range(100))
+        with pytest.raises(Stopped):
+            train_stage1(
+                spec, config, stream, tmp_path / "two", should_stop=lambda: next(asked) == 4
+            )
+    with StreamSet(scanned, resolution=16, window=2) as stream:
+        again = train_stage1(spec, config, stream, tmp_path / "two")
+    assert again.resumed_from == 4
+    assert again.weights.read_bytes() == whole.weights.read_bytes()

@@ -64,6 +64,11 @@ def exp2(value: float) -> float:
     return math.inf if value >= 1024 else 2.0**value
 
 
+def exactly(value: float) -> str:
+    """A level that was measured at, such as E = 8192: not rounded."""
+    return f"{value:.10g}"
+
+
 def readable(value: float) -> str:
     """A number with three significant digits, without an exponent where people expect none."""
     if 999.5 <= abs(value) < 1e7:

@@ -19,7 +19,7 @@ from sweepctl.analyse._design import order
 from sweepctl.analyse._intervals import detectable, t_quantile
 from sweepctl.analyse._points import Configurations, NotFitted, column_of, configurations
 from sweepctl.analyse._results import ClaimResult, FitResult, Point, Verdict
-from sweepctl.analyse._scales import Scale, effect, exp2, readable, scale_of
+from sweepctl.analyse._scales import Scale, effect, exactly, exp2, readable, scale_of
 from sweepctl.analyse._verdicts import doubted, not_made
 from sweepctl.study import MonotoneClaim, OptimumClaim
 
@@ -38,7 +38,7 @@ def optimum_verdict(claim: OptimumClaim, fit: FitResult) -> ClaimResult:
         return not_made(claim.name, fit)
     found = fit.optimum
     start, end = claim.between or (fit.points[0].x, fit.points[-1].x)
-    place = f"[{readable(start)}, {readable(end)}]"
+    place = f"[{exactly(start)}, {exactly(end)}]"
     details: dict[str, Any] = {"range": [start, end], "n": fit.n, "df": fit.df}
 
     def done(verdict: Verdict, text: str) -> ClaimResult:
@@ -146,7 +146,7 @@ def monotone_verdict(claim: MonotoneClaim, frame: pd.DataFrame) -> ClaimResult:
         return done("undecided", f"{claim.x} has one value only, so there is no step")
     worst = min(steps, key=lambda step: sign * step.change)
     words = (
-        f"from {claim.x} = {readable(worst.start)} to {readable(worst.end)} {claim.metric} changes "
+        f"from {claim.x} = {exactly(worst.start)} to {exactly(worst.end)} {claim.metric} changes "
         f"by {effect(worst.change, claim.metric, scale)}"
         + (f" ({claim.within} {worst.group})" if worst.group else "")
     )

@@ -50,6 +50,9 @@ from vitok_core.data._sources import (
 )
 from vitok_core.data._stream import StreamSampler, StreamSet
 
+Samples = SampleSet | StreamSet
+"""What a training takes: prepared and mapped from disk, or decoded when asked for."""
+
 __all__ = [
     "BROKEN_SHARE",
     "CLIPS_RECIPE",
@@ -75,6 +78,7 @@ __all__ = [
     "Reader",
     "SampleSet",
     "Sampler",
+    "Samples",
     "Scan",
     "ScanProgress",
     "Shot",

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitok_core.data import Sampler, SampleSet
+from vitok_core.data import Samples
 from vitok_core.errors import DataError, SpecError
 from vitok_core.spec import TokenizerSpec
 from vitok_core.train._optimise import stream
@@ -41,7 +41,7 @@ def check_run(*, batch: int, micro_batch: int | None, sheet_every: int | None) -
     part(batch)
 
 
-def check_samples(spec: TokenizerSpec, samples: SampleSet) -> None:
+def check_samples(spec: TokenizerSpec, samples: Samples) -> None:
     """Refuse samples that the tokenizer cannot take.
 
     Raises:
@@ -60,7 +60,7 @@ def check_samples(spec: TokenizerSpec, samples: SampleSet) -> None:
 
 
 def sample_batches(
-    samples: SampleSet, *, batch: int, flip: bool, seed: int, steps: range, device: torch.device
+    samples: Samples, *, batch: int, flip: bool, seed: int, steps: range, device: torch.device
 ) -> Generator[Tensor, None, None]:
     """The rows of this process of every step's global batch, uint8 on the device.
 
@@ -75,7 +75,7 @@ def sample_batches(
     Yields:
         (b, 3, H, W) or (b, 3, T, H, W) for each step.
     """
-    sampler, rows = Sampler(len(samples), seed), part(batch)
+    sampler, rows = samples.sampler(seed), part(batch)
 
     def load(step: int) -> Tensor:
         draw = sampler.draw(step * batch, batch)

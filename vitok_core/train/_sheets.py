@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitok_core.data import SampleSet
+from vitok_core.data import Samples
 from vitok_core.tokenizer import ViTok, from_uint8, to_uint8
 
 SHEET_SAMPLES = 8
 SHEET_FRAMES = 4
 
 
-def fixed_samples(samples: SampleSet) -> NDArray[np.uint8]:
+def fixed_samples(samples: Samples) -> NDArray[np.uint8]:
     """Up to 8 samples spread over the set: (n, 3, H, W) or (n, 3, T, H, W)."""
     count = min(len(samples), SHEET_SAMPLES)
     return samples.batch(np.arange(count, dtype=np.int64) * len(samples) // count)

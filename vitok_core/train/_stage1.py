@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitok_core.data import SampleSet
+from vitok_core.data import Samples
 from vitok_core.errors import SpecError, Stopped
 from vitok_core.losses import Perceptual, Stage1Loss, perceptual_networks, stage1_loss
 from vitok_core.spec import TokenizerSpec, training_flops
@@ -128,7 +128,7 @@ class Stage1Result(TrainingResult):
 def train_stage1(
     spec: TokenizerSpec,
     config: Stage1Config,
-    samples: SampleSet,
+    samples: Samples,
     folder: Path,
     *,
     device: str | torch.device = "cpu",
@@ -148,7 +148,7 @@ def train_stage1(
     Args:
         spec: the tokenizer.
         config: everything else that decides the weights.
-        samples: of the spec's resolution and frames.
+        samples: of the spec's resolution and frames, prepared or streamed.
         folder: weights.safetensors, checkpoints/ and sheets/ go there; made if missing.
         device: torch device.
         checkpoint_s: seconds between checkpoints.
@@ -288,7 +288,7 @@ class _State:
 def _begin(
     spec: TokenizerSpec,
     config: Stage1Config,
-    samples: SampleSet,
+    samples: Samples,
     checkpoints: Path,
     device: torch.device,
 ) -> _State:
@@ -365,7 +365,7 @@ def _gradients(
 
 @torch.no_grad()
 def _probe(
-    model: ViTok, samples: SampleSet, together: int, device: torch.device
+    model: ViTok, samples: Samples, together: int, device: torch.device
 ) -> tuple[tuple[float, ...], int]:
     """KL of each channel and the number of active ones, over the first training samples."""
     model.eval()

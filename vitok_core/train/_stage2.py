@@ -30,7 +30,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from vitok_core.data import SampleSet
+from vitok_core.data import Samples
 from vitok_core.discriminator import (
     check_discriminator,
     discriminator_macs,
@@ -181,7 +181,7 @@ class Stage2Result(TrainingResult):
 def train_stage2(
     tokenizer: Path,
     config: Stage2Config,
-    samples: SampleSet,
+    samples: Samples,
     folder: Path,
     *,
     device: str | torch.device = "cpu",
@@ -366,7 +366,7 @@ class _State:
 def _begin(
     tokenizer: Path,
     config: Stage2Config,
-    samples: SampleSet,
+    samples: Samples,
     checkpoints: Path,
     device: torch.device,
 ) -> _State:
