@@ -314,7 +314,6 @@ def tokenizer_spec(config: Mapping[str, Any]) -> TokenizerSpec:
 def preload() -> None:
     """Import what attempts need, once in each fork server; starts no threads, touches no GPU."""
     import lpips  # noqa: F401 - seconds of imports that children then share
-    import torch_fidelity.metric_fid
     import torch_fidelity.metric_kid  # noqa: F401
     import torchmetrics.functional.image  # noqa: F401
 

@@ -42,7 +42,11 @@ def scan(name: str, threads: int, *, as_json: bool) -> None:
                 f"{at.size_bytes / 1e9:.2f} GB, {rate:.0f} MB/s"
             )
 
-    facts = datasets.scan(name, site().datasets, threads=threads, progress=progress)
+    try:
+        facts = datasets.scan(name, site().datasets, threads=threads, progress=progress)
+    except KeyboardInterrupt:
+        say(f"stopped; go on with: sweepctl data scan {name}")
+        raise
     _give(facts, as_json=as_json)
     say(f"next: name {name} in a study, under data.train or evaluate.reconstruction.on")
 

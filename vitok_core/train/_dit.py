@@ -54,7 +54,7 @@ from vitok_core.train._parallel import (
     sum_gradients,
     sum_tensor,
 )
-from vitok_core.train._progress import History, Progress, SpikeWatch, TrainingResult
+from vitok_core.train._progress import History, Progress, SpikeWatch, TrainingResult, with_metrics
 from vitok_core.train._speed import Pace
 
 # What the random streams of a step are for.
@@ -248,7 +248,7 @@ def train_dit(
         latent_mean=recent["latent_mean"],
         latent_std=recent["latent_std"],
     )
-    from_first(lambda: save_dit(state.model, weights, about=_about(about, result)))
+    from_first(lambda: save_dit(state.model, weights, about=with_metrics(about, result)))
     return result
 
 
@@ -464,15 +464,3 @@ def _average_notes(config: DiTConfig) -> tuple[str, ...]:
         f"{100 * left:.0f} % of the average with ema {config.ema} are still the untrained weights "
         f"after {config.steps} steps; train longer, or lower ema to {fitting} or less",
     )
-
-
-def _about(about: Mapping[str, Any] | None, result: DiTResult) -> dict[str, Any]:
-    """What the weights file says about itself: plain data, the same for the same training."""
-    own = {
-        "loss_recent": result.loss_recent,
-        **{f"{name}_recent": value for name, value in result.parts_recent.items()},
-        "steps": result.steps,
-        "samples": result.samples,
-    }
-    given = dict(about or {})
-    return {**given, "metrics": {**given.get("metrics", {}), **own}}

@@ -128,6 +128,24 @@ class TrainingResult:
     notes: tuple[str, ...]
 
 
+def with_metrics(
+    about: Mapping[str, Any] | None, result: TrainingResult, **further: float
+) -> dict[str, Any]:
+    """What a weights file says of its training: the caller's plain data, with "metrics" added.
+
+    Only what is the same for the same training, however often it was interrupted.
+    """
+    own = {
+        "loss_recent": result.loss_recent,
+        **{f"{name}_recent": value for name, value in result.parts_recent.items()},
+        "steps": result.steps,
+        "samples": result.samples,
+        **further,
+    }
+    given = dict(about or {})
+    return {**given, "metrics": {**given.get("metrics", {}), **own}}
+
+
 class History:
     """The terms of every step so far, and the events.
 

@@ -50,7 +50,7 @@ from vitok_core.train._parallel import (
     sum_gradients,
     sum_tensor,
 )
-from vitok_core.train._progress import History, Progress, SpikeWatch, TrainingResult
+from vitok_core.train._progress import History, Progress, SpikeWatch, TrainingResult, with_metrics
 from vitok_core.train._sheets import fixed_samples, write_sheet
 from vitok_core.train._speed import Pace
 
@@ -246,7 +246,13 @@ def train_stage1(
         kl_per_channel=kl_per_channel,
         active_units=active_units,
     )
-    from_first(lambda: save_tokenizer(state.model, weights, about=_about(about, result)))
+    from_first(
+        lambda: save_tokenizer(
+            state.model,
+            weights,
+            about=with_metrics(about, result, active_units=result.active_units),
+        )
+    )
     return result
 
 
@@ -379,16 +385,3 @@ def _probe(
     variance = torch.cat(means).var(dim=0, correction=0)
     kl_per_channel = torch.cat(kls).mean(dim=0)
     return tuple(kl_per_channel.tolist()), int((variance > ACTIVE_VARIANCE).sum())
-
-
-def _about(about: Mapping[str, Any] | None, result: Stage1Result) -> dict[str, Any]:
-    """What the weights file says about itself: plain data, the same for the same training."""
-    own = {
-        "loss_recent": result.loss_recent,
-        **{f"{name}_recent": value for name, value in result.parts_recent.items()},
-        "active_units": result.active_units,
-        "steps": result.steps,
-        "samples": result.samples,
-    }
-    given = dict(about or {})
-    return {**given, "metrics": {**given.get("metrics", {}), **own}}

@@ -69,7 +69,7 @@ from vitok_core.train._parallel import (
     sum_gradients,
     sum_tensor,
 )
-from vitok_core.train._progress import History, Progress, SpikeWatch, TrainingResult
+from vitok_core.train._progress import History, Progress, SpikeWatch, TrainingResult, with_metrics
 from vitok_core.train._sheets import fixed_samples, write_sheet
 from vitok_core.train._speed import Pace
 
@@ -306,7 +306,8 @@ def train_stage2(
         tokenizer_sha256=state.tokenizer_sha256,
         discriminator_parameters=0 if adversary is None else discriminator_parameters(*size),
     )
-    from_first(lambda: save_tokenizer(state.model, weights, about=_about(about, result)))
+    record = with_metrics({**(about or {}), "tokenizer_sha256": state.tokenizer_sha256}, result)
+    from_first(lambda: save_tokenizer(state.model, weights, about=record))
     return result
 
 
@@ -492,15 +493,3 @@ def _gradients(
     judged["discriminator_norm"] = norms_found[1]
     adversary.end_step(judged, norms_found[2:])
     return found, judged, norms_found[0]
-
-
-def _about(about: Mapping[str, Any] | None, result: Stage2Result) -> dict[str, Any]:
-    """What the weights file says about itself: plain data, the same for the same training."""
-    own = {
-        "loss_recent": result.loss_recent,
-        **{f"{name}_recent": value for name, value in result.parts_recent.items()},
-        "steps": result.steps,
-        "samples": result.samples,
-    }
-    given = {**(about or {}), "tokenizer_sha256": result.tokenizer_sha256}
-    return {**given, "metrics": {**given.get("metrics", {}), **own}}
