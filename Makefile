@@ -34,7 +34,10 @@ bench: install
 	$(BIN)/python bench/cold_start.py
 	$(BIN)/python bench/train.py
 	$(BIN)/python bench/fit.py
+	$(BIN)/python bench/suggest.py
+	$(BIN)/python bench/search.py
 	$(BIN)/python bench/evaluate.py
+	$(BIN)/python bench/ui.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

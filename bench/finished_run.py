@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepctl import runs
-from sweepctl.plan import Plan, Task
+from sweepctl.plan import Left, Plan, Task
 from sweepctl.runs import AttemptOutcome, AttemptRequest, MetricValue, TaskResult
 
 STUDY = """\
@@ -79,6 +79,12 @@ class Counting:
 
     def progress(self, task: Task, event: Mapping[str, Any]) -> None:
         pass
+
+    def left(self, left: Left) -> None:
+        pass
+
+    def grown(self, tasks: int, done: int) -> None:
+        return None
 
     def ended(self, task: Task, outcome: AttemptOutcome, *, retry_in_s: float | None) -> None:
         if outcome.state != "done":

@@ -2,6 +2,7 @@
 
 The package in the order in which a study flows through it:
 
+    trackers   who else is told   TensorBoard, W&B, trackio: copies of what attempts tell
     study      what is asked      a file becomes a frozen study; mistakes get file:line:column
     plan       what will run      cells, tasks, fingerprints, sharing, cost; pure
     runs       what is on disk    the files of a task and how they are written
@@ -11,8 +12,10 @@ The package in the order in which a study flows through it:
     cluster    where it runs      Dask workers, isolated child processes
     execute    how it runs        the driver's loop: ready, submit, record, retry, resume
     ledger     what happened      the results database: tables, views, queries, upgrades
+    search     what is tried next points of a search, by the history of its trials
     analyse    what it means      fits, checks, verdicts
     report     how it looks       figures and tables
+    ui         what is looked at  dashboard, report in one file, plot in the terminal
     cli        how it is said     the command line
     errors     what goes wrong    one tree of errors, with exit codes
 """

@@ -21,9 +21,32 @@ from vitok_core.errors import DataError, Stopped
 BUILT_IN = "built in"
 """Where a data set is that needs no entry."""
 
+PAPERS: dict[str, DataSet] = {
+    name: DataSet(
+        identity={"absent": name},
+        video=video,
+        samples=samples,
+        classes=classes,
+        problem=f"{name} is not in the site file; put it under datasets:, then `sweepctl data scan "
+        f"{name}` (studies/paper/sweepctl.site.example.yaml)",
+    )
+    for name, video, samples, classes in (
+        ("imagenet-train", False, 1_281_167, 1000),
+        ("imagenet-val", False, 50_000, 1000),
+        ("coco-val", False, 5_000, 0),
+        ("kinetics-700-train", True, None, 700),
+        ("kinetics-700-val", True, None, 700),
+        ("ucf101-train", True, None, 101),
+    )
+}
+"""Data sets that the paper's studies name, with their public sizes. Where the site file has none of
+the name, a study that names one can be checked and planned, and not run."""
+
 
 def data_identities(own: Mapping[str, OwnSet] | None = None) -> dict[str, DataSet]:
     """Every data set that exists, with what decides its pixels and whether it holds clips.
+
+    Those of the paper are there with their problem unless they are among the user's.
 
     Args:
         own: the user's data sets, by name. One that was not scanned is there with its problem.
@@ -45,10 +68,11 @@ def data_identities(own: Mapping[str, OwnSet] | None = None) -> dict[str, DataSe
             identity=data.content_identity(name),
             video=one.video,
             refuses=functools.partial(refuses, name),
+            classes=one.classes,
         )
         for name, one in data.DATASETS.items()
     }
-    return built_in | {name: _known(name, one) for name, one in (own or {}).items()}
+    return PAPERS | built_in | {name: _known(name, one) for name, one in (own or {}).items()}
 
 
 def states(own: Mapping[str, OwnSet]) -> list[dict[str, Any]]:
@@ -114,11 +138,21 @@ def _known(name: str, one: OwnSet) -> DataSet:
     scan = data.open_scan(asked)
     if scan is None:
         problem = f"{name} was not scanned as it is declared now; run: sweepctl data scan {name}"
-        return DataSet(identity={}, video=asked.video, problem=problem)
+        # How large the paper's are is known before they are scanned.
+        known = PAPERS.get(name)
+        return DataSet(
+            identity={"absent": name},
+            video=asked.video,
+            problem=problem,
+            classes=0 if known is None else known.classes,
+        )
     return DataSet(
         identity=scan.identity(),
         video=asked.video,
         samples=None if asked.video else scan.samples,
+        streams=scan.samples,
+        # One class says as little as none.
+        classes=scan.classes if scan.classes > 1 else 0,
     )
 
 

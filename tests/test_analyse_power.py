@@ -209,9 +209,38 @@ def test_the_profile_is_that_of_refitting_with_each_floor() -> None:
         return float(found.fun)
 
     best = rest(floor.estimate)
-    limit = best * (1 + float(t.ppf(0.975, 12)) ** 2 / 12)
+    limit = best * (1 + float(t.ppf(0.975, 12)) ** 2 / 12 * uneven(x, y, fitted(frame)))
     assert rest(floor.low) == pytest.approx(limit, rel=1e-3)
     assert rest(floor.high) == pytest.approx(limit, rel=1e-3)
+
+
+def uneven(x: Any, y: Any, law: FitResult) -> float:
+    """HC3 over plain variance of the floor, 1 at least, from derivatives written out."""
+    e0, a, b = (law.coefficients[name].estimate for name in ("floor", "amplitude", "exponent"))
+    term = a * x**-b
+    rows = np.stack([np.ones_like(x), term, -term * np.log(x / 5000)], axis=1)
+    rows /= (e0 + term)[:, None]
+    inverse = np.linalg.inv(rows.T @ rows)
+    errors = np.log(y / (e0 + term))
+    left = 1 - np.einsum("ij,jk,ik->i", rows, inverse, rows)
+    robust = float((((inverse @ rows.T)[0] * errors / left) ** 2).sum())
+    plain = float(inverse[0, 0] * (errors**2).sum() / (len(x) - 3))
+    return max(robust / plain, 1.0)
+
+
+def test_floors_are_less_sure_where_their_points_scatter_more() -> None:
+    """The same residuals, the larger ones at the far end or at the near end."""
+    rng = np.random.default_rng(4)
+    x = 2.0 ** np.linspace(8, 18, 15)
+    sizes = 0.02 * 8 ** np.linspace(0, 1, 15)
+    noise = rng.normal(size=15)
+    floors = []
+    for spread in (sizes, sizes[::-1]):
+        y = (0.5 + 3000 * x**-0.9) * np.exp(spread * noise)
+        law = fitted(frame_of({"E": x}, y))
+        floors.append((law.coefficients["floor"], uneven(x, y, law)))
+    assert floors[0][1] > 1.5 > floors[1][1]
+    assert floors[0][0].high - floors[0][0].low > 2 * (floors[1][0].high - floors[1][0].low)
 
 
 def test_laws_of_several_variables_say_each_exponent() -> None:

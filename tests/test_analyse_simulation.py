@@ -1,12 +1,14 @@
 """Do intervals cover and verdicts err as rarely as they say? Simulated studies with known truth.
 
-Every test is slow; seeds are fixed, so that a failure is a change of the code and not bad luck. The
-bounds are the nominal rate give or take two points and the noise of the simulation.
+Every test is slow; seeds are fixed, so that a failure is a change of the code and not bad luck.
+Intervals of slopes must cover 93 to 97 % where 95 % is nominal, up to two standard errors of the
+simulation (0.4 points with 2,500 studies, 0.7 with 1,000); a true 95 % would pass with any seed.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ import pandas as pd
 import pytest
 
 from sweepctl.analyse import FitResult, bootstrap, fit_study, refitted
+from sweepctl.analyse._design import design_of
+from sweepctl.analyse._regression import Regression, regress
 from sweepctl.analyse._results import Point
 from sweepctl.study import FactorClaim, Fit, Margin
 
@@ -62,30 +66,57 @@ def template(form: str) -> FitResult:
     return fit_study(pd.DataFrame(rows), {"law": fit}, []).fits[0]
 
 
+def drawn(form: FitResult, octaves: Any, ys: Any) -> tuple[FitResult, Regression]:
+    """A line through new values; with what intervals need and nothing else: ten times faster."""
+    points = points_of(octaves, ys)
+    regression = regress(points, replace(design_of(form), centers=(float(np.mean(octaves)),)))
+    law = replace(
+        form,
+        points=tuple(
+            replace(point, leverage=float(h))
+            for point, h in zip(points, regression.leverage, strict=True)
+        ),
+        df=regression.df,
+        slope=regression.interval(regression.design.slope()),
+        hc3_slope=regression.interval(regression.design.slope(), robust=True),
+        centers=regression.design.centers,
+        centered=tuple(float(value) for value in regression.params),
+    )
+    return law, regression
+
+
+def test_the_fast_way_is_the_long_way() -> None:
+    form, octaves = template("loglog"), np.asarray(GRID, dtype=float)
+    ys = 9 - 0.7 * octaves + 0.1 * np.random.default_rng(0).normal(size=15)
+    fast, long = drawn(form, octaves, ys)[0], refitted(form, points_of(octaves, ys))
+    assert (fast.slope, fast.hc3_slope, fast.df) == (long.slope, long.hc3_slope, long.df)
+    assert bootstrap(fast, 999).intervals == bootstrap(long, 999).intervals
+
+
 @pytest.mark.parametrize("n", sorted(DESIGNS))
 @pytest.mark.parametrize("uneven", [False, True])
 def test_slope_intervals_cover(n: int, uneven: bool) -> None:
-    """HC3 with t in every design, plain t where its assumption holds, the verdicts' hull too."""
+    """HC3 with t, the verdicts' hull and the wild bootstrap; plain t where its assumption holds."""
     octaves = np.asarray(DESIGNS[n], dtype=float)
     spread = np.full(n, 0.12)
     if uneven:
         spread = 0.03 * 16 ** ((octaves - 8) / 8)  # sixteen times noisier at the far end
-    rng, form, repeats = np.random.default_rng(n), template("loglog"), 900
+    rng, form, repeats, wilds = np.random.default_rng(n), template("loglog"), 2500, 1000
     hits = dict.fromkeys(("t", "hc3", "verdict", "wild"), 0)
     for repeat in range(repeats):
         ys = 9 - 0.7 * octaves + spread * rng.normal(size=n)
-        law = refitted(form, points_of(octaves, ys))
+        law, _ = drawn(form, octaves, ys)
         assert law.slope is not None and law.hc3_slope is not None
         low, high = law.slope_interval()
         hits["t"] += law.slope.low <= -0.7 <= law.slope.high
         hits["hc3"] += law.hc3_slope.low <= -0.7 <= law.hc3_slope.high
         hits["verdict"] += low <= -0.7 <= high
-        if repeat < 600:
-            wild = bootstrap(law, 999).intervals["slope"]
+        if repeat < wilds:
+            wild = bootstrap(law, 600).intervals["slope"]
             hits["wild"] += wild.low <= -0.7 <= wild.high
-    assert 0.92 <= hits["hc3"] / repeats <= 0.97
-    assert 0.93 <= hits["verdict"] / repeats <= 0.985
-    assert 0.91 <= hits["wild"] / 600 <= 0.975
+    for name, count in (("hc3", repeats), ("verdict", repeats), ("wild", wilds)):
+        error = math.sqrt(0.05 * 0.95 / count)
+        assert 0.93 - 2 * error <= hits[name] / count <= 0.97 + 2 * error, name
     if uneven:
         assert hits["t"] / repeats < 0.92  # why the verdicts do not rest on it alone
     else:
@@ -122,9 +153,10 @@ def test_optima_are_covered_and_unbounded_when_they_must_be() -> None:
     for octaves, sigma, unbounded in (
         (np.arange(9.0, 14.0), 0.2, (0.35, 0.8)),
         (np.arange(6.0, 16.0), 0.2, (0.0, 0.05)),
+        (np.asarray(GRID, dtype=float), 0.2, (0.0, 0.05)),
     ):
         inside = open_ends = 0
-        repeats = 400
+        repeats = 300
         for _ in range(repeats):
             ys = 3 + 0.14 * (octaves - 11.3) ** 2 + sigma * rng.normal(size=len(octaves))
             optimum = refitted(form, points_of(octaves, ys)).optimum
@@ -135,23 +167,34 @@ def test_optima_are_covered_and_unbounded_when_they_must_be() -> None:
             else:
                 inside += optimum.low <= 2**11.3 <= optimum.high
         assert unbounded[0] <= open_ends / repeats <= unbounded[1]
-        assert inside / repeats >= 0.93
+        assert 0.93 <= inside / repeats <= (0.97 if open_ends < 0.05 * repeats else 1)
 
 
-def test_profile_intervals_of_floors_cover() -> None:
-    rng, form, repeats = np.random.default_rng(7), template("power"), 300
+@pytest.mark.parametrize("uneven", [False, True])
+def test_floors_and_slopes_of_power_laws_are_covered(uneven: bool) -> None:
+    """The profile of F alone would cover 64 % of the floors where the far end is noisier.
+
+    Widened it covers 93 % there, and more than 95 % where the scatter is even.
+    """
+    rng, form, repeats = np.random.default_rng(7), template("power"), 150
     octaves = np.asarray(GRID, dtype=float)
+    spread = 0.03 * 16 ** ((octaves - 8) / 8) if uneven else np.full(15, 0.12)
     law = 0.1 + 3000 * 2 ** (-0.9 * octaves)
-    hits = zero = 0
+    term = 3000 * 2 ** (-0.9 * octaves.mean())
+    slope = -0.9 * term / (0.1 + term)
+    floors = slopes = zero = 0
     for _ in range(repeats):
-        ys = np.log2(law * np.exp(0.12 * rng.normal(size=len(octaves))))
+        ys = np.log2(law * np.exp(spread * rng.normal(size=len(octaves))))
         result = refitted(form, points_of(octaves, ys))
         assert result.fitted, result.reason
         floor = result.coefficients["floor"]
-        hits += floor.low <= 0.1 <= floor.high
+        floors += floor.low <= 0.1 <= floor.high
+        low, high = result.slope_interval()
+        slopes += low <= slope <= high
         zero += floor.low <= 0
-    assert 0.925 <= hits / repeats <= 0.98
-    assert zero / repeats < 0.5
+    assert floors / repeats >= 0.92
+    assert 0.93 <= slopes / repeats <= 0.985
+    assert uneven or zero / repeats < 0.75
 
 
 def test_floors_that_the_design_cannot_see_are_not_identified() -> None:
@@ -168,15 +211,23 @@ def test_floors_that_the_design_cannot_see_are_not_identified() -> None:
     assert missing / repeats > 0.5
 
 
-def test_exponents_of_power_laws_are_covered() -> None:
-    rng, form, repeats = np.random.default_rng(9), template("power"), 250
-    octaves = np.asarray(DESIGNS[30], dtype=float)
+@pytest.mark.parametrize("n", [9, 30])
+def test_bootstraps_of_power_laws_cover(n: int) -> None:
+    """Bootstrap-t of exponent and slope, beside the exponent's delta interval."""
+    rng, form, repeats = np.random.default_rng(9), template("power"), 100
+    octaves = np.asarray(DESIGNS[n], dtype=float)
     law = 0.2 + 3000 * 2 ** (-0.9 * octaves)
-    hits = dict.fromkeys(("delta", "wild-t"), 0)
+    term = 3000 * 2 ** (-0.9 * octaves.mean())
+    truth = {"exponent": 0.9, "slope": -0.9 * term / (0.2 + term), "floor": 0.2}
+    hits = dict.fromkeys(("delta", *truth), 0)
     for _ in range(repeats):
         ys = np.log2(law * np.exp(0.1 * rng.normal(size=len(octaves))))
         result = refitted(form, points_of(octaves, ys))
-        for one in (result.coefficients["exponent"], bootstrap(result, 400).intervals["exponent"]):
-            hits[one.method] += one.low <= 0.9 <= one.high
-    assert 0.91 <= hits["delta"] / repeats <= 0.985
-    assert 0.90 <= hits["wild-t"] / repeats <= 0.985
+        for name, one in bootstrap(result, 300).intervals.items():
+            hits[name] += one.low <= truth[name] <= one.high
+        exponent = result.coefficients["exponent"]
+        hits["delta"] += exponent.low <= 0.9 <= exponent.high
+    error = math.sqrt(0.05 * 0.95 / repeats)
+    for name in hits:
+        assert hits[name] / repeats >= 0.93 - 2 * error, name
+    assert hits["exponent"] / repeats <= 0.97 + 2 * error

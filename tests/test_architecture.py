@@ -52,8 +52,11 @@ BREACHES = {
     "Dask only in cluster": ("sweepctl/execute/_driver.py", "import distributed"),
     "The database only in ledger": ("sweepctl/cli/_reading.py", "import sqlite3"),
     "Statistics only in analyse": ("sweepctl/report/_figure.py", "import scipy.stats"),
+    "Optuna only in search": ("sweepctl/execute/_searching.py", "import optuna"),
     "Drawing only in report": ("sweepctl/analyse/_laws.py", "import matplotlib.figure"),
-    "The command line only in cli": ("sweepctl/tasks.py", "import typer"),
+    "Pages only in ui": ("sweepctl/report/_text.py", "import jinja2"),
+    "Trackers only in trackers": ("sweepctl/execute/_driver.py", "import tensorboard"),
+    "The command line only in cli": ("sweepctl/tasks/_measure.py", "import typer"),
     "Study files are read only in study": ("sweepctl/runs.py", "import pydantic"),
     "torch only in vitok_core and tasks, not in what plans read": (
         "vitok_core/weights.py",
@@ -199,7 +202,7 @@ def test_only_the_command_line_writes_to_the_terminal() -> None:
     }
     assert {path for path in writers if not path.startswith("sweepctl/cli/")} <= {
         "sweepctl/cluster/_fork_server.py",  # a process of its own, whose stderr is a log file
-        "sweepctl/tasks.py",  # in a child, whose stdout is the attempt's log
+        "sweepctl/tasks/_work.py",  # in a child, whose stdout is the attempt's log
     }
 
 

@@ -68,10 +68,13 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_set_is_scanned_before_it_is_planned(here: Path, call: Call) -> None:
-    code, out, err = call("plan", "own.yaml")
+    code, out, err = call("run", "own.yaml")
     assert code == 3
     assert "own.yaml:4:15: data.train: mine was not scanned" in err
     assert "run: sweepctl data scan mine" in err
+    code, out, err = call("plan", "own.yaml")
+    assert code == 0 and out.startswith("stage\t"), err
+    assert "cannot be run here: own.yaml:4:15: data.train: mine was not scanned" in err
     code, out, err = call("data", "list")
     assert code == 0 and err == "next: sweepctl data scan mine\n"
     states = {line.split("\t")[0]: line.split("\t")[5] for line in out.splitlines()[1:]}

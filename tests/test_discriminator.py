@@ -14,8 +14,6 @@ from torch.nn import functional
 from vitok_core.discriminator import (
     BlurPool,
     Discriminator,
-    discriminator_macs,
-    discriminator_parameters,
 )
 from vitok_core.errors import SpecError
 from vitok_core.losses import (
@@ -28,6 +26,7 @@ from vitok_core.losses import (
     generator_loss,
     moved,
 )
+from vitok_core.spec import discriminator_macs, discriminator_parameters
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from own_files import picture_folder
+from paper_studies import table_of_studies
 from ruamel.yaml import YAML
 
 from sweepctl import runs
@@ -31,13 +32,17 @@ from sweepctl.ledger import METRIC_COLUMNS, VIEWS
 from sweepctl.plan import make_plan
 from sweepctl.study import Config, OwnSet, Site, Study, Workers, load_site, load_study
 from vitok_core.data import PICTURES, SHOTS, VIDEOS
-from vitok_core.protocols import METRICS, PROTOCOLS, not_under
+from vitok_core.protocols import LATER_BACKBONES, METRICS, PROTOCOLS, not_under
 from vitok_core.spec import SIZES, DiTSpec, TokenizerSpec, parse_variant
-from vitok_core.weights import DOWNLOADS, WEIGHTS
+from vitok_core.weights import DOWNLOADS, UNPINNED, WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-STUDIES = sorted((ROOT / "studies").rglob("*.yaml"))
+STUDIES = sorted(
+    file
+    for file in (ROOT / "studies").rglob("*.yaml")
+    if re.search(r"^study:", file.read_text(), re.M)  # not bases, not the site file
+)
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
 
@@ -66,7 +71,7 @@ def study_keys() -> str:
         # What stands around a cell's config comes first.
         keys = model["properties"].items()
         for name, given in sorted(keys, key=lambda item: not lead and item[0] in AFTERWARDS):
-            inner = part(given) if "$ref" in given else given
+            inner = part(named(given)) if named(given) else given
             if "properties" in inner:
                 walk(inner, f"{lead}{name}.")
                 continue
@@ -76,6 +81,11 @@ def study_keys() -> str:
             for below, entry in entries(given):
                 walk(part(below), f"{lead}{name}{entry}.")
 
+    def named(given: dict[str, Any]) -> dict[str, Any]:
+        """The model that a key holds, if it holds one, or may."""
+        kinds = [one for one in given.get("anyOf", [given]) if one.get("type") != "null"]
+        return kinds[0] if len(kinds) == 1 and "$ref" in kinds[0] else {}
+
     def entries(given: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
         items = given.get("items", {})
         for below in [items, *items.get("oneOf", ())]:
@@ -83,6 +93,9 @@ def study_keys() -> str:
                 yield below, "[]"
         for below in given.get("patternProperties", {}).values():
             yield below, ".NAME"
+        others = given.get("additionalProperties")
+        if isinstance(others, dict) and "$ref" in others:
+            yield others, ".NAME"
 
     walk(schema, "")
     return table(("Key", "Takes", "Default", "Meaning"), rows)
@@ -225,9 +238,13 @@ def weights() -> str:
         )
         for name, one in DOWNLOADS.items()
     ]
-    head = ("Name", "pip package", "File", "Licence", "SHA-256")
-    return f"{table(head, shipped)}\n\n" + table(
-        ("Name", "Publisher's address", "Size", "Licence", "SHA-256"), published
+    by_hand = [(f"`{name}`", f"<{one.url}>", one.licence) for name, one in UNPINNED.items()]
+    return "\n\n".join(
+        [
+            table(("Name", "pip package", "File", "Licence", "SHA-256"), shipped),
+            table(("Name", "Publisher's address", "Size", "Licence", "SHA-256"), published),
+            table(("Name", "Publisher's address", "Licence"), by_hand),
+        ]
     )
 
 
@@ -255,7 +272,8 @@ def protocols() -> str:
     """The protocols, rule by rule."""
     parts = []
     for name, one in PROTOCOLS.items():
-        rows = [(f"`{key}`", str(value)) for key, value in one.record().items() if key != "name"]
+        record = one.record(LATER_BACKBONES)
+        rows = [(f"`{key}`", str(value)) for key, value in record.items() if key != "name"]
         parts.append(f"`{name}`: {one.about}\n\n{table(('Rule', 'Value'), rows)}")
     return "\n\n".join(parts)
 
@@ -334,6 +352,7 @@ def paper_tables() -> str:
 
 GENERATED = {
     "paper tables": paper_tables,
+    "paper studies": table_of_studies,
     "quickstart study": quickstart,
     "study keys": study_keys,
     "site keys": site_keys,
@@ -533,6 +552,8 @@ BLOCK = re.compile(r"^```(console|sh)\n(.*?)^```", re.M | re.S)
 TASK_ID = re.compile(r"\b(prepare|reference|stage1|reconstruct)-[0-9a-f]{4,16}\b")
 NEEDS_A_SERVER = "postgresql://"
 NEEDS_A_FILE = "weights add"
+GOES_ON = ("sweepctl ui", "--tracker")
+"""Commands that do not end by themselves or tell others; test_ui_browser.py and test_trackers.py."""
 
 
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -550,6 +571,8 @@ def commands(text: str) -> Iterator[tuple[str, list[str]]]:
             output = []
             while kind == "console" and lines and not lines[0].startswith(lead):
                 output.append(lines.pop(0))
+            if any(word in command for word in GOES_ON):
+                continue
             if command.startswith("sweepctl ") and NEEDS_A_SERVER not in command:
                 yield command, output
 
@@ -580,11 +603,23 @@ def write_small_quickstart(file: Path) -> None:
     yaml.dump(study, file)
 
 
+def write_small_search(file: Path) -> None:
+    """The search of losses with hardly any work: two trials, no metric that needs a network."""
+    yaml = YAML(typ="safe")
+    study = yaml.load(ROOT / "studies" / "mini" / "search-losses.yaml")
+    study |= {"data": {"images": 16}, "claims": []}
+    study["stages"]["stage1"] |= {"steps": 2, "batch": 4, "loss": {"lpips": 0}}
+    study["evaluate"]["reconstruction"] |= {"images": 16, "metrics": ["psnr", "ssim"]}
+    study["search"] |= {"trials": 2, "objectives": [{"metric": "psnr"}, {"metric": "ssim"}]}
+    study["search"]["start_with"] = study["search"]["start_with"][:2]
+    yaml.dump(study, file)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the reduced quickstart was run by the real command."""
     folder = tmp_path_factory.mktemp("docs")
-    (folder / "studies").mkdir()
+    shutil.copytree(ROOT / "studies", folder / "studies")
     write_small_quickstart(folder / "studies" / "quickstart.yaml")
     environment = {
         name: value
@@ -592,14 +627,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name not in ("SWEEPCTL_DB", "SWEEPCTL_SITE")
     }
     command = [sys.executable, "-c", "from sweepctl.cli import main; main()"]
-    done = subprocess.run(
-        [*command, "run", "studies/quickstart.yaml", "--cluster", "inline", "--device", "cpu"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    write_small_search(folder / "studies" / "mini" / "search-losses.yaml")
+    for study in ("quickstart.yaml", "mini/search-losses.yaml"):
+        done = subprocess.run(
+            [*command, "run", f"studies/{study}", "--cluster", "inline", "--device", "cpu"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -688,6 +725,8 @@ def test_the_examples_of_the_help_work(at_work: Path, monkeypatch: pytest.Monkey
         example = re.search(r"^Example: (sweepctl .*)$", text, re.M)
         assert example
         if NEEDS_A_SERVER in example[1] or NEEDS_A_FILE in example[1]:
+            continue
+        if example[1].startswith(GOES_ON):
             continue
         assert say(example[1], monkeypatch) == 0, example[1]
         tried += 1

@@ -17,13 +17,14 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from ledger_plans import by_kind, finish, make_plan, submission
 
 from studies import SMALL, plan_of
 from sweepctl import runs
 from sweepctl.errors import DriverBusy, RunFolderError, TasksFailed
 from sweepctl.execute import RunSummary, Settings, raise_for_failures, run_study
 from sweepctl.ledger import Ledger, open_ledger
-from sweepctl.plan import Plan, Task
+from sweepctl.plan import Left, Plan, Task
 from sweepctl.runs import AttemptOutcome
 
 PROVENANCE = {"code": "0123456789abcdef", "commit": None, "dirty": None, "versions": {}}
@@ -51,6 +52,12 @@ class Collected:
 
     def alive(self) -> None:
         self.beats = getattr(self, "beats", 0) + 1
+
+    def left(self, left: Left) -> None:
+        self.rest = left
+
+    def grown(self, tasks: int, done: int) -> None:
+        return None
 
     def ended(self, task: Task, outcome: AttemptOutcome, *, retry_in_s: float | None) -> None:
         self.outcomes.append((task.kind, outcome, retry_in_s))
@@ -93,6 +100,18 @@ def test_a_study_runs_once_and_then_there_is_nothing_to_do(tmp_path: Path) -> No
         again = Collected()
         second = go(tmp_path, plan, ledger, again)
         assert (second.done_before, second.finished, again.order) == (11, 0, [])
+
+
+def test_the_time_of_a_task_is_expected_from_those_before(tmp_path: Path) -> None:
+    plan, former = plan_of(tmp_path), make_plan("former")
+    with open_ledger(str(tmp_path / "results.db")) as ledger:
+        ledger.record_plan(former, submission())
+        finish(ledger, by_kind(former, "stage1")[0])  # 3e19 FLOPs in 2 s
+        go(tmp_path, plan, ledger)
+        for name, task in plan.tasks.items():
+            (tried,) = ledger.attempts(name)
+            expected = task.cost.flops * 2 / 3e19 if task.cost.flops else None
+            assert tried.predicted_s == pytest.approx(expected)
 
 
 def test_a_new_axis_value_runs_the_new_cells_only(tmp_path: Path) -> None:

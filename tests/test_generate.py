@@ -11,7 +11,14 @@ import torch
 
 from vitok_core.dit import DiT
 from vitok_core.errors import NonFiniteError, SpecError, Stopped
-from vitok_core.generate import Sampling, sample, sample_codes
+from vitok_core.generate import (
+    Sampling,
+    balanced_labels,
+    progress_of,
+    sample,
+    sample_codes,
+    sample_to_file,
+)
 from vitok_core.spec import DiTSpec, TokenizerSpec
 from vitok_core.tokenizer import Normalisation, ViTok, to_uint8
 
@@ -201,3 +208,99 @@ def test_progress_and_stop(tmp_path: Path) -> None:
     asked = iter([False, True])
     with pytest.raises(Stopped, match="at 4 of 6"):
         sample_codes(dit(), LABELS, sampling=FEW, seed=5, batch=4, should_stop=lambda: next(asked))
+
+
+# --- samples in a file --------------------------------------------------------------------------
+
+
+def to_file(path: Path, **options: object) -> np.ndarray:  # type: ignore[type-arg]  # tests
+    given: dict[str, object] = {
+        "sampling": FEW,
+        "seed": 5,
+        "made_by": {"dit": "1"},
+        "batch": 2,
+        **options,
+    }
+    labels = given.pop("labels", LABELS)
+    return sample_to_file(path, dit(), tokenizer(), labels, **given)  # type: ignore[arg-type]  # tests
+
+
+def stops_after(asked: int):  # type: ignore[no-untyped-def]  # tests
+    left = iter(range(asked))
+    return lambda: next(left, None) is None
+
+
+@pytest.mark.parametrize("asked", [0, 1, 2])
+def test_a_file_of_samples_goes_on_where_it_ended(tmp_path: Path, asked: int) -> None:
+    whole = to_file(tmp_path / "whole.npy")
+    expected = np.concatenate(
+        [
+            sample(dit(), tokenizer(), LABELS[at : at + 2], sampling=FEW, seed=5, first=at)
+            for at in (0, 2, 4)
+        ]
+    )
+    assert np.array_equal(whole, expected)
+    path = tmp_path / "part.npy"
+    with pytest.raises(Stopped, match=f"stopped at {2 * asked} of 6"):
+        to_file(path, should_stop=stops_after(asked))
+    told: list[tuple[int, int]] = []
+    again = to_file(path, progress=lambda *at: told.append(at))
+    assert told == [(done, 6) for done in (2, 4, 6)][asked:]
+    assert path.read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert not again.flags.writeable
+    # All there: nothing is made again.
+    to_file(path, should_stop=stops_after(0))
+
+
+def test_what_is_not_known_to_be_safe_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "samples.npy"
+    whole = to_file(path).tobytes()
+    state = progress_of(path)
+    state.write_text(state.read_text().replace('"done": 6', '"done": 4'))
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\0" * 100)  # what a crash of the machine can leave behind
+    told: list[int] = []
+    assert to_file(path, progress=lambda done, total: told.append(done)).tobytes() == whole
+    assert told == [6]
+    for damage in ("{", "[]", '{"done": 6}'):
+        state.write_text(damage)
+        told.clear()
+        assert to_file(path, progress=lambda done, total: told.append(done)).tobytes() == whole
+        assert told == [2, 4, 6]
+    path.unlink()
+    assert to_file(path).tobytes() == whole
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 6},
+        {"made_by": {"dit": "2"}},
+        {"sampling": Sampling(steps=3)},
+        {"labels": LABELS[::-1]},
+        {"batch": 3},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_samples_of_anything_else_are_made_anew(tmp_path: Path, other: dict[str, object]) -> None:
+    path = tmp_path / "samples.npy"
+    with pytest.raises(Stopped):
+        to_file(path, should_stop=stops_after(2))
+    told: list[int] = []
+    found = to_file(path, progress=lambda done, total: told.append(done), **other)
+    assert len(told) == 6 // other.get("batch", 2)  # type: ignore[operator]  # tests
+    assert np.array_equal(found, to_file(tmp_path / "new.npy", **other))
+
+
+def test_classes_take_turns() -> None:
+    assert balanced_labels(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert balanced_labels(3, 0).tolist() == [0, 0, 0]
+
+
+def test_pixels_that_are_no_numbers_are_no_black_picture() -> None:
+    broken = tokenizer()
+    with torch.no_grad():
+        broken.output.project.weight.fill_(torch.inf)
+    with pytest.raises(NonFiniteError, match="decoded samples 0 to 5"):
+        sample(dit(), broken, LABELS, sampling=FEW, seed=5)

@@ -11,7 +11,7 @@ import torch
 
 from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, NonFiniteError, SpecError, Stopped, WeightsError
-from vitok_core.latents import LatentsInfo, compute_latents, open_latents
+from vitok_core.latents import PROGRESS_FILE, LatentsInfo, compute_latents, open_latents
 from vitok_core.spec import TokenizerSpec
 from vitok_core.tokenizer import ViTok, from_uint8, load_tokenizer, read_about
 
@@ -202,3 +202,62 @@ def test_missing_and_damaged_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "mean.npy").unlink()
     with pytest.raises(DataError, match="does not exist"):
         open_latents(tmp_path)
+
+
+# --- going on -----------------------------------------------------------------------------------
+
+
+def stops_after(asked: int):  # type: ignore[no-untyped-def]  # tests
+    left = iter(range(asked))
+    return lambda: next(left, None) is None
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("spec", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("asked", [0, 2, 4])
+def test_interrupted_latents_end_with_the_same_bytes(
+    spec: TokenizerSpec, asked: int, tmp_path: Path
+) -> None:
+    whole = compute(tmp_path / "whole", spec, made_by={"task": 1})
+    by_hand = compute(tmp_path / "hand", spec)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "hand")
+    assert whole.sha256 == by_hand.sha256
+    folder = tmp_path / "part"
+    # 7 samples in batches of 3, and their mirrored copies: the fifth batch is in the second half.
+    with pytest.raises(Stopped, match=f"stopped at {(0, 6, 10)[asked // 2]} of 14; they are kept"):
+        compute(folder, spec, made_by={"task": 1}, should_stop=stops_after(asked))
+    assert not (folder / "mean.npy").exists() and not (folder / "weights.safetensors").exists()
+    told: list[int] = []
+    again = compute(
+        folder, spec, made_by={"task": 1}, progress=lambda done, total: told.append(done)
+    )
+    assert told == [0, 3, 6, 7, 10, 13, 14][asked:]
+    assert again.sha256 == whole.sha256
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_part_of_anything_else_is_computed_anew(tmp_path: Path) -> None:
+    compute(tmp_path / "whole")
+    for other in ({"made_by": {"task": 2}}, {"batch": 4}, {"flip": False}, {"made_by": None}):
+        folder = tmp_path / next(iter(other)) / str(len(list(tmp_path.iterdir())))
+        with pytest.raises(Stopped):
+            compute(folder, made_by={"task": 1}, should_stop=stops_after(2))
+        found = compute(folder, **{"made_by": {"task": 1}, **other})
+        again = compute(folder / "new", **{"made_by": {"task": 1}, **other})
+        assert found.sha256 == again.sha256
+    with pytest.raises(Stopped):
+        compute(folder, made_by={"task": 1}, should_stop=stops_after(2))
+    (folder / PROGRESS_FILE).write_text("{")
+    compute(folder, made_by={"task": 1})
+    assert (folder / "mean.npy").read_bytes() == (tmp_path / "whole" / "mean.npy").read_bytes()
+
+
+def test_a_part_that_lost_its_end_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        compute(tmp_path, made_by={"task": 1}, should_stop=stops_after(2))
+    os.truncate(tmp_path / ".mean.npy.part", 200)
+    with pytest.raises(DataError, match=r"is shorter than \.latents\.json beside it says; delete"):
+        compute(tmp_path, made_by={"task": 1})

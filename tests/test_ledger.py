@@ -149,13 +149,38 @@ def test_an_attempt_from_start_to_result(ledger: Ledger, tmp_path: Path) -> None
     )
     assert ledger.code_counts(list(plan.tasks)) == {"abc": 1}
     (speed,) = ledger.speeds()
-    assert (speed.kind, speed.device, speed.attempts, speed.flops, speed.seconds) == (
-        "reconstruct",
-        "cpu",
-        1,
-        3e19,
-        2.0,
-    )
+    assert (speed.kind, speed.device, speed.flops, speed.seconds) == ("reconstruct", "cpu", 3e19, 2)
+
+
+def test_speeds_are_those_of_whole_tasks_on_a_kind_of_device(ledger: Ledger) -> None:
+    plan = make_plan()
+    ledger.record_plan(plan, submission())
+    one, other = by_kind(plan, "stage1")
+    for number, state in ((1, "stopped"), (2, "done")):
+        assert ledger.start_attempt(one.fingerprint, predicted_s=9.0) == number
+        done = result(one, attempt=number, provenance={"device": "cuda:1", "device_name": "L4"})
+        ended = outcome(one, number, state, seconds=3.0)
+        assert ledger.finish_attempt(ended, done if state == "done" else None)
+    # What a killed attempt had done is not known: such a task tells no speed.
+    for number, state in ((1, "failed"), (2, "done")):
+        assert ledger.start_attempt(other.fingerprint) == number
+        how = {"failure": "killed"} if state == "failed" else {}
+        ended = outcome(other, number, state, **how)
+        done = result(other, attempt=number)
+        assert ledger.finish_attempt(ended, done if state == "done" else None, retry=True)
+    (speed,) = ledger.speeds()
+    assert (speed.kind, speed.device, speed.seconds) == ("stage1", "L4", 6.0)
+    assert ledger.predictions("small") == []  # it took a second attempt
+    third = by_kind(plan, "prepare")[0]
+    assert ledger.start_attempt(third.fingerprint, predicted_s=4.0) == 1
+    assert ledger.finish_attempt(outcome(third), result(third))
+    (kept,) = ledger.predictions("small")
+    assert (kept.task_id, kept.predicted_s, kept.seconds) == (third.id, 4.0, 2.0)
+    assert {name: set(parents) for name, parents in ledger.parents("small").items()} == {
+        name: {parent for _, parent in task.parents}
+        for name, task in plan.tasks.items()
+        if task.parents
+    }
 
 
 def test_failing_stopping_and_trying_again(ledger: Ledger) -> None:
@@ -350,8 +375,8 @@ def test_frame_is_long_and_typed(ledger: Ledger) -> None:
     columns = " ".join(frame.columns)
     assert columns == (
         "cell p lr q c encoder decoder resolution frames seed tokens E compression parameters "
-        "macs encoder_parameters decoder_parameters encoder_macs decoder_macs "
-        "metric dataset protocol n value se task"
+        "macs encoder_parameters decoder_parameters encoder_macs decoder_macs dit_parameters dit_macs "
+        "training_flops metric dataset protocol n value se task"
     )
     assert list(frame["metric"]) == ["fid", "psnr"]
     row = frame.iloc[1]
@@ -413,6 +438,19 @@ def test_results_filter_and_sort(ledger: Ledger) -> None:
     assert [row[0] for row in ledger.results("small", sort="E").rows] == [2, 1]
     assert [row[0] for row in ledger.results("small", sort="-psnr").rows] == [1, 2]
     assert ledger.results("small", where="encoder = 'B'").rows == ()
+
+
+def test_standard_errors_are_columns_that_one_can_ask_for(ledger: Ledger) -> None:
+    plan = make_plan(axes=[{"p": 8, "lr": 1e-4}, {"p": 16, "lr": 1e-3}], datasets=("photos",))
+    ledger.record_plan(plan, submission())
+    for stage, name in plan.cells[0].tasks.items():
+        values = [metric(8.0, se=0.25), metric(0.5, "fid")]
+        finish(ledger, plan.tasks[name], *(values if stage.startswith("reconstruct") else []))
+    assert "psnr_se" not in ledger.results("small").columns
+    asked = ledger.results("small", columns=["psnr", "psnr_se"], where="psnr_se < 1")
+    assert asked.rows == ((8.0, 0.25),)
+    with pytest.raises(UsageError, match="fid_se"):
+        ledger.results("small", columns=["fid_se"])
 
 
 def test_results_tell_data_sets_and_protocols_apart(ledger: Ledger) -> None:

@@ -145,7 +145,7 @@ def test_the_question_of_the_readme(ledger: Ledger) -> None:
     assert table.columns == ("p", "c", "E", "psnr", "lr")
     assert [tuple(row[:4]) for row in table.rows] == [(16, 4, 64, 20.0), (8, 4, 256, 20.0)]
     assert [float(row[4]) for row in table.rows] == [1e-3, 1e-4]
-    mean = ledger.query("SELECT avg(value), sum(n), max(created_at) FROM v_metric, v_fit")
+    mean = ledger.query("SELECT avg(value), sum(v_metric.n), max(created_at) FROM v_metric, v_fit")
     assert mean.rows[0][:2] == (20.0, 64)
     assert len(mean.rows[0][2]) == len("2025-01-01 00:00:00.000000")
     assert ledger.query("SELECT 'a%b', '100%s', ':name'").rows == (("a%b", "100%s", ":name"),)

@@ -15,10 +15,10 @@ from torch.distributions import Normal, kl_divergence
 
 from vitok_core.data import open_prepared, prepare
 from vitok_core.errors import SpecError, WeightsError
-from vitok_core.features import DinoV2, DinoV2Trunk, Lite0, dino_side, lpips_network
+from vitok_core.features import DinoV2, DinoV2Trunk, Lite0, lpips_network
 from vitok_core.losses import Perceptual, Stage1Loss, perceptual_networks, stage1_loss
 from vitok_core.metrics import ssim
-from vitok_core.spec import TokenizerSpec
+from vitok_core.spec import TokenizerSpec, dino_side
 from vitok_core.tokenizer import Posterior, from_uint8
 from vitok_core.weights import (
     DOWNLOADS,

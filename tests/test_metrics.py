@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -345,6 +346,57 @@ def test_the_bootstrap_error_is_that_of_repeated_draws() -> None:
     assert bootstrap_error(difference, a, a + 1, resamples=20) == pytest.approx(0, abs=1e-12)
     with pytest.raises(DataError, match="at least 2 resamples"):
         bootstrap_error(difference, a, b, resamples=1)
+
+
+def test_frames_of_a_clip_are_drawn_together() -> None:
+    """Frames that hardly differ within a clip carry the error of clips, not of frames."""
+    rng = np.random.default_rng(1)
+    clips = rng.normal(size=(60, 1, 1))
+    a = (clips + 0.01 * rng.normal(size=(60, 8, 1))).reshape(480, 1)
+
+    def mean(left: np.ndarray, right: np.ndarray) -> float:
+        return float(left.mean())
+
+    together = bootstrap_error(mean, a, a, resamples=400, rows=8)
+    assert together == pytest.approx(clips.std() / np.sqrt(60), rel=0.15)
+    one_by_one = bootstrap_error(mean, a, a, resamples=400)
+    assert one_by_one == pytest.approx(together / np.sqrt(8), rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distance", [frechet_distance, frechet_infinity])
+def test_the_bootstrap_error_of_frechet_distances_is_that_of_new_images(
+    distance: Callable[[np.ndarray, np.ndarray], float],
+) -> None:
+    """Against the deviation over fresh sets of images; of the extrapolation too."""
+    rng, width, n = np.random.default_rng(4), 4, 400
+    shift = 0.4 * np.ones(width)
+
+    def pair() -> tuple[np.ndarray, np.ndarray]:
+        a = rng.normal(size=(n, width))
+        return a, a + shift + 0.5 * rng.normal(size=(n, width))
+
+    fresh = float(np.std([distance(*pair()) for _ in range(200)], ddof=1))
+    errors = [bootstrap_error(distance, *pair(), resamples=40) for _ in range(12)]
+    assert 0.7 * fresh < np.mean(errors) < 1.4 * fresh
+
+
+@pytest.mark.slow
+def test_every_distribution_metric_has_its_error_where_one_is_asked_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (100, 3, 16, 16), generator=generator).to(torch.uint8)
+    y = (x.int() + torch.randint(-30, 31, x.shape, generator=generator)).clamp(0, 255)
+    names = ["rfd_lite0", "rfd_lite0_infinity", "rkid_lite0"]
+    found = {}
+    for bootstrap in (0, 2):
+        measures = MetricSet(names, resolution=16, bootstrap=bootstrap)
+        measures.update(x, y.to(torch.uint8))
+        found[bootstrap] = measures.compute()
+    assert [one.value for one in found[0]] == [one.value for one in found[2]]
+    assert [one.se for one in found[0]] == [None] * 3
+    assert all(one.se is not None and one.se > 0 for one in found[2])
+    plain, infinity, _ = found[0]
+    assert infinity.value != plain.value
 
 
 def test_splits_of_the_inception_score() -> None:

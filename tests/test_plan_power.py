@@ -124,6 +124,22 @@ def test_a_fit_that_the_design_does_not_allow_says_why() -> None:
     assert found.claims[0].undecided == 1
 
 
+def test_a_stated_optimum_is_foreseen_and_its_claim_decided() -> None:
+    """Parabolas: the optimum inside the design is found by enough points and little noise."""
+    claim = OptimumClaim(name="best", fit="curve", optimum="maximum")
+    fits = {"curve": Fit(metric="psnr", on="set", form="quadratic")}
+    shares = {}
+    for optimum, noise in ((2**10.5, 0.05), (2**10.5, 3.0), (2**20, 0.05)):
+        stated = {"curve": Stated(bend=-0.2, optimum=optimum, level=30)}
+        found = forecast(design(), fits, [claim], noise={"": noise}, stated=stated, draws=60)
+        shares[optimum, noise] = found.claims[0]
+        assert "bend -0.2 (stated for curve)" in found.assumed[0]
+        assert f"maximum of 30 at {optimum:.4g}"[:15] in found.assumed[0]
+    assert shares[2**10.5, 0.05].supported == 1
+    assert shares[2**10.5, 3.0].undecided > 0.5
+    assert shares[2**20, 0.05].contradicted == 1
+
+
 def test_the_same_forecast_each_time() -> None:
     assert told(design(), RISES, draws=20) == told(design(), RISES, draws=20)
 
@@ -196,8 +212,7 @@ def test_a_cell_costs_what_only_it_needs(tmp_path: Path) -> None:
     own = [plan.tasks[cell.tasks[stage]] for stage in ("stage1", "reconstruct:photos-eval")]
     assert costs[0].flops == sum(task.cost.flops for task in own) > 0
     speeds = [
-        Speed(kind=kind, device="cpu", attempts=1, flops=1e9, seconds=2.0)
-        for kind in ("stage1", "reconstruct")
+        Speed(kind=kind, device="cpu", flops=1e9, seconds=2.0) for kind in ("stage1", "reconstruct")
     ]
     assert cell_costs(plan, speeds)[0].hours == pytest.approx(costs[0].flops * 2e-9 / 3600)
 
@@ -246,6 +261,8 @@ def test_the_command_tells_intervals_shares_and_costs(call: Any, tmp_path: Path)
         (("--power", "--noise", "1", "--assume", "law"), "--assume takes FIT=SLOPE"),
         (("--power", "--noise", "1", "--assume", "law=2@"), "--assume takes FIT=SLOPE"),
         (("--power", "--noise", "1", "--assume", "no=2"), "there is no fit 'no'"),
+        (("--power", "--noise", "1", "--assume", "law=2~"), "--assume takes FIT=SLOPE"),
+        (("--power", "--noise", "1", "--assume", "law=0~64"), "an optimum needs a bend"),
     ],
 )
 def test_what_cannot_be_forecast_is_exit_code_2(call: Any, words: Any, said: str) -> None:

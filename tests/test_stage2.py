@@ -18,7 +18,6 @@ from stage2_entries import train as train_as_torchrun_does
 from torch import Tensor, nn
 
 from vitok_core.data import SampleSet, open_prepared, prepare
-from vitok_core.discriminator import discriminator_macs, discriminator_parameters
 from vitok_core.errors import (
     CheckpointError,
     DataError,
@@ -35,7 +34,12 @@ from vitok_core.losses import (
     discriminator_loss,
     stage1_loss,
 )
-from vitok_core.spec import TokenizerSpec, training_flops
+from vitok_core.spec import (
+    TokenizerSpec,
+    discriminator_macs,
+    discriminator_parameters,
+    training_flops,
+)
 from vitok_core.tokenizer import Normalisation, ViTok, load_tokenizer, read_about, save_tokenizer
 from vitok_core.train import (
     Optimiser,
@@ -43,7 +47,6 @@ from vitok_core.train import (
     Stage2Config,
     Stage2Result,
     paper_discriminator,
-    stage2_flops,
     train_stage2,
 )
 from vitok_core.train._adversary import Adversary, CollapseWatch
@@ -314,18 +317,18 @@ def test_videos_are_judged_frame_by_frame(tmp_path: Path) -> None:
     before = save(tmp_path / "before.safetensors", spec)
     result = train(tmp_path / "run", before, clips, EVERYTHING)
     assert result.parts_recent["hinge"] > 0
-    assert result.flops == stage2_flops(spec, EVERYTHING)
+    assert result.flops == EVERYTHING.flops(spec).total
 
 
 def test_operations_are_counted_in_closed_form() -> None:
     count = CONFIG.steps * CONFIG.batch
     frozen = training_flops(SPEC, count, train="decoder")
     macs = discriminator_macs(16, WIDTH)
-    assert stage2_flops(SPEC, CONFIG) == frozen + 2 * macs * 7 * count
+    assert CONFIG.flops(SPEC).total == frozen + 2 * macs * 7 * count
     late = dataclasses.replace(CONFIG, adversarial=AdversarialLoss(start=4, r1=1.0))
-    assert stage2_flops(SPEC, late) == frozen + 2 * macs * (9 * 5 + 1) * CONFIG.batch
+    assert late.flops(SPEC).total == frozen + 2 * macs * (9 * 5 + 1) * CONFIG.batch
     none = dataclasses.replace(CONFIG, train="all", adversarial=AdversarialLoss(weight=0.0))
-    assert stage2_flops(SPEC, none) == training_flops(SPEC, count)
+    assert none.flops(SPEC).total == training_flops(SPEC, count)
 
 
 # --- exactness ----------------------------------------------------------------------------------

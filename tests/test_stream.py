@@ -151,3 +151,69 @@ def test_training_reads_a_stream_and_goes_on_to_the_byte(tmp_path: Path) -> None
         again = train_stage1(spec, config, stream, tmp_path / "two")
     assert again.resumed_from == 4
     assert again.weights.read_bytes() == whole.weights.read_bytes()
+
+
+def striped(width: int, height: int) -> bytes:
+    """A picture whose red tells the column and whose green tells the row."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    array = np.zeros((height, width, 3), np.uint8)
+    array[..., 0] = np.arange(width)[None, :]
+    array[..., 1] = np.arange(height)[:, None]
+    file = BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+def wide(folder: Path, count: int = 12) -> OwnData:
+    """Shards of pictures, 40 x 16 and 16 x 40 in turn."""
+    sizes = [(40, 16) if k % 2 == 0 else (16, 40) for k in range(count)]
+    for number in range(2):
+        shard(
+            folder / f"{number}.tar",
+            [(f"{k:02d}", {"png": striped(*sizes[k])}) for k in range(number, count, 2)],
+        )
+    return OwnData(name="own", kind="webdataset", place=str(folder / "{0,1}.tar"))
+
+
+def test_a_random_crop_is_another_square_in_each_pass(tmp_path: Path) -> None:
+    scanned = scan(wide(tmp_path))
+    with StreamSet(scanned, resolution=16, random_crop=True) as stream:
+        sampler = stream.sampler(3)
+        first, second = sampler.draw(0, 12), sampler.draw(12, 12)
+        assert first.places is not None and second.places is not None
+        cut = stream.batch(first.indices, None, first.places)
+        # The place follows from (seed, pass, sample): not from how it was reached.
+        for start in range(0, 20, 5):
+            fresh = stream.sampler(3).draw(start, 5)
+            both = np.concatenate([first.places, second.places])
+            assert np.array_equal(fresh.places, both[start : start + 5])  # type: ignore[arg-type]
+        assert not np.array_equal(first.places[np.argsort(first.indices)],
+                                  second.places[np.argsort(second.indices)])  # fmt: skip
+        names = [scanned.name(int(index)) for index in first.indices]
+        for pixels, name, (across, down) in zip(cut, names, first.places, strict=True):
+            lying = int(Path(name).stem) % 2 == 0
+            # Nothing is resized here: the first column and row say where the square was cut.
+            left, top = int(pixels[0, 0, 0]), int(pixels[1, 0, 0])
+            assert left == (int(across * 25) if lying else 0)
+            assert top == (0 if lying else int(down * 25))
+        middle = stream.batch(first.indices)
+        plain = StreamSet(scanned, resolution=16)
+        with plain:
+            assert plain.sampler(3).draw(0, 12).places is None
+            # Order and mirroring are those of the set without random crops.
+            assert np.array_equal(plain.sampler(3).draw(0, 12).indices, first.indices)
+            assert np.array_equal(plain.batch(first.indices), middle)
+    prepare_own(scanned, resolution=16, images=12, folder=tmp_path / "out")
+    with pytest.raises(DataError, match="cut already"):
+        open_prepared(tmp_path / "out").batch(np.array([0]), None, np.zeros((1, 2)))
+
+
+def test_places_cover_the_picture_evenly(tmp_path: Path) -> None:
+    with StreamSet(scan(wide(tmp_path)), resolution=16, random_crop=True) as stream:
+        drawn = stream.sampler(0).draw(0, 12 * 400)
+    assert drawn.places is not None
+    counts, _ = np.histogram(drawn.places, bins=8, range=(0, 1))
+    assert counts.min() / counts.mean() > 0.85 and counts.max() / counts.mean() < 1.15

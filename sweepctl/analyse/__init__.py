@@ -21,7 +21,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sweepctl.analyse._alignment import Aligned, Spread, align, as_published, run_to_run
 from sweepctl.analyse._bands import bands
+from sweepctl.analyse._beside import Beside, BesideRow, beside_paper, nothing_beside
 from sweepctl.analyse._bootstrap import bootstrap
 from sweepctl.analyse._compare import compare
 from sweepctl.analyse._forecast import (
@@ -31,11 +33,27 @@ from sweepctl.analyse._forecast import (
     Stated,
     forecast,
 )
+from sweepctl.analyse._foresee import Foreseen, foresee, uses
+from sweepctl.analyse._hold_out import HoldOut, Predicted, hold_out
 from sweepctl.analyse._judge import verdict_of
 from sweepctl.analyse._laws import fit_law, refitted
+from sweepctl.analyse._left_out import LeftOut, left_out, surprising_cells, with_surprises
 from sweepctl.analyse._paper import PaperStudy, paper_frame, paper_names, paper_study
 from sweepctl.analyse._points import column_of
+from sweepctl.analyse._published import Measured, configured, place_of, published
 from sweepctl.analyse._reference import reference_edition, reference_points, reference_rows
+from sweepctl.analyse._relations import (
+    Estimate,
+    Front,
+    Relation,
+    Surface,
+    correlate,
+    data_set_of,
+    front,
+    frontier,
+    in_unit,
+    surface,
+)
 from sweepctl.analyse._results import (
     Analysis,
     Bands,
@@ -51,7 +69,8 @@ from sweepctl.analyse._results import (
     Verdict,
     WarningCode,
 )
-from sweepctl.analyse._scales import Scale, better_of, readable, scale_of, unit_of
+from sweepctl.analyse._scales import Scale, better_of, effect, readable, scale_of, unit_of
+from sweepctl.analyse._suggest import Criterion, Expectation, Suggested, Suggestion, suggest
 from sweepctl.analyse._table import fit_table
 from sweepctl.study import AnyClaim, Fit
 
@@ -59,44 +78,83 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "Aligned",
     "Analysis",
     "Bands",
+    "Beside",
+    "BesideRow",
     "ClaimForecast",
     "ClaimResult",
     "Coefficient",
+    "Criterion",
     "Draws",
+    "Estimate",
+    "Expectation",
     "FTest",
     "FitForecast",
     "FitResult",
     "FitWarning",
     "Forecast",
+    "Foreseen",
+    "Front",
+    "HoldOut",
+    "LeftOut",
+    "Measured",
     "Optimum",
     "PaperStudy",
     "Point",
+    "Predicted",
+    "Relation",
     "Scale",
     "Score",
+    "Spread",
     "Stated",
+    "Suggested",
+    "Suggestion",
+    "Surface",
     "Verdict",
     "WarningCode",
+    "align",
+    "as_published",
     "bands",
+    "beside_paper",
     "better_of",
     "bootstrap",
     "column_of",
     "compare",
+    "configured",
+    "correlate",
+    "data_set_of",
+    "effect",
     "fit_law",
     "fit_study",
     "fit_table",
     "forecast",
+    "foresee",
+    "front",
+    "frontier",
+    "hold_out",
+    "in_unit",
+    "left_out",
+    "nothing_beside",
     "paper_frame",
     "paper_names",
     "paper_study",
+    "place_of",
+    "published",
     "readable",
     "reference_edition",
     "reference_points",
     "reference_rows",
     "refitted",
+    "run_to_run",
     "scale_of",
+    "suggest",
+    "surface",
+    "surprising_cells",
     "unit_of",
+    "uses",
+    "with_surprises",
 ]
 
 
@@ -114,6 +172,6 @@ def fit_study(frame: pd.DataFrame, fits: Mapping[str, Fit], claims: Sequence[Any
     Raises:
         UsageError: a fit or claim names a column, metric or fit that does not exist.
     """
-    results = tuple(fit_law(name, frame, fit) for name, fit in fits.items())
+    results = tuple(with_surprises(fit_law(name, frame, fit)) for name, fit in fits.items())
     verdicts = tuple(verdict_of(claim, frame, results) for claim in claims)
     return Analysis(fits=results, claims=verdicts)

@@ -4,7 +4,7 @@ Every draw invents the values that the planned runs could measure (a law, plus n
 each run) and puts them through the very fits and verdicts of the study. What comes out is how wide
 the intervals will be and how often each claim will be decided. The law is stated, or taken from
 pilot runs, or from the paper's figure 3, or flat, in that order; the noise is stated or taken from
-seeds of pilot runs. The forecast knows nothing of a law that bends where the study fits a line.
+seeds of pilot runs. Where the study fits a line, a stated law may still bend, and the other way.
 """
 
 from __future__ import annotations
@@ -37,15 +37,21 @@ _PAPER_SET = "ImageNet-1K val"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stated:
-    """A law that the user expects: slope a doubling on the fit's scale, and the level of y.
+    """A law that the user expects: a line or a parabola over log2 x, and the level of y.
 
     Attributes:
-        slope: dy / dlog2 x; log2 y for metrics that are fitted so.
-        level: y in the metric's unit in the middle of the design; None when it is not known.
+        slope: dy / dlog2 x in the middle of the design; log2 y for metrics that are fitted so. Of a
+            parabola with an optimum it follows and is not used.
+        level: y in the metric's unit in the middle of the design, or at the optimum; None when it
+            is not known.
+        bend: coefficient of the square of log2 x: above 0 for a minimum; 0 for a line.
+        optimum: x of the parabola's extremum; None for a line.
     """
 
-    slope: float
+    slope: float = 0.0
     level: float | None = None
+    bend: float = 0.0
+    optimum: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,13 +268,11 @@ def _law(
     for name, fit in fits.items():
         if name in stated:
             u = np.log2(rows[column_of(rows.columns, fit.xs[0])].to_numpy(dtype=float))
-            slope, level = stated[name].slope, stated[name].level
+            level = stated[name].level
             if level is not None and scale == "log2" and not level > 0:
                 raise UsageError(f"{metric} has no logarithm at the stated level {level:g}")
             middle = 0.0 if level is None else (math.log2(level) if scale == "log2" else level)
-            law: Array = middle + slope * (u - u.mean())
-            at = "" if level is None else f" around {readable(level)}"
-            return law, f"slope {readable(slope)}{at} (stated for {name})"
+            return _stated_law(u, middle, stated[name], name)
     plain = {
         name: fit
         for name, fit in fits.items()
@@ -287,6 +291,19 @@ def _law(
         said = f"the paper's law over E (figure 3), slope {readable(found.centered[1])}"
         return _on_scale(found, rows, scale), said
     return np.zeros(len(rows)), "no law is known, so it is simulated as flat (state one)"
+
+
+def _stated_law(u: Array, middle: float, stated: Stated, name: str) -> tuple[Array, str]:
+    law: Array
+    if stated.optimum is None:
+        law = middle + stated.slope * (u - u.mean())
+        at = f" around {readable(stated.level)}" if stated.level is not None else ""
+        return law, f"slope {readable(stated.slope)}{at} (stated for {name})"
+    law = middle + stated.bend * (u - math.log2(stated.optimum)) ** 2
+    kind = "minimum" if stated.bend > 0 else "maximum"
+    of = f" of {readable(stated.level)}" if stated.level is not None else ""
+    at = f"{kind}{of} at {readable(stated.optimum)}"
+    return law, f"{at}, bend {readable(stated.bend)} (stated for {name})"
 
 
 def _on_scale(law: FitResult, rows: pd.DataFrame, scale: Scale) -> Array:

@@ -18,13 +18,15 @@ from sweepctl.analyse._checks import doubts, influence, tests_of
 from sweepctl.analyse._design import DEGREES, Design, order
 from sweepctl.analyse._intervals import detectable, r2_interval
 from sweepctl.analyse._meaning import meaning
+from sweepctl.analyse._noise import one_seed_weights
 from sweepctl.analyse._optimum import optimum_of, optimum_warnings
 from sweepctl.analyse._points import NotFitted, column_of, configurations
 from sweepctl.analyse._power import power_result
+from sweepctl.analyse._power_fit import fit_power
 from sweepctl.analyse._regression import Regression, coefficient, regress
 from sweepctl.analyse._results import Coefficient, FitResult, FitWarning, Optimum, Point, wider
 from sweepctl.analyse._scales import Scale, is_metric, scale_of
-from sweepctl.study import POWERS, Fit, parse_loss
+from sweepctl.study import POWERS, Fit, Loss, parse_loss
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,15 +84,41 @@ def fit_law(name: str, frame: pd.DataFrame, fit: Fit) -> FitResult:
             "noise": found.noise,
             "weighting": found.weighting,
         }
-        if fit.form in POWERS:
-            return power_result(named, found.points, fit.loss, found.warnings)
-        levels = {
-            column: _levels(found.points, column)
-            for column in (column_of(frame.columns, factor) for factor in fit.factors)
-        }
-        return linear_result(named | {"factors": levels}, found.points, found.warnings)
+        if fit.form not in POWERS:
+            named["factors"] = {
+                column: _levels(found.points, column)
+                for column in (column_of(frame.columns, factor) for factor in fit.factors)
+            }
+        result = _result(named, found.points, fit.loss, found.warnings)
+        if not found.only_errors:
+            return result
+        points, named["weighting"], doubted = one_seed_weights(
+            found.points, lambda weighted: _around(named, weighted, fit.loss)
+        )
+        if not named["weighting"]:
+            return replace(result, warnings=(*doubted, *result.warnings))
+        return _result(named, points, fit.loss, found.warnings)
     except NotFitted as refusal:
         return FitResult(**named, warnings=(refusal.warning,))
+
+
+def _result(
+    named: Mapping[str, Any], points: Sequence[Point], loss: Loss, warnings: Sequence[FitWarning]
+) -> FitResult:
+    if named["form"] in POWERS:
+        return power_result(named, points, loss, warnings)
+    return linear_result(named, points, warnings)
+
+
+def _around(named: Mapping[str, Any], points: Sequence[Point], loss: Loss) -> tuple[Array, Array]:
+    """The matrix of a law, linearised at its optimum, and its residuals on the fit's scale."""
+    if named["form"] not in POWERS:
+        regression = regress(points, _design(named, points))
+        return regression.rows, regression.residuals
+    xs, ys = ([getattr(point, name) for point in points] for name in ("xs", "y"))
+    weights = np.asarray([point.weight for point in points])
+    fit, _, _ = fit_power(str(named["form"]), np.asarray(xs), np.exp2(ys), weights, loss)
+    return fit.slopes / math.log(2), fit.residuals / math.log(2)
 
 
 def _x_scale(x: str, form: str) -> Scale:

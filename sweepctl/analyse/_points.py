@@ -4,8 +4,9 @@ A configuration is everything but the seed. Rows of one task count once, however
 it; rows that differ only in the seed are averaged on the fit's scale. A variable of a law is a
 column, or another metric measured on the same configuration. Weights come from what is known of the
 noise: the scatter between seeds, pooled over all configurations, and the evaluation's own standard
-error where the rows carry one (column `se`, in the metric's unit). Values that cannot share a fit
-raise `NotFitted` with a code, which becomes a warning of the result.
+error where the rows carry one (column `se`, in the metric's unit). Where every configuration has
+one seed only the law can say the rest of the scatter, so those weights are `_noise`'s. Values that
+cannot share a fit raise `NotFitted` with a code, which becomes a warning of the result.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sweepctl.study import parse_comparison
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 _NOT_SETTINGS = {
     *("cell", "task", "metric", "dataset", "protocol", "n", "value", "se", "cells"),
@@ -53,6 +55,8 @@ class Configurations:
         n_samples: samples behind each value; None when that is not known.
         noise: standard deviation between seeds, pooled; None when no configuration has two.
         weighting: what the weights come from; empty when all are equal.
+        only_errors: whether the evaluation's errors are all that is known of the noise, so that
+            weights need the law.
         warnings: doubts about the rows themselves.
     """
 
@@ -61,6 +65,7 @@ class Configurations:
     n_samples: int | None
     noise: float | None
     weighting: str
+    only_errors: bool
     warnings: tuple[FitWarning, ...]
 
 
@@ -74,6 +79,7 @@ def configurations(
     where: Mapping[str, Any] | None = None,
     x_on: str | None = None,
     x_scales: Sequence[Scale] = (),
+    partial: bool = False,
 ) -> Configurations:
     """The configurations of one metric on one data set, ordered by x.
 
@@ -86,6 +92,8 @@ def configurations(
         where: column -> value, list of values, or comparison as text; only such rows are used.
         x_on: data set of variables that are metrics; `on` when None.
         x_scales: scale of each variable; log2 when not given. A logarithm needs positive values.
+        partial: whether configurations without a value of a metric in `xs` are left out instead of
+            refused.
 
     Raises:
         NotFitted: the rows cannot share a fit.
@@ -104,6 +112,14 @@ def configurations(
         None if column is not None else _others(frame, x, x_on or on, where or {}, x_scale)
         for x, column, x_scale in zip(xs, columns, scales, strict=True)
     ]
+    if partial:
+        groups = [
+            group
+            for group in groups
+            if all(other is None or _agreeing(group[0], other) for other in others)
+        ]
+        if not groups:
+            raise NotFitted("too_few_points", f"no configuration has {metric} and {', '.join(xs)}")
     points = []
     for group in groups:
         values = tuple(
@@ -111,14 +127,23 @@ def configurations(
             for x, column, other in zip(xs, columns, others, strict=True)
         )
         points.append(_point(group, values, scale))
-    weighted, noise, weighting = _weighted(points, groups, scale)
+    errors = np.asarray([_evaluation_error(group, scale) for group in groups])
+    weighted, noise, weighting = _weighted(points, groups, scale, errors)
     weighted.sort(key=lambda point: (point.xs, point.cells))
+    if len(missing := np.flatnonzero(np.isnan(errors))) and len(missing) < len(errors):
+        message = (
+            f"{len(missing)} of {len(errors)} configurations have no standard error of their "
+            f"evaluation ({_cells([record for i in missing for record in groups[i]])}), so no "
+            "such error weighs in; measure all of them the same way"
+        )
+        warnings.append(FitWarning(code="evaluation_error_missing", message=message))
     return Configurations(
         points=tuple(weighted),
         protocol=protocol,
         n_samples=n_samples,
         noise=noise,
         weighting=weighting,
+        only_errors=noise is None and len(errors) > 0 and bool((errors > 0).all()),
         warnings=tuple(warnings),
     )
 
@@ -136,7 +161,7 @@ def _rows(
     for name, wanted in where.items():
         column = name if name in _NOT_SETTINGS else column_of(frame.columns, name)
         kept = [
-            _matches(value, wanted) or (not strict and _missing(value)) for value in rows[column]
+            matches(value, wanted) or (not strict and _missing(value)) for value in rows[column]
         ]
         rows = rows[kept]
         if not len(rows):
@@ -169,7 +194,8 @@ def _shown(wanted: Any) -> str:
     return str(wanted)
 
 
-def _matches(value: Any, wanted: Any) -> bool:
+def matches(value: Any, wanted: Any) -> bool:
+    """Whether a value meets one condition of a fit's `where`."""
     if _missing(value):
         return False
     comparison = parse_comparison(wanted)
@@ -226,7 +252,8 @@ def _check_values(measured: Sequence[Mapping[str, Any]], metric: str, scale: Sca
 
 def _check_x(measured: Sequence[Mapping[str, Any]], metric: str, x: str, scale: Scale) -> None:
     if bad := [r for r in measured if r[x] is None]:
-        raise NotFitted("nonfinite_value", f"{x} is not known in {_cells(bad)}")
+        what = f"{x} has no value in {_cells(bad)}; `where: {{{x}: '>= 0'}}` leaves them out"
+        raise NotFitted("nonfinite_value", what)
     if bad := [r for r in measured if isinstance(r[x], bool) or not isinstance(r[x], Real)]:
         raise UsageError(
             f"{x} is not one number for each value of {metric}: {bad[0][x]!r} in {_cells(bad)}",
@@ -329,18 +356,32 @@ def _others(
     return found
 
 
+def _agreeing(
+    record: Mapping[str, Any], others: Sequence[tuple[Mapping[str, Any], float]]
+) -> list[float]:
+    """The values of another metric whose settings all agree with a configuration's.
+
+    A setting that is not known (in published numbers) agrees with any, but equal comes first: in
+    one's own studies nothing is unknown, and no stage 2 is not 100k steps of it.
+    """
+
+    def agrees(other: Mapping[str, Any], *, strictly: bool) -> bool:
+        shared = [key for key in record if _is_shared(key) and key in other]
+        return all(
+            record[key] == other[key]
+            or (not strictly and (record[key] is None or other[key] is None))
+            for key in shared
+        )
+
+    equal = [value for settings, value in others if agrees(settings, strictly=True)]
+    return equal or [value for settings, value in others if agrees(settings, strictly=False)]
+
+
 def _joined(
     record: Mapping[str, Any], others: Sequence[tuple[Mapping[str, Any], float]], metric: str
 ) -> float:
     """The value of another metric at a configuration: the one whose known settings all agree."""
-
-    def agrees(other: Mapping[str, Any]) -> bool:
-        shared = [key for key in record if _is_setting(key) and key in other]
-        return all(
-            record[key] is None or other[key] is None or record[key] == other[key] for key in shared
-        )
-
-    found = [value for settings, value in others if agrees(settings)]
+    found = _agreeing(record, others)
     if len(found) == 1:
         return found[0]
     cells = _cells([record])
@@ -356,7 +397,10 @@ def _joined(
 
 
 def _weighted(
-    points: Sequence[Point], groups: Sequence[Sequence[Mapping[str, Any]]], scale: Scale
+    points: Sequence[Point],
+    groups: Sequence[Sequence[Mapping[str, Any]]],
+    scale: Scale,
+    errors: NDArray[np.float64],
 ) -> tuple[list[Point], float | None, str]:
     """Points with weights from the noise that is known.
 
@@ -367,14 +411,14 @@ def _weighted(
     within = sum(float(((_ys(g, scale) - _ys(g, scale).mean()) ** 2).sum()) for g in groups)
     df = sum(len(group) - 1 for group in groups)
     noise = math.sqrt(within / df) if df else None
-    errors = np.asarray([_evaluation_error(group, scale) for group in groups])
     known = bool(np.isfinite(errors).all()) and len(errors) > 0
     if noise is None and not known:
         return list(points), None, ""
     seeds = np.asarray([float(point.seeds) for point in points])
     variance = (noise or 0.0) ** 2 / seeds + (errors**2 if known else 0.0)
     standard = np.sqrt(variance)
-    # Evaluation error alone would make points exact that no second seed has ever vouched for.
+    # Evaluation error alone would make points exact that no second seed has ever vouched for; with
+    # the scatter that a law finds it does not (`_noise`).
     usable = noise is not None and float(variance.min()) > 0
     even = float(np.ptp(variance)) <= 1e-12 * float(variance.max())
     weights = 1 / variance if usable and not even else np.ones(len(points))
@@ -432,6 +476,11 @@ def is_reserved(column: str) -> bool:
 
 def _is_setting(column: str) -> bool:
     return column not in _NOT_SETTINGS and column.split(".")[-1] != "seed"
+
+
+def _is_shared(column: str) -> bool:
+    """Whether two metrics of one configuration agree in it; what training costs, they need not."""
+    return _is_setting(column) and column != "training_flops"
 
 
 def _missing(value: object) -> bool:

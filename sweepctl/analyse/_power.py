@@ -22,7 +22,7 @@ from sweepctl.analyse._intervals import detectable, r2_interval, t_quantile
 from sweepctl.analyse._meaning import meaning
 from sweepctl.analyse._points import NotFitted, cells_of, place_of
 from sweepctl.analyse._power_fit import PowerFit, fit_power
-from sweepctl.analyse._results import Coefficient, FitResult, FitWarning, Point, wider
+from sweepctl.analyse._results import Coefficient, FitResult, FitWarning, Point, deciding
 from sweepctl.analyse._scales import readable, unit_of
 from sweepctl.study import Loss
 
@@ -99,7 +99,7 @@ def power_result(
         if distance > 1
     ]
     log2_centers = tuple(float(value) / _LN2 for value in centers)
-    text = meaning(named, slope, wider(slope, hc3), None, log2_centers[0])
+    text = meaning(named, slope, deciding(form, slope, hc3), None, log2_centers[0])
     return FitResult(
         **{
             **named,
@@ -254,6 +254,21 @@ def local_slopes(family: Family, theta_BK: Array) -> Array:
     logs = np.log(Family(form=family.form, v_NM=ends).values(theta_BK))
     slopes: Array = (logs[:, 1] - logs[:, 0]) / 2e-4
     return slopes
+
+
+def slope_gradient(family: Family, theta_BK: Array) -> Array:
+    """Derivatives of `local_slopes` in the parameters, shape (B, K)."""
+    steps = _H * np.maximum(np.abs(theta_BK), 1e-2)
+    gradient = np.zeros_like(theta_BK)
+    for k in range(theta_BK.shape[1]):
+        up, down = theta_BK.copy(), theta_BK.copy()
+        up[:, k] += steps[:, k]
+        down[:, k] -= steps[:, k]
+        # Floors and amplitudes below 0 are no laws.
+        down[:, k] = np.where((down[:, k] < 0) & (theta_BK[:, k] >= 0), theta_BK[:, k], down[:, k])
+        rise = local_slopes(family, up) - local_slopes(family, down)
+        gradient[:, k] = rise / (up[:, k] - down[:, k])
+    return gradient
 
 
 def _slope(fit: PowerFit, leverage: Array) -> tuple[Coefficient, Coefficient | None]:

@@ -55,8 +55,8 @@ def tradeoff_verdict(claim: TradeoffClaim, frame: pd.DataFrame) -> ClaimResult:
     if n < 5 or any(len(np.unique(column)) < 2 for column in good.T):
         reason = f"{n} configurations with both metrics; a rank correlation needs 5 that differ"
         return ClaimResult(name=claim.name, verdict="undecided", evidence=reason, details=details)
-    rho, low, high = _spearman(good)
-    front = _front(good)
+    rho, low, high = rank_interval(good)
+    front = front_of(good)
     least = _least_rho(n)
     details |= {
         "spearman": rho,
@@ -90,7 +90,7 @@ def _value(point: Point, scale: str) -> float:
     return exp2(point.y) if scale == "log2" else point.y
 
 
-def _spearman(good: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float, float]:
+def rank_interval(good: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float, float]:
     """Rank correlation and its 95 % interval (Bonett & Wright 2000)."""
     from scipy.stats import norm, rankdata
 
@@ -115,7 +115,7 @@ def _least_rho(n: int) -> float:
     return high
 
 
-def _front(good: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
+def front_of(good: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
     """Rows that no other row beats in one column without losing in the other."""
     return [
         i

@@ -15,6 +15,7 @@ import numpy as np
 
 from sweepctl.analyse._scales import Scale
 from sweepctl.errors import UsageError
+from sweepctl.study import POWERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,11 +38,14 @@ WarningCode = Literal[
     "few_levels",
     "seeds_as_rows",
     "duplicate_rows",
+    "evaluation_error_missing",
+    "evaluation_error_shared",
     "curvature",
     "range_dependent_slope",
     "lack_of_fit",
     "heteroscedastic",
     "influential_point",
+    "surprise",
     "optimum_unbounded",
     "optimum_outside_data",
     "optimum_shifts",
@@ -284,9 +288,10 @@ class FitResult:
         return self.warnings[0].message if self.warnings else "it has no coefficients"
 
     def slope_interval(self) -> tuple[float, float]:
-        """95 % interval of the slope that verdicts use: the hull of the t and the HC3 interval.
+        """95 % interval of the slope that verdicts use.
 
-        At 9 to 30 points it covers 94 to 97 % whether the scatter is even or not. Waiting for the
+        The hull of the t and the HC3 interval, for power laws the HC3 interval where there is one.
+        At 9 to 30 points they cover 94 to 97 % whether the scatter is even or not. Waiting for the
         test of uneven scatter to reject would cover 88 %: at 15 points it mostly does not reject.
 
         Raises:
@@ -294,7 +299,7 @@ class FitResult:
         """
         if self.slope is None:
             raise UsageError(f"fit {self.name!r} has no slope: {self.reason}")
-        return wider(self.slope, self.hc3_slope)
+        return deciding(self.form, self.slope, self.hc3_slope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,6 +427,13 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
+
+
+def deciding(form: str, slope: Coefficient, hc3: Coefficient | None) -> tuple[float, float]:
+    """The interval that verdicts use; see `FitResult.slope_interval`."""
+    if form in POWERS and hc3 is not None:
+        return hc3.low, hc3.high
+    return wider(slope, hc3)
 
 
 def wider(slope: Coefficient, other: Coefficient | None) -> tuple[float, float]:

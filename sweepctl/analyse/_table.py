@@ -8,19 +8,28 @@ bear the name of another metric are left out, because a measured value is no set
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sweepctl.analyse._laws import fit_law
+from sweepctl.analyse._laws import fit_law, refitted
+from sweepctl.analyse._left_out import with_surprises
 from sweepctl.analyse._points import is_reserved
 from sweepctl.analyse._results import FitResult, FitWarning
 from sweepctl.analyse._scales import is_metric
+from sweepctl.errors import UsageError
 from sweepctl.study import Fit
 
 
-def fit_table(columns: Mapping[str, Sequence[Any]], fit: Fit) -> FitResult:
+def fit_table(
+    columns: Mapping[str, Sequence[Any]],
+    fit: Fit,
+    *,
+    weight: str | None = None,
+    numbers: Sequence[int] | None = None,
+) -> FitResult:
     """Fit a law to the columns of a table.
 
     Args:
@@ -28,22 +37,27 @@ def fit_table(columns: Mapping[str, Sequence[Any]], fit: Fit) -> FitResult:
             numbers (not-a-number and infinity are refused by a warning, not by an error).
         fit: the law: `metric` is the column y, `on` says what the table is called, `x` and
             `factors` name columns.
+        weight: column with the weight of each row, inverse to its variance up to a factor; then
+            every row is a configuration of its own.
+        numbers: what the rows are called in warnings; from 1 when None.
 
     Raises:
-        UsageError: the fit names a column that is not there, or that holds no numbers.
+        UsageError: the fit names a column that is not there, or that holds no numbers; a weight is
+            not positive, or goes with rows that are measurements of one configuration.
     """
     import pandas as pd
 
     kept = {
         name: values
         for name, values in columns.items()
-        if name != fit.metric and (name in (*fit.xs, *fit.factors) or not is_metric(name))
+        if name not in (fit.metric, weight)
+        and (name in (*fit.xs, *fit.factors) or not is_metric(name))
     }
-    rows = len(columns[fit.metric])
+    rows = list(numbers or range(1, len(columns[fit.metric]) + 1))
     frame = pd.DataFrame(
         {
-            "cell": range(1, rows + 1),
-            "task": [f"row {row}" for row in range(1, rows + 1)],
+            "cell": rows,
+            "task": [f"row {row}" for row in rows],
             "metric": fit.metric,
             "dataset": fit.on,
             "protocol": "",
@@ -59,6 +73,10 @@ def fit_table(columns: Mapping[str, Sequence[Any]], fit: Fit) -> FitResult:
     if "seed" not in frame.columns:
         frame["seed"] = 0
     result = fit_law("law", frame, fit)
+    if weight is not None:
+        stated = dict(zip(rows, map(float, columns[weight]), strict=True))
+        result = _with_weights(result, stated, weight)
+    result = with_surprises(result)
     return replace(
         result,
         meaning=_of_rows(result.meaning),
@@ -67,6 +85,24 @@ def fit_table(columns: Mapping[str, Sequence[Any]], fit: Fit) -> FitResult:
             for warning in result.warnings
         ),
     )
+
+
+def _with_weights(result: FitResult, weights: Mapping[int, float], column: str) -> FitResult:
+    """The law again, with weights that are stated instead of estimated."""
+    if any(not 0 < weight < math.inf for weight in weights.values()):
+        raise UsageError(f"the weights in column {column!r} must be positive and finite")
+    if any(len(point.cells) > 1 or point.seeds > 1 for point in result.points):
+        raise UsageError(
+            f"column {column!r} weights rows, but some rows are measurements of one configuration",
+            hint="give one row a configuration, or leave the weights to the seeds",
+        )
+    mean = sum(weights.values()) / len(weights)
+    again = refitted(
+        replace(result, weighting=f"column {column}"),
+        [replace(point, weight=weights[point.cells[0]] / mean) for point in result.points],
+    )
+    about_rows = [w for w in result.warnings if w.code in ("seeds_as_rows", "duplicate_rows")]
+    return replace(again, warnings=(*about_rows, *again.warnings)) if again.fitted else again
 
 
 def _named(name: str, fit: Fit) -> str:

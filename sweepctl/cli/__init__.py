@@ -20,19 +20,23 @@ import typer
 
 from sweepctl.cli import (
     _asking,
+    _comparing,
     _data,
     _fitting,
     _looking,
     _planning,
     _reading,
+    _relating,
     _running,
+    _sharing,
+    _showing,
     _spec,
+    _suggesting,
     _weights,
 )
 from sweepctl.cli._options import (
     Db,
     File,
-    FileOrName,
     Format,
     Json,
     Name,
@@ -119,21 +123,33 @@ def schema() -> None:
 
 
 app.command()(_planning.plan)
+app.command()(_suggesting.suggest)
 
 
 @app.command()
 def show(
-    study: FileOrName,
-    cell: Annotated[int, typer.Option("--cell", "-c", min=1, help="Number of the cell.")],
+    point: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POINT...",
+            help="STUDY/7, STUDY p=8 c=16, a task's id; or a study file. A metric may follow.",
+        ),
+    ],
+    cell: Annotated[
+        int | None, typer.Option("--cell", "-c", min=1, help="Number of the cell.")
+    ] = None,
     overrides: Sets = None,
     db: Db = None,
+    runs: Runs = None,
     as_json: Json = False,
 ) -> None:
-    """Show a cell's resolved config and where each value came from.
+    """Show where a point comes from: its tasks, files with SHA-256, commands, config, other uses.
 
-    Example: sweepctl show studies/quickstart.yaml --cell 1
+    Of a study file, which was perhaps never run: a cell's config and where each value came from.
+
+    Example: sweepctl show quickstart p=8 c=16
     """
-    _asking.show(study, cell, overrides or (), db, as_json=as_json)
+    _showing.show(point, cell, overrides or (), db, runs, as_json=as_json)
 
 
 app.command()(_spec.spec)
@@ -161,6 +177,10 @@ def run(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Start nothing new after a failure.")
     ] = False,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", help="Tell tensorboard, wandb or trackio, too; can be repeated."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors and results only.")] = False,
 ) -> None:
     """Run a study, or go on with it: only what is not done yet is run.
@@ -177,6 +197,7 @@ def run(
         threads=threads,
         device=device,
         fail_fast=fail_fast,
+        trackers=tracker or (),
         quiet=quiet,
     )
 
@@ -184,15 +205,21 @@ def run(
 @app.command()
 def status(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study's name.")] = None,
+    fits: Annotated[
+        bool, typer.Option("--fits", help="The laws so far, and finished cells that surprise them.")
+    ] = False,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="What the laws so far expect of unfinished cells.")
+    ] = False,
     db: Db = None,
     runs: Runs = None,
     as_json: Json = False,
 ) -> None:
     """Show how far studies are: cells by stages, time left, what failed and where its log is.
 
-    Example: sweepctl status quickstart
+    Example: sweepctl status quickstart --fits
     """
-    _looking.status(study, db, runs, as_json=as_json)
+    _looking.status(study, db, runs, fits=fits, predict=predict, as_json=as_json)
 
 
 @app.command()
@@ -250,6 +277,13 @@ def results(
     sort: Annotated[
         str | None, typer.Option("--sort", help="Columns to sort by; a minus for descending.")
     ] = "E,p",
+    trials: Annotated[
+        bool, typer.Option("--trials", help="Of a search: its trials, as they were asked.")
+    ] = False,
+    best: Annotated[bool, typer.Option("--best", help="Of a search: its best trial.")] = False,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Of a search: the trials that no other one beats.")
+    ] = False,
     form: Format = "table",
     db: Db = None,
 ) -> None:
@@ -257,7 +291,17 @@ def results(
 
     Example: sweepctl results quickstart --where "p = 8 and E >= 256" --sort=-psnr
     """
-    _reading.results(study, db, where=where, columns=columns, sort=sort, form=form)
+    _reading.results(
+        study,
+        db,
+        where=where,
+        columns=columns,
+        sort=sort,
+        form=form,
+        trials=trials,
+        best=best,
+        pareto=pareto,
+    )
 
 
 @app.command()
@@ -271,7 +315,7 @@ def query(
 ) -> None:
     """Ask the results database in SQL; it can only be read.
 
-    Views: v_cell, v_cell_task, v_task, v_metric, v_cost, v_lineage, v_fit,
+    Views: v_cell, v_cell_task, v_task, v_metric, v_cost, v_lineage, v_fit, v_trial,
     v_reference. Their columns: `sweepctl db views`.
 
     Example: sweepctl query "select p, c, E, psnr from v_cell where study = 'quickstart'"
@@ -279,7 +323,17 @@ def query(
     _reading.query(sql, db, form=form, limit=limit)
 
 
+app.command()(_sharing.ui)
+app.command()(_sharing.report)
+app.command()(_sharing.plot)
+app.command()(_sharing.export)
 app.command()(_fitting.fit)
+app.command()(_relating.correlate)
+app.command()(_relating.frontier)
+app.command()(_relating.contours)
+
+
+app.command()(_comparing.compare)
 
 
 @database.command("upgrade")

@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sweepctl.plan import Task
+from sweepctl.cli._left import left_in_words
+from sweepctl.plan import Left, Task
 from sweepctl.runs import AttemptOutcome
 
 HEARTBEAT_S = 60.0
@@ -21,6 +22,7 @@ class PlainWatcher:
         self.quiet = quiet
         self.total = self.done = 0
         self.running: dict[str, str] = {}
+        self.rest = ""
         self.started_s = self.spoke_s = time.monotonic()
 
     def __enter__(self) -> PlainWatcher:
@@ -47,6 +49,9 @@ class PlainWatcher:
     def notice(self, text: str) -> None:
         self._say(text)
 
+    def grown(self, tasks: int, done: int) -> None:
+        self.total, self.done = tasks, done
+
     def submitted(self, task: Task, attempt: int) -> None:
         self.running[task.id] = ""
         again = f", attempt {attempt}" if attempt > 1 else ""
@@ -58,7 +63,11 @@ class PlainWatcher:
     def alive(self) -> None:
         if time.monotonic() - self.spoke_s > HEARTBEAT_S:
             held = "; ".join(f"{name} {said}".strip() for name, said in self.running.items())
-            self._say(f"{self.done}/{self.total} done; {held}")
+            self._say(f"{self.done}/{self.total} done{self.rest}; {held}")
+
+    def left(self, left: Left) -> None:
+        said = left_in_words(left)
+        self.rest = f", {said}" if said else ""
 
     def ended(self, task: Task, outcome: AttemptOutcome, *, retry_in_s: float | None) -> None:
         self.running.pop(task.id, None)
@@ -108,6 +117,9 @@ class LiveWatcher:
     def notice(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
+    def grown(self, tasks: int, done: int) -> None:
+        self.bars.update(self.study, total=tasks, completed=done)
+
     def submitted(self, task: Task, attempt: int) -> None:
         self.rows[task.id] = self.bars.add_task(f"  {task.kind}  {task.label}", total=None, said="")
 
@@ -122,6 +134,10 @@ class LiveWatcher:
 
     def alive(self) -> None:
         """Nothing to say: the clocks of the bars go on."""
+
+    def left(self, left: Left) -> None:
+        said = left_in_words(left)
+        self.bars.update(self.study, said=f"tasks, {said}" if said else "tasks")
 
     def ended(self, task: Task, outcome: AttemptOutcome, *, retry_in_s: float | None) -> None:
         row = self.rows.pop(task.id, None)

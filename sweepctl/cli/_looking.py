@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweepctl.cli._foreseeing import give_so_far, say_recorded, so_far
+from sweepctl.cli._left import how_it_was_kept, kept_in_words, left_in_words, study_left
 from sweepctl.cli._session import (
     database,
     give,
@@ -25,22 +27,54 @@ from sweepctl.errors import RunFolderError, UsageError
 
 if TYPE_CHECKING:
     from sweepctl.ledger import CellState, Ledger, TaskState
+    from sweepctl.plan import Left
     from sweepctl.report import StageState
 
 
-def status(study: str | None, db: str | None, runs: Path | None, *, as_json: bool) -> None:
+def status(
+    study: str | None,
+    db: str | None,
+    runs: Path | None,
+    *,
+    fits: bool,
+    predict: bool,
+    as_json: bool,
+) -> None:
     """Show how far studies are."""
+    if study is None and (fits or predict):
+        raise UsageError("--fits and --predict are about one study", hint="name it")
     with open_for_reading(db) as ledger:
         if study is None:
             _status_of_all(ledger, as_json=as_json)
             return
         cells = ledger.cells(study)
-        left = _seconds_left(cells, ledger)
+        tasks = {task.fingerprint: task for cell in cells for task in cell.stages.values()}
+        left = study_left(study, tasks, ledger)
+        kept = how_it_was_kept(ledger.predictions(study))
+        laws = so_far(study, cells, ledger, predict=predict) if fits or predict else None
+        recorded = () if laws or as_json else ledger.fits(study)
     if as_json:
-        give_json({"schema": 1, "study": study, "seconds_left": left, "cells": cells})
+        known = left is None or not left.unknown
+        seconds = 0.0 if left is None else left.seconds
+        give_json(
+            {
+                "schema": 1,
+                "study": study,
+                "seconds_left": seconds if known else None,
+                "left": left,
+                "predictions": kept,
+                "cells": cells,
+                **(laws or {}),
+            }
+        )
         return
     _give_grid(cells)
+    if laws is not None:
+        give_so_far(laws, fits=fits, predict=predict)
     _say_progress(study, cells, left, run_folder(runs))
+    say_recorded(study, recorded)
+    if kept is not None:
+        say(kept_in_words(kept))
 
 
 def _status_of_all(ledger: Ledger, *, as_json: bool) -> None:
@@ -58,7 +92,9 @@ def _status_of_all(ledger: Ledger, *, as_json: bool) -> None:
 def _give_grid(cells: Sequence[CellState]) -> None:
     from sweepctl.report import StageState, StatusCell, status_grid
 
-    stages = list(dict.fromkeys(stage for cell in cells for stage in cell.stages))
+    # The cell with most stages has them in the order of the flow.
+    longest_first = sorted(cells, key=lambda cell: -len(cell.stages))
+    stages = list(dict.fromkeys(stage for cell in longest_first for stage in cell.stages))
     states = {}
     for cell in cells:
         for stage, task in cell.stages.items():
@@ -100,26 +136,7 @@ def _tasks(cells: Sequence[CellState]) -> dict[str, TaskState]:
     return {task.id: task for cell in cells for task in cell.stages.values()}
 
 
-def _seconds_left(cells: Sequence[CellState], ledger: Ledger) -> float | None:
-    """Time to the end with the slots that work now, or None where nothing was measured yet."""
-    tasks = _tasks(cells).values()
-    open_tasks = [task for task in tasks if task.state in ("pending", "running")]
-    if not open_tasks:
-        return 0.0
-    from sweepctl.plan import expected_seconds
-
-    speeds, total = ledger.speeds(), 0.0
-    for task in open_tasks:
-        expected = expected_seconds(task.kind, task.flops, speeds)
-        if expected is None:
-            return None
-        done = task.step / task.steps if task.state == "running" and task.step and task.steps else 0
-        total += expected * (1 - done)
-    slots = sum(task.state == "running" for task in open_tasks)
-    return total / max(1, slots)
-
-
-def _say_progress(study: str, cells: Sequence[CellState], left: float | None, folder: Path) -> None:
+def _say_progress(study: str, cells: Sequence[CellState], left: Left | None, folder: Path) -> None:
     from sweepctl.runs import attempt_folder
 
     tasks = _tasks(cells)
@@ -129,9 +146,8 @@ def _say_progress(study: str, cells: Sequence[CellState], left: float | None, fo
         for state in ("done", "running", "failed", "pending")
         if state in states
     )
-    time_left = ""
-    if left is not None and ("running" in states or "pending" in states):
-        time_left = f"; about {left / 60:.1f} min of work left"
+    words = "" if left is None else left_in_words(left)
+    time_left = f"; {words}{' on one slot' if left and left.slots == 1 else ''}" if words else ""
     say(f"{study}: {many(len(cells), 'cell')}, {many(len(tasks), 'task')}: {counts}{time_left}")
     for task in tasks.values():
         if task.state == "failed":

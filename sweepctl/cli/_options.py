@@ -28,3 +28,7 @@ Runs = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 Format = Annotated[str, typer.Option("--format", "-f", help="table, csv or json.")]
+FigureFormats = Annotated[
+    str | None,
+    typer.Option("--format", help="Of figures: png, svg, pdf, comma-separated; png,svg."),
+]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweepctl.cli._options import Db, File, Json, Sets
+from sweepctl.cli._costing import what_they_share, what_would_run
+from sweepctl.cli._options import Db, Json, Sets
 from sweepctl.cli._session import (
     database,
     give_json,
     give_table,
-    many,
-    notices,
     open_for_reading,
     plan_file,
     say,
@@ -24,15 +24,25 @@ from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
     from sweepctl.analyse import Forecast, Stated
-    from sweepctl.plan import CellCost, Plan
+    from sweepctl.plan import CellCost, On, Plan
 
 DRAWS = 400
 """Simulated studies: a share of 50 % is known to 2.5 points (one standard error), 95 % to 1.1."""
 
 
 def plan(
-    file: File,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="A study file, or several.")
+    ],
     overrides: Sets = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="[COUNTx]DEVICE[@SHARE]",
+            help="Hours for such devices, at a share of their peak if you state one.",
+        ),
+    ] = None,
     power: Annotated[
         bool, typer.Option("--power", help="What the fits and claims will be able to say.")
     ] = False,
@@ -48,8 +58,9 @@ def plan(
         list[str] | None,
         typer.Option(
             "--assume",
-            metavar="FIT=SLOPE[@LEVEL]",
-            help="With --power: an expected slope a doubling, and y in the middle of the design.",
+            metavar="FIT=SLOPE[@LEVEL]|FIT=BEND~X[@LEVEL]",
+            help="With --power: an expected slope a doubling and y in the middle of the design; or "
+            "a parabola's bend, the x of its optimum and y there.",
         ),
     ] = None,
     draws: Annotated[
@@ -59,7 +70,10 @@ def plan(
     db: Db = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a run would do and cost; writes nothing.
+    """Show what runs would do and cost; writes nothing.
+
+    Hours are those of finished tasks on the same kind of device; where there are none, --on assumes
+    a share of a device's peak. Of several studies, tasks that they share are counted once.
 
     --power simulates the declared fits and claims on the planned cells instead. Laws and noise are
     those you state, else those of runs that are done, else (laws only) the paper's or none.
@@ -68,14 +82,20 @@ def plan(
     """
     if (noise or assume or draws) and not power:
         raise UsageError("--noise, --assume and --draws go with --power")
+    if power and len(files) > 1:
+        raise UsageError("--power takes one study at a time")
+    devices = None if on is None else _devices(on)
+    plans = [plan_file(file, overrides or ()) for file in files]
     if not power:
-        made = plan_file(file, overrides or (), to_run=True)
-        _what_would_run(made, _what_is_known(made, db), as_json=as_json)
+        if len(plans) == 1:
+            what_would_run(plans[0], db, devices, as_json=as_json)
+        else:
+            what_they_share(plans, db, devices, as_json=as_json)
         return
-    made = plan_file(file, overrides or ())
     _what_it_can_say(
-        made,
+        plans[0],
         db,
+        devices,
         noise=dict(_noise(text) for text in noise or ()),
         stated=dict(_assumption(text) for text in assume or ()),
         draws=draws or DRAWS,
@@ -83,110 +103,13 @@ def plan(
     )
 
 
-# --- what would run ---------------------------------------------------------------------------
-
-
-def _what_would_run(made: Plan, known: _Known, *, as_json: bool) -> None:
-    from sweepctl.plan import reasons, summary
-
-    lines = summary(made, known.states, known.speeds)
-    why = reasons(made, known.states, known.recorded, known.attempts)
-    if as_json:
-        give_json(
-            {
-                "schema": 1,
-                "study": made.study_name,
-                "cells": len(made.cells),
-                "tasks": len(made.tasks),
-                "stages": lines,
-                "reasons": why,
-                "dropped": list(made.dropped),
-                "notices": list(made.notices),
-                "other_code": known.other_code,
-            }
-        )
-        return
-    new = sum(line.new for line in lines)
-    say(
-        f"{made.study_name}: {many(len(made.cells), 'cell')}, {many(len(made.tasks), 'task')}, "
-        f"{new} to run" + ("" if new else ": nothing to do")
-    )
-    columns = (
-        "stage", "cells", "tasks", "shared", "cached", "new", "blocked", "FLOPs", "disk", "hours",
-    )  # fmt: skip
-    rows = [
-        (
-            line.stage,
-            line.cells,
-            line.tasks,
-            line.shared,
-            line.cached,
-            line.new,
-            line.blocked,
-            f"{line.flops:.2e}" if line.flops else "",
-            _bytes(line.disk_bytes),
-            "" if line.hours is None else f"{line.hours:.3g}",
-        )
-        for line in lines
-    ]
-    give_table(columns, rows, "table")
-    for reason in why:
-        say(f"{reason.stage}: {many(reason.tasks, 'task')} {reason.why} (e.g. {reason.example})")
-    if known.other_code:
-        say(
-            f"note: {many(known.other_code, 'result')} were made by other code than this; they "
-            "are used as they are"
-        )
-    notices(made)
-
-
-class _Known:
-    """What the ledger knows about a plan; nothing at all when there is no ledger yet."""
-
-    def __init__(self) -> None:
-        self.states: dict[str, str] = {}
-        self.attempts: dict[str, int] = {}
-        self.speeds: list[Any] = []
-        self.recorded: list[Any] = []
-        self.other_code = 0
-
-
-def _what_is_known(made: Plan, db: str | None) -> _Known:
-    from sweepctl.ledger import ledger_exists
-    from sweepctl.runs import NOT_ITS_FAULT
-    from sweepctl.tasks import code_hash
-
-    known = _Known()
-    if not ledger_exists(database(db)):
-        return known
-    with open_for_reading(db) as ledger:
-        states = ledger.task_states(list(made.tasks))
-        known.states = {
-            # What the next run tries again by itself is not blocked by its failure.
-            name: "pending"
-            if state.state == "failed" and state.failure in NOT_ITS_FAULT
-            else state.state
-            for name, state in states.items()
-        }
-        known.attempts = {name: state.attempts for name, state in states.items()}
-        known.speeds = list(ledger.speeds())
-        if any(known.states.get(name) != "done" for name in made.tasks):
-            known.recorded = ledger.recorded(made.study_name)
-        counts = ledger.code_counts(list(made.tasks))
-        known.other_code = sum(counts.values()) - counts.get(code_hash(), 0)
-    return known
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} TiB"
-
-
 # --- what it can say --------------------------------------------------------------------------
+
+
+def _devices(text: str) -> On:
+    from sweepctl.plan import parse_on
+
+    return parse_on(text)
 
 
 def _noise(text: str) -> tuple[str, float]:
@@ -200,15 +123,26 @@ def _noise(text: str) -> tuple[str, float]:
 def _assumption(text: str) -> tuple[str, Stated]:
     from sweepctl.analyse import Stated
 
-    match = re.fullmatch(r"([^=]+)=([^@]+)(?:@(.+))?", text)
-    slope = None if match is None else _number(match[2])
-    level = None if match is None or match[3] is None else _number(match[3])
-    if match is None or slope is None or (match[3] is not None and level is None):
+    match = re.fullmatch(r"([^=]+)=([^@~]+)(?:~([^@]+))?(?:@(.+))?", text)
+    slope, optimum, level = (
+        None if match is None or match[place] is None else _number(match[place])
+        for place in (2, 3, 4)
+    )
+    unread = match is not None and any(
+        word is not None and value is None
+        for word, value in zip(match.groups()[1:], (slope, optimum, level), strict=True)
+    )
+    if match is None or slope is None or unread:
         raise UsageError(
-            f"--assume takes FIT=SLOPE or FIT=SLOPE@LEVEL, not {text!r}",
-            hint="--assume fidelity=2.3@25 expects 2.3 a doubling, around 25",
+            f"--assume takes FIT=SLOPE, FIT=SLOPE@LEVEL or FIT=BEND~X@LEVEL, not {text!r}",
+            hint="--assume fidelity=2.3@25 expects 2.3 a doubling, around 25; "
+            "--assume gfid=0.14~4096@3 a minimum of 3 at 4096",
         )
-    return match[1], Stated(slope=slope, level=level)
+    if optimum is None:
+        return match[1], Stated(slope=slope, level=level)
+    if slope == 0 or optimum <= 0:
+        raise UsageError(f"--assume {text}: an optimum needs a bend other than 0 and an x above 0")
+    return match[1], Stated(bend=slope, optimum=optimum, level=level)
 
 
 def _number(text: str) -> float | None:
@@ -222,6 +156,7 @@ def _number(text: str) -> float | None:
 def _what_it_can_say(
     made: Plan,
     db: str | None,
+    on: On | None,
     *,
     noise: dict[str, float],
     stated: dict[str, Stated],
@@ -232,7 +167,7 @@ def _what_it_can_say(
 
     from sweepctl.analyse import forecast
     from sweepctl.ledger import ledger_exists
-    from sweepctl.plan import cell_costs, design_rows
+    from sweepctl.plan import Calibration, cell_costs, design_rows
 
     study, pilot, speeds = made.study.study, None, []
     if ledger_exists(database(db)):
@@ -244,7 +179,7 @@ def _what_it_can_say(
     told = forecast(
         design, study.fits, study.claims, noise=noise, stated=stated, pilot=pilot, draws=draws
     )
-    costs = cell_costs(made, speeds)
+    costs = cell_costs(made, Calibration(speeds, on))
     if as_json:
         give_json({"schema": 1, "study": made.study_name, **_plain(told), "cells": costs})
         return
@@ -318,6 +253,6 @@ def _say_costs(costs: Sequence[CellCost]) -> None:
     spent = f"{min(flops):.2e} to {max(flops):.2e} FLOPs"
     total = f"{sum(flops):.2e} FLOPs"
     if len(hours) == len(costs):
-        spent += f" ({min(hours):.3g} to {max(hours):.3g} hours of a slot)"
+        spent += f" ({min(hours):.3g} to {max(hours):.3g} hours of a device)"
         total += f", {sum(hours):.3g} hours"
     say(f"a cell costs {spent}; as many cells again, for one seed more of each: {total} or less")

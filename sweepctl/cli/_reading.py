@@ -11,6 +11,10 @@ from sweepctl.cli._session import (
     open_for_reading,
     say,
 )
+from sweepctl.errors import UsageError
+
+CELL_ORDER = "E,p"
+"""How `results` sorts cells when nothing else is asked."""
 
 
 def results(
@@ -21,12 +25,28 @@ def results(
     columns: str | None,
     sort: str | None,
     form: str,
+    trials: bool = False,
+    best: bool = False,
+    pareto: bool = False,
 ) -> None:
     """Print a study's results."""
     check_format(form)
+    if trials + best + pareto > 1:
+        raise UsageError(
+            "--trials, --best and --pareto are three questions", hint="ask one of them"
+        )
     names = [name.strip() for name in columns.split(",")] if columns else None
     with open_for_reading(db) as ledger:
-        table = ledger.results(study, where=where, columns=names, sort=sort)
+        if trials or best or pareto:
+            from sweepctl.cli._trials import table as trials_table
+            from sweepctl.ledger import narrowed
+
+            whole = trials_table(ledger, study, best=best, pareto=pareto)
+            # The order of a search is that of its trials, or along the front.
+            order = None if sort == CELL_ORDER else sort
+            table = narrowed(whole, where=where, columns=names, sort=order)
+        else:
+            table = ledger.results(study, where=where, columns=names, sort=sort)
     give_table(table.columns, table.rows, form)
 
 

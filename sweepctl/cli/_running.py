@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from sweepctl.cli._session import (
     many,
     notices,
     plan_file,
+    planner,
     run_folder,
     say,
     site,
@@ -22,6 +24,7 @@ from sweepctl.cli._session import (
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
+    from sweepctl.execute import Watcher
     from sweepctl.ledger import Ledger
     from sweepctl.plan import Plan
 
@@ -37,6 +40,7 @@ def run(
     threads: int | None,
     device: str | None,
     fail_fast: bool,
+    trackers: Sequence[str],
     quiet: bool,
 ) -> None:
     """Run a study and print its results."""
@@ -48,6 +52,10 @@ def run(
 
     if device is not None and not re.match(DEVICE, device):
         raise UsageError(f"there is no device {device!r}", hint="auto, cpu, cuda or cuda:N")
+    if trackers:
+        from sweepctl.trackers import check_trackers
+
+        check_trackers(trackers)
     made = plan_file(file, overrides, to_run=True)
     if not quiet:
         notices(made)
@@ -69,9 +77,18 @@ def run(
         for notice in ledger.notices:
             say(f"note: {notice}")
         provenance = software()
-        with LiveWatcher() if live else PlainWatcher(quiet=quiet) as watcher:
+        with (
+            LiveWatcher() if live else PlainWatcher(quiet=quiet) as shown,
+            _telling(shown, trackers, made.study_name, settings.folder) as watcher,
+        ):
             summary = execute.run_study(
-                made, ledger, settings, watcher, provenance=provenance, argv=sys.argv
+                made,
+                ledger,
+                settings,
+                watcher,
+                provenance=provenance,
+                argv=sys.argv,
+                extend=planner(made.study),
             )
         if summary.stopped_by is None and not summary.failed:
             _after_run(ledger, made, summary, quiet)
@@ -79,6 +96,20 @@ def run(
     execute.raise_for_failures(summary)
     if summary.stopped_by is not None:
         sys.exit(128 + summary.stopped_by)
+
+
+@contextlib.contextmanager
+def _telling(watcher: Watcher, names: Sequence[str], study: str, folder: Path) -> Iterator[Watcher]:
+    """The watcher, or one around it that tells trackers."""
+    if not names:
+        yield watcher
+        return
+    from sweepctl.cli._telling import TellingWatcher
+    from sweepctl.trackers import Trackers, quiet_environment
+
+    quiet_environment()
+    with contextlib.closing(Trackers(names, note=watcher.notice)) as trackers:
+        yield TellingWatcher(watcher, trackers, study, folder.absolute())
 
 
 def _after_run(ledger: Ledger, made: Plan, summary: Any, quiet: bool) -> None:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
+    from sweepctl.execute import Extend
     from sweepctl.ledger import Ledger
-    from sweepctl.plan import Plan
-    from sweepctl.study import Site, Study
+    from sweepctl.plan import Plan, Trial
+    from sweepctl.study import Site, Study, StudyFile
 
 
 def site_file() -> Path | None:
@@ -66,18 +67,39 @@ def open_for_reading(given: str | None) -> Ledger:
 
 
 def plan_file(file: Path, overrides: Sequence[str], *, to_run: bool = False) -> Plan:
-    """Load and expand a study file; to be run, its pretrained files must be here."""
+    """Load and expand a study file; to be run, its data and pretrained files must be here.
+
+    Raises:
+        StudyError: the study is wrong, or needs what this machine does not have and is to be run.
+    """
     from sweepctl import pretrained
     from sweepctl.datasets import data_identities
+    from sweepctl.errors import StudyError
     from sweepctl.plan import make_plan
     from sweepctl.study import load_study
 
     # Most users have no site file, and should not wait for the reader of one.
     data = data_identities(site().datasets if site_file() else None)
     study = load_study(file, overrides=overrides, datasets=data)
-    if not to_run:
-        return make_plan(study, data=data)
-    return make_plan(study, data=data, missing=functools.cache(pretrained.missing))
+    made = make_plan(study, data=data, missing=functools.cache(pretrained.missing))
+    if to_run and made.absent:
+        raise StudyError(list(made.absent))
+    return made
+
+
+def planner(study: StudyFile) -> Extend:
+    """How trials of a loaded study become cells, with the data sets and files that are here."""
+    from sweepctl import pretrained
+    from sweepctl.datasets import data_identities
+    from sweepctl.plan import make_plan
+
+    data = data_identities(site().datasets if site_file() else None)
+    missing = functools.cache(pretrained.missing)
+
+    def extend(trials: Sequence[Trial], first: int = 1) -> Plan:
+        return make_plan(study, data=data, missing=missing, trials=trials, first=first)
+
+    return extend
 
 
 def looks_like_file(study: str) -> bool:
@@ -100,12 +122,22 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
-def notices(made: Plan) -> None:
-    """Tell what a plan wants people to know."""
+def notices(*plans: Plan) -> None:
+    """Tell what plans want people to know; what several of them miss is said once."""
+    absent = {problem.message: problem for made in plans for problem in made.absent}
+    for problem in absent.values():
+        say(f"cannot be run here: {problem.place}: {problem.path}: {problem.message}")
+    for made in plans:
+        _notices(made)
+
+
+def _notices(made: Plan) -> None:
     for notice in made.notices:
         say(f"note: {notice}")
     for dropped in made.dropped[:5]:
-        values = ", ".join(f"{name} {value}" for name, value in dropped.axes.items())
+        values = ", ".join(
+            f"{name} {'-' if value is None else value}" for name, value in dropped.axes.items()
+        )
         say(f"note: no cell for {values}: {dropped.reason}")
     if len(made.dropped) > 5:
         say(f"note: {len(made.dropped) - 5} more combinations are no cells")
@@ -143,6 +175,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"not plain data: {type(value).__name__}")
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data for strict JSON: what is not a finite number is null."""
+    import math
+
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
 def to_terminal() -> bool:

@@ -10,12 +10,17 @@ from __future__ import annotations
 import codecs
 import csv
 import difflib
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sweepctl.errors import SweepctlError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TABLES = (".csv", ".tsv")
 """Endings of files that are tables."""
@@ -102,7 +107,7 @@ def _why_no_number(text: str) -> str:
 
 def _read(texts: list[str], needed: bool) -> list[float | str | None]:
     if needed or all(_NUMBER.fullmatch(text) for text in texts):
-        return [int(text) if _WHOLE.fullmatch(text) else float(text) for text in texts]
+        return [_number(text) for text in texts]
     return [None if text.lower() in _MISSING else text for text in texts]
 
 
@@ -145,6 +150,33 @@ def read_table(path: Path) -> TableFile:
     if not places:
         raise SweepctlError(f"{path} has columns ({', '.join(names)}) but no rows")
     return TableFile(path=path, columns=columns, lines=places)
+
+
+def read_points(path: Path) -> pd.DataFrame:
+    """The measured values of a study as `sweepctl export --long` writes them, in long form.
+
+    Raises:
+        UsageError: a column is missing that says what was measured, or of which cell.
+        SweepctlError: the file cannot be read, is no table, or a value in it is no number.
+    """
+    import pandas as pd
+
+    table = read_table(path)
+    table.values(("cell", "n", "value"), texts=("metric", "dataset", "protocol"))
+    return pd.DataFrame({name: _plain(name, texts) for name, texts in table.columns.items()})
+
+
+def _plain(name: str, texts: list[str]) -> list[Any]:
+    """The values of a column: numbers where all that are there are, None where none is."""
+    known = [text for text in texts if text.lower() not in _MISSING]
+    if name in ("metric", "dataset", "protocol") or not all(map(_NUMBER.fullmatch, known)):
+        return [text or None for text in texts]
+    missing = math.nan if name == "se" else None
+    return [missing if text.lower() in _MISSING else _number(text) for text in texts]
+
+
+def _number(text: str) -> int | float:
+    return int(text) if _WHOLE.fullmatch(text) else float(text)
 
 
 def _decoded(path: Path, data: bytes) -> str:

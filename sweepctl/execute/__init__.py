@@ -7,7 +7,7 @@ on: results found on disk are adopted, attempts a dead driver left behind are cl
 goes on from its last checkpoint.
 
     _settings   what a run is told, and tells        _lock     one driver a run folder
-    _driver     the loop
+    _driver     the loop                              _searching  what a search asks meanwhile
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweepctl.analyse import reference_edition, reference_rows
-from sweepctl.errors import RunFolderError, TasksFailed
+from sweepctl.errors import RunFolderError, StudyError, TasksFailed
 from sweepctl.execute._driver import Driver
 from sweepctl.execute._lock import driver_lock
-from sweepctl.execute._settings import RunSummary, Settings, Watcher
+from sweepctl.execute._searching import Searching
+from sweepctl.execute._settings import Extend, RunSummary, Settings, Watcher
 from sweepctl.ledger import Ledger, Submission
 from sweepctl.plan import Plan
 from sweepctl.runs import NOT_ITS_FAULT
 
-__all__ = ["RunSummary", "Settings", "Watcher", "raise_for_failures", "run_study"]
+__all__ = ["Extend", "RunSummary", "Settings", "Watcher", "raise_for_failures", "run_study"]
 
 
 def run_study(
@@ -36,6 +37,7 @@ def run_study(
     *,
     provenance: Mapping[str, Any],
     argv: Sequence[str] = (),
+    extend: Extend | None = None,
 ) -> RunSummary:
     """Record a plan and run every task of it that is not done.
 
@@ -47,18 +49,30 @@ def run_study(
         provenance: what is kept with every attempt: "code" (hash of the code), "commit", "dirty"
             and "versions".
         argv: the command line, for the record.
+        extend: makes the plan of trials; a study with a search needs it.
 
     Raises:
+        StudyError: the study needs what this machine does not have.
         DriverBusy: another driver works in the run folder.
         RunFolderError: the run folder cannot be written, or the disk is full.
         UnreachableError: the cluster cannot be reached.
         LedgerError: the results database cannot be written.
     """
+    if plan.absent:
+        raise StudyError(list(plan.absent))
     with driver_lock(settings.folder):
+        searching = None
+        if plan.study.search is not None:
+            if extend is None:
+                raise ValueError("a study with a search is run with a way to plan its trials")
+            searching = Searching(plan, ledger, extend)
+            plan = searching.plan
         ledger.record_plan(plan, _submission(plan, provenance, argv))
         ledger.keep_reference(reference_edition(), reference_rows)
+        if searching is not None:
+            searching.begin()
         try:
-            return Driver(plan, ledger, settings, watcher, provenance).run()
+            return Driver(plan, ledger, settings, watcher, provenance, searching).run()
         except OSError as error:
             raise _disk_full(error) or error from None
 

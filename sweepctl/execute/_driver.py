@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +20,10 @@ from typing import Any
 from sweepctl import runs
 from sweepctl.cluster import Pool, open_pool
 from sweepctl.errors import RunFolderError
+from sweepctl.execute._searching import Searching
 from sweepctl.execute._settings import RunSummary, Settings, Watcher
 from sweepctl.ledger import Ledger, Progress
-from sweepctl.plan import Plan, Task
+from sweepctl.plan import Calibration, Open, Plan, Task, time_left
 from sweepctl.runs import NOT_ITS_FAULT, AttemptOutcome, AttemptRequest, TaskResult
 
 INFRASTRUCTURE = frozenset({"killed", "worker_lost", "out_of_memory"})
@@ -35,8 +36,16 @@ FAST_FAILURES_STOP = 5
 PROGRESS_S = 2.0
 """Seconds between looks at the event files of running attempts."""
 
-TURNS = {"prepare": 0, "reference": 1, "reconstruct": 2, "stage1": 3}
+TURNS = {
+    kind: turn
+    for turn, kind in enumerate(
+        ("prepare", "reference", "reconstruct", "generate", "dit", "latents", "stage2", "stage1")
+    )
+}
 """Who goes first when several tasks are ready: what all cells share, then what finishes a cell."""
+
+EXPECT_S = 10.0
+"""Seconds between two estimates of the time that is left."""
 
 SPARE_DISK_BYTES = 256 * 1024**2
 """What must stay free on the disk beside a task's own files."""
@@ -62,8 +71,11 @@ class Driver:
         settings: Settings,
         watcher: Watcher,
         provenance: Mapping[str, Any],
+        searching: Searching | None = None,
     ) -> None:
         self.plan = plan
+        self.searching = searching
+        self.news = True
         self.ledger = ledger
         self.settings = settings
         self.watcher = watcher
@@ -82,14 +94,19 @@ class Driver:
         self.signals: list[int] = []
         self.told = 0
         self.closing = False
+        self.calibration = Calibration()
+        self.calibrate_from_s = 0.0
+        self.calibrated_with = -1
+        self.expected_at_s = -EXPECT_S
 
     # -- before the loop -----------------------------------------------------------------------
 
     def run(self) -> RunSummary:
         started = time.monotonic()
-        self._take_stock()
+        self._take_stock(self.plan.tasks, at_start=True)
         done_before = len(self.done)
         self.watcher.started(len(self.plan.tasks), done_before)
+        self._search_on()
         if self.ready:
             self._work()
         blocked = sum(
@@ -109,28 +126,32 @@ class Driver:
             seconds=time.monotonic() - started,
         )
 
-    def _take_stock(self) -> None:
-        """Find out what is done, adopt what a dead driver left, and what can start."""
-        states = self.ledger.task_states(list(self.plan.tasks))
+    def _take_stock(self, tasks: Mapping[str, Task], *, at_start: bool = False) -> None:
+        """Find out what is done of some tasks of the plan, adopt results, and what can start."""
+        states = self.ledger.task_states(list(tasks))
         open_tasks = [
             task
-            for name, task in self.plan.tasks.items()
+            for name, task in tasks.items()
             if name not in states or states[name].state != "done"
         ]
-        self.done = self.plan.tasks.keys() - {task.fingerprint for task in open_tasks}
+        self.done |= tasks.keys() - {task.fingerprint for task in open_tasks}
         there = _names_in(self.settings.folder) if open_tasks else set()
+        adopted = 0
         for task in open_tasks:
             if task.id not in there:
                 continue
             result = runs.read_result(self._folder(task), task.fingerprint)
             if result is not None and self.ledger.adopt_result(task.fingerprint, result):
-                self.adopted += 1
+                adopted += 1
                 self.done.add(task.fingerprint)
-        if self.adopted:
-            self.watcher.notice(f"{self.adopted} results found in the run folder are taken up")
-        lost = self.ledger.lose_running(logs_under=self.settings.folder.resolve())
-        if lost:
-            self.watcher.notice(f"{len(lost)} attempts of a driver that died are taken up again")
+        if adopted:
+            self.adopted += adopted
+            self.watcher.notice(f"{adopted} results found in the run folder are taken up")
+        if at_start:
+            lost = self.ledger.lose_running(logs_under=self.settings.folder.resolve())
+            if lost:
+                said = f"{len(lost)} attempts of a driver that died are taken up again"
+                self.watcher.notice(said)
         again = [
             name
             for name, state in states.items()
@@ -143,13 +164,19 @@ class Driver:
                 self._note_failure(
                     self.plan.tasks[name], state.attempts, state.failure or "error", state.message
                 )
-        self._restore_missing_parents()
-        self._find_ready()
+        self._find_ready([*self._restore_missing_parents(list(tasks)), *tasks])
 
-    def _restore_missing_parents(self) -> None:
-        """Run a done task again when a task that needs its files would not find them."""
-        whole: set[str] = set()
-        for name in reversed(list(self.plan.tasks)):  # children before parents
+    def _restore_missing_parents(self, names: list[str]) -> list[str]:
+        """Run a done task again when one of these that needs its files would not find them.
+
+        Returns:
+            Those to run again that are none of the names.
+        """
+        mine, whole = set(names), set[str]()
+        again: list[str] = []
+        todo = list(names)  # the last first: children before parents
+        while todo:
+            name = todo.pop()
             if name in self.done:
                 continue
             for _, parent in self.plan.tasks[name].parents:
@@ -161,9 +188,14 @@ class Driver:
                     self.done.discard(parent)
                     self.ledger.reset([parent], done=True)
                     self.watcher.notice(f"{task.id} is recorded as done but its files are gone")
+                    if parent not in mine:
+                        again.append(parent)
+                        todo.append(parent)
+        return again
 
-    def _find_ready(self) -> None:
-        for name, task in self.plan.tasks.items():
+    def _find_ready(self, names: Iterable[str]) -> None:
+        for name in names:
+            task = self.plan.tasks[name]
             if name in self.done:
                 continue
             unmet = 0
@@ -179,6 +211,25 @@ class Driver:
         """Queue a task; among equals the longest first, so that no slot waits for it at the end."""
         turn = TURNS.get(task.kind, len(TURNS))
         heapq.heappush(self.ready, (turn, -task.cost.flops, task.fingerprint))
+
+    def _search_on(self) -> None:
+        """Let a search ask what it may, now that something has ended."""
+        if self.searching is None or self.closing or not self.news:
+            return
+        self.news = False
+        for plan in self.searching.more(self.done, self._is_hopeless, self.watcher.notice):
+            tasks = {name: task for name, task in plan.tasks.items() if name not in self.plan.tasks}
+            self.plan = replace(
+                self.plan,
+                cells=(*self.plan.cells, *plan.cells),
+                tasks={**self.plan.tasks, **tasks},
+            )
+            self._take_stock(tasks)
+            self.watcher.grown(len(self.plan.tasks), len(self.done))
+
+    def _is_hopeless(self, name: str) -> bool:
+        """Whether a task has failed for good, or waits for one that has."""
+        return name in self.failed or (name not in self.done and self._waits_for_failed(name))
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -204,6 +255,7 @@ class Driver:
         while True:
             self._tell_of_signals()
             self._wake_retries()
+            self._search_on()
             while self.ready and len(self.running) < pool.slots and not self.closing:
                 self._submit(pool, heapq.heappop(self.ready)[-1])
             if not self.running and (self.closing or not (self.ready or self.later)):
@@ -214,6 +266,7 @@ class Driver:
             if time.monotonic() - looked >= PROGRESS_S:
                 looked = time.monotonic()
                 self._look_at_progress()
+                self._estimate(pool.slots)
 
     def _patience(self) -> float:
         """Seconds until something has to be looked at even if no attempt ends."""
@@ -231,8 +284,13 @@ class Driver:
         folder = self._folder(task)
         self._check_disk(task)
         self._freeze(task, folder)
+        expected = self._calibration().expect(task.kind, task.cost)
         attempt = self.ledger.start_attempt(
-            name, host=socket.gethostname(), folder=folder, provenance=self.provenance
+            name,
+            host=socket.gethostname(),
+            predicted_s=None if expected is None else expected.seconds,
+            folder=folder,
+            provenance=self.provenance,
         )
         if attempt is None:
             # Another driver with a run folder of its own has it in the same database.
@@ -291,6 +349,7 @@ class Driver:
     def _record(self, outcome: AttemptOutcome) -> None:
         """Write down how an attempt ended and decide what follows from it."""
         flight = self.running.pop(outcome.task_id)
+        self.news = True
         task, name = flight.task, flight.task.fingerprint
         result: TaskResult | None = None
         if outcome.state == "done":
@@ -379,6 +438,44 @@ class Driver:
             self.ledger.progress(fresh)
         if self.running:
             self.watcher.alive()
+
+    def _calibration(self) -> Calibration:
+        """Speeds of finished tasks, read again when some have ended and it costs little."""
+        now = time.monotonic()
+        if self.calibrated_with == self.finished or now < self.calibrate_from_s:
+            return self.calibration
+        self.calibration = Calibration(self.ledger.speeds())
+        self.calibrated_with = self.finished
+        ended = time.monotonic()
+        # Never more than a twentieth of the driver's time.
+        self.calibrate_from_s = ended + 20 * (ended - now)
+        return self.calibration
+
+    def _estimate(self, slots: int) -> None:
+        """Tell how long it will take, by what has ended so far."""
+        if time.monotonic() - self.expected_at_s < EXPECT_S:
+            return
+        self.expected_at_s = time.monotonic()
+        flights = {flight.task.fingerprint: flight for flight in self.running.values()}
+        rest: dict[str, Open] = {}
+        blocked: set[str] = set()
+        for name, task in self.plan.tasks.items():  # parents come first
+            if name in self.done:
+                continue
+            if name in self.failed or any(parent in blocked for _, parent in task.parents):
+                blocked.add(name)
+                continue
+            flight = flights.get(name)
+            event = (flight.seen if flight else None) or {}
+            rest[name] = Open(
+                kind=task.kind,
+                cost=task.cost,
+                parents=tuple(parent for _, parent in task.parents),
+                running=flight is not None,
+                fraction=event["step"] / event["steps"] if event.get("steps") else 0.0,
+                rest_s=event.get("eta_s"),
+            )
+        self.watcher.left(time_left(rest, self._calibration(), slots))
 
     # -- signals -------------------------------------------------------------------------------
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweepctl.plan import Task
+from sweepctl.plan import Left, Plan, Task, Trial
 from sweepctl.runs import AttemptOutcome
 
 
@@ -46,6 +46,13 @@ class Settings:
     fail_fast: bool = False
 
 
+class Extend(Protocol):
+    """How trials of a search become cells: the plan of some of them."""
+
+    def __call__(self, trials: Sequence[Trial], first: int = 1) -> Plan:
+        """The plan; its cells are numbered from `first`, `placed` says what each trial became."""
+
+
 class Watcher(Protocol):
     """Who is told what happens; the command line prints it, tests collect it."""
 
@@ -55,6 +62,9 @@ class Watcher(Protocol):
     def notice(self, text: str) -> None:
         """Something worth a line."""
 
+    def grown(self, tasks: int, done: int) -> None:
+        """A search has asked another trial: tasks there are now, and how many of them are done."""
+
     def submitted(self, task: Task, attempt: int) -> None:
         """An attempt was handed to the pool."""
 
@@ -63,6 +73,9 @@ class Watcher(Protocol):
 
     def alive(self) -> None:
         """Said every few seconds while attempts run, whether or not they tell anything."""
+
+    def left(self, left: Left) -> None:
+        """How long the rest will take; said anew every few seconds while attempts run."""
 
     def ended(self, task: Task, outcome: AttemptOutcome, *, retry_in_s: float | None) -> None:
         """An attempt ended; `retry_in_s` says when it is tried again, None for never."""

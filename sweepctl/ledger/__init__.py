@@ -10,6 +10,7 @@ Reading order:
     _schema     creation, checks, upgrades        _plans     how plans and fits get in
     _attempts   how attempts and results get in   _tasks     reading by task
     _cells      reading by cell: states, numbers  _query     users' own SQL, read-only for real
+    _opened     how it is held open               _searches  what searches have asked
 
 The life of a task (state of the task, state of its newest attempt):
 
@@ -21,30 +22,32 @@ The life of a task (state of the task, state of its newest attempt):
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.engine import Engine
-
-from sweepctl.errors import LedgerError
 from sweepctl.ledger import _attempts, _cells, _plans, _query, _schema, _tasks
-from sweepctl.ledger._connect import Place, check_file, engines, locate, transaction
+from sweepctl.ledger._connect import check_file, engines, locate, transaction
+from sweepctl.ledger._query import matching, narrowed
 from sweepctl.ledger._records import (
     MISSING,
+    Asked,
     Attempt,
     CellState,
     Difference,
     FitRecord,
+    Kin,
+    Prediction,
     Progress,
     Submission,
     Table,
     TaskRecord,
     TaskState,
 )
+from sweepctl.ledger._searches import Searches, SearchRecord, TrialRecord
 from sweepctl.ledger._views import METRIC_COLUMNS, VIEWS
-from sweepctl.runs import AttemptOutcome, TaskResult
+from sweepctl.runs import AttemptOutcome, FileRecord, MetricValue, TaskResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,17 +58,24 @@ __all__ = [
     "METRIC_COLUMNS",
     "MISSING",
     "VIEWS",
+    "Asked",
     "Attempt",
     "CellState",
     "Difference",
     "FitRecord",
+    "Kin",
     "Ledger",
+    "Prediction",
     "Progress",
+    "SearchRecord",
     "Submission",
     "Table",
     "TaskRecord",
     "TaskState",
+    "TrialRecord",
     "ledger_exists",
+    "matching",
+    "narrowed",
     "open_ledger",
     "upgrade_ledger",
 ]
@@ -144,7 +154,7 @@ def upgrade_ledger(url: str | None = None, *, folder: Path | None = None) -> str
     return _schema.upgrade(place) or f"{place.shown} has the newest schema ({_schema.HEAD})"
 
 
-class Ledger:
+class Ledger(Searches):
     """An open results database; made by `open_ledger`, closed by `close` or a with statement.
 
     Attributes:
@@ -154,46 +164,6 @@ class Ledger:
     Every method is one transaction: all of it is recorded or nothing is. Every method may raise
     LedgerError (the database cannot or must not do it) and UnreachableError.
     """
-
-    def __init__(
-        self,
-        place: Place,
-        reader: Engine,
-        writer: Engine,
-        *,
-        read_only: bool,
-        notices: tuple[str, ...],
-    ) -> None:
-        self.shown = place.shown
-        self.notices = notices
-        self._place = place
-        self._reader = reader
-        self._writer = writer
-        self._read_only = read_only
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give back all connections; the ledger cannot be used afterwards."""
-        self._reader.dispose()
-        self._writer.dispose()
-
-    def _reading(self) -> Any:
-        return transaction(self._reader, self._place)
-
-    def _writing(self) -> Any:
-        if self._read_only:
-            raise LedgerError(f"{self.shown} was opened for reading only")
-        return transaction(self._writer, self._place)
 
     # What the driver writes
 
@@ -215,6 +185,7 @@ class Ledger:
         worker: str = "",
         device: str = "",
         code: str = "",
+        predicted_s: float | None = None,
         folder: Path | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> int | None:
@@ -229,9 +200,10 @@ class Ledger:
             worker: name of the worker, when it is known.
             device: torch device, when it is known.
             code: hash of the code that runs.
+            predicted_s: how long the whole task is expected to take, in seconds.
             folder: run folder of the task; the attempt's log lies in it.
-            provenance: where its numbers will come from; "code", "device" and "host" in it become
-                columns. The result's provenance is laid over it.
+            provenance: where its numbers will come from; "code", "device", "device_name" and "host"
+                in it become columns. The result's provenance is laid over it.
 
         Raises:
             LedgerError: the ledger has no such task.
@@ -244,6 +216,7 @@ class Ledger:
                 worker=worker,
                 device=device,
                 code=code,
+                predicted_s=predicted_s,
                 folder=folder,
                 provenance=provenance or {},
             )
@@ -309,10 +282,38 @@ class Ledger:
         with self._writing() as connection:
             return _attempts.reset(connection, fingerprints, done=done)
 
-    def save_fit(self, study: str, name: str, result: Mapping[str, Any]) -> int:
-        """Keep a fit; a result equal to the newest one is not repeated. Returns its number."""
+    def save_fit(
+        self,
+        study: str,
+        name: str,
+        result: Mapping[str, Any],
+        *,
+        condition: str = "",
+        law: str | None = None,
+        n: int | None = None,
+        slope: tuple[float, float, float] | None = None,
+        r2: float | None = None,
+        folder: str | None = None,
+    ) -> int:
+        """Keep a fit; a result equal to the newest one is not repeated. Returns its number.
+
+        Args:
+            study: name of the study.
+            name: name of the fit.
+            result: the fit as plain data.
+            condition: the condition on the cells, as `results` takes it; empty for all.
+            law: the equation.
+            n: number of configurations.
+            slope: the slope and both ends of its 95 % interval; an end that is not finite is kept
+                as unknown.
+            r2: share of the variance explained.
+            folder: where the fit's files are.
+        """
+        numbers = [None if one is None or not math.isfinite(one) else one for one in slope or ()]
+        about = {"condition": condition, "law": law, "n": n, "r2": r2, "folder": folder}
+        about |= dict(zip(("slope", "slope_low", "slope_high"), numbers, strict=False))
         with self._writing() as connection:
-            return _plans.save_fit(connection, study, name, result)
+            return _plans.save_fit(connection, study, name, result, about)
 
     def keep_reference(
         self, edition: str, points: Callable[[], Iterable[Mapping[str, Any]]]
@@ -391,7 +392,8 @@ class Ledger:
 
         One row a value: cell, one column an axis, p, q, c, encoder, decoder, resolution, frames,
         seed, tokens, E, compression, parameters, macs (both also of encoder and decoder alone),
-        metric, dataset, protocol, n, value, se, task.
+        training_flops (of all trainings behind the value), metric, dataset, protocol, n, value, se,
+        task.
 
         Raises:
             UsageError: there is no such study.
@@ -410,7 +412,8 @@ class Ledger:
         """One row a cell: axes, E, tokens, parameters, state, and the metrics that were measured.
 
         A metric's column is `psnr`, `psnr@dataset` when there are several data sets, and
-        `psnr@dataset/protocol` (or `psnr/protocol`) when there are several protocols.
+        `psnr@dataset/protocol` (or `psnr/protocol`) when there are several protocols. With "_se" at
+        its end it is the standard error, where one is known; given when asked for.
 
         Args:
             study: name of the study.
@@ -418,7 +421,7 @@ class Ledger:
                 resolution, frames, seed, tokens, E, compression, parameters, macs (both also of
                 encoder and decoder alone) included;
                 in SQLite's words whatever the database is.
-            columns: names of the columns to give instead.
+            columns: names of the columns to give instead; ["*"] for all of them.
             sort: columns to sort by, comma-separated, a minus before one for descending; missing
                 values last.
 
@@ -427,6 +430,20 @@ class Ledger:
         """
         with self._reading() as connection:
             return _query.results(connection, study, where=where, columns=columns, sort=sort)
+
+    def mark(self) -> str:
+        """A short text that is another one whenever anything else is recorded; costs little."""
+        with self._reading() as connection:
+            return _tasks.mark(connection)
+
+    def asked(self, study: str) -> Asked:
+        """How the newest submission of a study was handed in.
+
+        Raises:
+            UsageError: there is no such study.
+        """
+        with self._reading() as connection:
+            return _cells.asked(connection, study)
 
     def query(self, sql: str, *, limit_rows: int = 10_000, timeout_s: float = 30.0) -> Table:
         """Run one SELECT of a user over `VIEWS`; the database refuses everything else.
@@ -446,6 +463,24 @@ class Ledger:
         """
         with self._reading() as connection:
             return _tasks.find_task(connection, prefix)
+
+    def lineage(self, fingerprint: str) -> tuple[list[Kin], list[Kin]]:
+        """Tasks that a task was made from, and tasks made from it, the nearest first.
+
+        What `v_lineage` says of one task, in both directions.
+        """
+        with self._reading() as connection:
+            return _tasks.lineage(connection, fingerprint)
+
+    def files(self, fingerprint: str) -> list[FileRecord]:
+        """The files of a task's result, by name; none before it is done."""
+        with self._reading() as connection:
+            return _tasks.files(connection, fingerprint)
+
+    def metrics(self, fingerprint: str) -> list[MetricValue]:
+        """What a task has measured at its end, by data set, name and protocol."""
+        with self._reading() as connection:
+            return _tasks.metrics(connection, fingerprint)
 
     def nearest_task(
         self, kind: str, identity: str, *, state: str | None = None
@@ -469,7 +504,7 @@ class Ledger:
             return _tasks.attempts(connection, fingerprint)
 
     def fits(self, study: str) -> list[FitRecord]:
-        """The newest result of every saved fit of a study, by name.
+        """The newest result of every saved fit of a study and condition, by name.
 
         Raises:
             UsageError: there is no such study.
@@ -478,9 +513,35 @@ class Ledger:
             return _cells.fits(connection, study)
 
     def speeds(self) -> list[Speed]:
-        """FLOPs and seconds of finished results by kind and device, to calibrate forecasts."""
+        """How fast the newest finished tasks were, the newest last, to calibrate forecasts.
+
+        Tasks of which an attempt failed or was lost are left out: some of their work was done
+        twice, or by nobody knows how many seconds.
+        """
         with self._reading() as connection:
             return _tasks.speeds(connection)
+
+    def predictions(self, study: str) -> list[Prediction]:
+        """How long finished tasks of a study were expected to take and took, in their order.
+
+        Only those that their first attempt finished: what others took is not what was predicted.
+
+        Raises:
+            UsageError: there is no such study.
+        """
+        with self._reading() as connection:
+            return _tasks.predictions(connection, study)
+
+    def parents(self, study: str) -> dict[str, tuple[str, ...]]:
+        """Fingerprint -> fingerprints of the tasks it needs, for the newest submission.
+
+        Tasks that need none are left out.
+
+        Raises:
+            UsageError: there is no such study.
+        """
+        with self._reading() as connection:
+            return _tasks.parents(connection, study)
 
     def recorded(self, study: str) -> list[Recorded]:
         """The tasks that submissions of a study used for each cell and stage, newest last.

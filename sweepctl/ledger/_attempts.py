@@ -34,6 +34,7 @@ def start_attempt(
     worker: str,
     device: str,
     code: str,
+    predicted_s: float | None,
     folder: Path | None,
     provenance: Mapping[str, Any],
 ) -> int | None:
@@ -51,6 +52,7 @@ def start_attempt(
         return None
     number = int(found)
     row = _attempt_row(fingerprint, number, "running", now()) | _origin(provenance)
+    row["predicted_s"] = predicted_s
     told = {"host": host, "worker": worker, "device": device, "code": code}
     row |= {column: value for column, value in told.items() if value}
     if folder is not None:
@@ -67,7 +69,7 @@ def _origin(provenance: Mapping[str, Any]) -> Row:
     """Provenance as columns: all of it as JSON, and what is grouped by as columns of its own."""
     plain = _finite(dict(provenance))
     row: Row = {"provenance": plain}
-    for column in ("device", "code", "host"):
+    for column in ("device", "device_name", "code", "host"):
         if isinstance(told := plain.get(column), str) and told:
             row[column] = told
     return row
@@ -85,6 +87,7 @@ def _attempt_row(fingerprint: str, number: int, state: str, started_at: dt.datet
         "flops": 0.0,
         "host": "",
         "device": "",
+        "device_name": "",
         "worker": "",
         "code": "",
         "log": "",

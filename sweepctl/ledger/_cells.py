@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from sweepctl.errors import UsageError
 from sweepctl.ledger import _tables as t
-from sweepctl.ledger._records import CellState, CellStateName, FitRecord, TaskState
+from sweepctl.ledger._records import Asked, CellState, CellStateName, FitRecord, TaskState
 from sweepctl.ledger._tasks import CELL_TASK, check_study, task_states
 
 if TYPE_CHECKING:
@@ -39,10 +39,15 @@ VALUES = (
     "decoder_parameters",
     "encoder_macs",
     "decoder_macs",
+    "dit_parameters",
+    "dit_macs",
 )
 """Typed values of a cell, in the order of columns."""
 
-_FRAME_TAIL = ("metric", "dataset", "protocol", "n", "value", "se", "task")
+_FRAME_TAIL = ("training_flops", "metric", "dataset", "protocol", "n", "value", "se", "task")
+
+_TRAININGS = {"reconstruct": ("stage1", "stage2"), "generate": ("stage1", "stage2", "dit")}
+"""Which trainings of a cell are behind a value, by the kind of the task that measured it."""
 
 
 def cells(connection: Connection, study: str) -> list[CellState]:
@@ -107,6 +112,32 @@ def resolved_study(connection: Connection, study: str) -> dict[str, Any]:
     return dict(connection.execute(newest).scalar_one())
 
 
+def asked(connection: Connection, study: str) -> Asked:
+    """The newest submission of a study; see `Ledger.asked`."""
+    check_study(connection, study)
+    row = connection.execute(
+        sa.select(t.submission, t.study.c.title, t.study.c.question)
+        .join(t.study, t.study.c.name == t.submission.c.study)
+        .where(t.submission.c.study == study)
+        .order_by(t.submission.c.number.desc())
+        .limit(1)
+    ).one()
+    return Asked(
+        study=study,
+        title=row.title,
+        question=row.question,
+        number=row.number,
+        text=row.study_text,
+        resolved=row.resolved,
+        overrides=tuple(row.overrides),
+        argv=tuple(row.argv),
+        git_commit=row.git_commit,
+        git_dirty=row.git_dirty,
+        version=row.sweepctl_version,
+        created_at=row.created_at,
+    )
+
+
 def cell_config(connection: Connection, study: str, key: str) -> dict[str, Any]:
     """The resolved config of one cell."""
     check_study(connection, study)
@@ -118,11 +149,12 @@ def cell_config(connection: Connection, study: str, key: str) -> dict[str, Any]:
 
 
 def final_metrics(connection: Connection, study: str) -> Sequence[Any]:
-    """Rows (cell key, task id, name, dataset, protocol, n, value, se) measured after training."""
+    """Rows measured after training: cell key, task id, kind, name, dataset ... value, se."""
     return connection.execute(
         sa.select(
             t.cell.c.key,
             t.task.c.id,
+            t.task.c.kind,
             t.metric.c.name,
             t.metric.c.dataset,
             t.metric.c.protocol,
@@ -138,7 +170,8 @@ def final_metrics(connection: Connection, study: str) -> Sequence[Any]:
             t.cell.c.study == study,
             t.cell.c.is_current,
             t.task.c.state == "done",
-            t.metric.c.step == t.FINAL_STEP,
+            # Written out: SQLite takes a partial index only for a number it can see.
+            t.metric.c.step == sa.literal_column(str(t.FINAL_STEP)),
         )
         .order_by(
             t.cell.c.number,
@@ -158,6 +191,7 @@ def frame(connection: Connection, study: str) -> pd.DataFrame:
     rows = {row.key: row for row in _cell_rows(connection, study)}
     names = axis_columns([row.axes for row in rows.values()])
     columns = list(dict.fromkeys(["cell", *names.values(), *VALUES, *_FRAME_TAIL]))
+    flops = _training_flops(connection, study)
     records = []
     for metric in final_metrics(connection, study):
         row = rows[metric.key]
@@ -166,6 +200,9 @@ def frame(connection: Connection, study: str) -> pd.DataFrame:
                 "cell": row.number,
                 **_values(row),
                 **{names[axis]: _level(value) for axis, value in row.axes.items()},
+                "training_flops": sum(
+                    flops.get((metric.key, kind), 0.0) for kind in _TRAININGS.get(metric.kind, ())
+                ),
                 "metric": metric.name,
                 "dataset": metric.dataset,
                 "protocol": metric.protocol,
@@ -176,6 +213,22 @@ def frame(connection: Connection, study: str) -> pd.DataFrame:
             }
         )
     return pd.DataFrame.from_records(records, columns=columns)
+
+
+def _training_flops(connection: Connection, study: str) -> dict[tuple[str, str], float]:
+    """What each training of each cell costs, by key of the cell and kind of the task."""
+    rows = connection.execute(
+        sa.select(t.cell.c.key, t.task.c.kind, t.task.c.flops)
+        .select_from(t.cell)
+        .join(t.cell_task, CELL_TASK)
+        .join(t.task, t.task.c.fingerprint == t.cell_task.c.task)
+        .where(
+            t.cell.c.study == study,
+            t.cell.c.is_current,
+            t.task.c.kind.in_(_TRAININGS["generate"]),
+        )
+    )
+    return {(row.key, row.kind): float(row.flops) for row in rows}
 
 
 def _level(value: object) -> object:
@@ -193,17 +246,32 @@ def axis_columns(axes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def fits(connection: Connection, study: str) -> list[FitRecord]:
     """The newest result of every fit of a study, by name."""
     check_study(connection, study)
-    rows = connection.execute(
-        sa.select(t.fit).where(t.fit.c.study == study).order_by(t.fit.c.name, t.fit.c.number)
+    last = (
+        sa.select(t.fit.c.name, t.fit.c.condition, sa.func.max(t.fit.c.number).label("number"))
+        .where(t.fit.c.study == study)
+        .group_by(t.fit.c.name, t.fit.c.condition)
+        .subquery()
     )
-    newest = {
-        row.name: FitRecord(
+    newest = sa.and_(t.fit.c.name == last.c.name, t.fit.c.number == last.c.number)
+    rows = connection.execute(
+        sa.select(t.fit)
+        .join(last, newest)
+        .where(t.fit.c.study == study)
+        .order_by(t.fit.c.name, t.fit.c.number)
+    )
+    return [
+        FitRecord(
             study=row.study,
             name=row.name,
             number=row.number,
             created_at=row.created_at,
+            condition=row.condition,
+            law=row.law,
+            n=row.n,
+            slope_low=row.slope_low,
+            slope_high=row.slope_high,
+            folder=row.folder,
             result=row.result,
         )
         for row in rows
-    }
-    return list(newest.values())
+    ]

@@ -30,6 +30,10 @@ Row = dict[str, Any]
 _LARGE = 1_000  # new tasks after which PostgreSQL's statistics are too old to plan by
 _PLAN_LOCK = 7_236_590_114  # names the recording of a plan among a server's advisory locks
 
+_CELL_UPDATES = tuple(
+    column.name for column in t.cell.columns if column.name not in ("study", "key")
+)
+
 
 def record_plan(connection: Connection, plan: Plan, submission: Submission) -> int:
     """Record a plan and how it was handed in; see `Ledger.record_plan`."""
@@ -118,11 +122,20 @@ def _cell_row(study: str, cell: Cell) -> Row:
         "decoder_parameters": derived.decoder_parameters,
         "encoder_macs": derived.encoder_macs,
         "decoder_macs": derived.decoder_macs,
+        "dit_parameters": derived.dit_parameters,
+        "dit_macs": derived.dit_macs,
         "dataset": cell.datasets[0] if cell.datasets else None,
+        "generation_dataset": _first_generated(cell),
         "datasets": list(cell.datasets),
         "axes": dict(cell.axes),
         "config": dict(cell.config),
     }
+
+
+def _first_generated(cell: Cell) -> str | None:
+    """The data set that the samples of a cell are compared with first; None without samples."""
+    kinds = (stage.partition(":") for stage in cell.tasks)
+    return next((dataset for kind, _, dataset in kinds if kind == "generate"), None)
 
 
 def _cell_task_rows(study: str, cell: Cell) -> Iterator[Row]:
@@ -147,6 +160,7 @@ def _task_row(task: Task) -> Row:
         "parameters": task.cost.parameters,
         "macs": task.cost.macs,
         "flops": float(task.cost.flops),
+        "samples": task.cost.samples,
         "disk_bytes": task.cost.disk_bytes,
         "attempts": 0,
         "failed_attempts": 0,
@@ -163,7 +177,7 @@ def _record_study(
         "question": clean(submission.question),
         "created_at": created_at,
     }
-    _insert(connection, t.study, [row], update=("title", "question"))
+    insert(connection, t.study, [row], update=("title", "question"))
 
 
 def _record_tasks(
@@ -177,14 +191,14 @@ def _record_tasks(
         )
         known.update(found.scalars())
     new = [row | {"created_at": created_at} for row in tasks if row["fingerprint"] not in known]
-    _insert(connection, t.task, new)
+    insert(connection, t.task, new)
     # The parents of a task are part of its fingerprint: known tasks have theirs already.
     edges = [
         {"task": row["fingerprint"], "role": role, "parent": parent}
         for row in new
         for role, parent in plan.tasks[row["fingerprint"]].parents
     ]
-    _insert(connection, t.dependency, edges)
+    insert(connection, t.dependency, edges)
     return len(new)
 
 
@@ -193,17 +207,30 @@ def _record_cells(
 ) -> None:
     mine = t.cell.c.study == study
     connection.execute(t.cell.update().where(mine, t.cell.c.is_current).values(is_current=False))
-    keys = {"study", "key"}
-    updated = tuple(column.name for column in t.cell.columns if column.name not in keys)
-    _insert(connection, t.cell, cells, update=updated)
+    insert(connection, t.cell, cells, update=_CELL_UPDATES)
     current = sa.select(t.cell.c.key).where(mine, t.cell.c.is_current)
     connection.execute(
         t.cell_task.delete().where(t.cell_task.c.study == study, t.cell_task.c.cell.in_(current))
     )
-    _insert(connection, t.cell_task, cell_tasks)
+    insert(connection, t.cell_task, cell_tasks)
 
 
-def _insert(
+def add_cells(connection: Connection, plan: Plan) -> None:
+    """Add the cells and tasks of a plan to those that the study has."""
+    study = plan.study_name
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PLAN_LOCK})")
+    _record_tasks(connection, [_task_row(task) for task in plan.tasks.values()], plan, now())
+    keys = [cell.key for cell in plan.cells]
+    cells = [_cell_row(study, cell) for cell in plan.cells]
+    insert(connection, t.cell, cells, update=_CELL_UPDATES)
+    mine = sa.and_(t.cell_task.c.study == study, t.cell_task.c.cell.in_(keys))
+    connection.execute(t.cell_task.delete().where(mine))
+    rows = [row for cell in plan.cells for row in _cell_task_rows(study, cell)]
+    insert(connection, t.cell_task, rows)
+
+
+def insert(
     connection: Connection, table: sa.Table, rows: list[Row], *, update: tuple[str, ...] = ()
 ) -> None:
     """Insert many rows; known ones are left alone, or get the `update` columns."""
@@ -231,23 +258,35 @@ def _insert(
     )
 
 
-def save_fit(connection: Connection, study: str, name: str, result: Mapping[str, Any]) -> int:
+def save_fit(
+    connection: Connection,
+    study: str,
+    name: str,
+    result: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> int:
     """Keep a fit; see `Ledger.save_fit`."""
     known = connection.execute(sa.select(t.study.c.name).where(t.study.c.name == study)).first()
     if known is None:
         raise LedgerError(f"the ledger has no study {study!r}", hint="record its plan first")
+    mine = sa.and_(t.fit.c.study == study, t.fit.c.name == name)
     newest = connection.execute(
-        sa.select(t.fit.c.number, t.fit.c.result)
-        .where(t.fit.c.study == study, t.fit.c.name == name)
+        sa.select(t.fit)
+        .where(mine, t.fit.c.condition == about["condition"])
         .order_by(t.fit.c.number.desc())
         .limit(1)
     ).first()
     plain = json.loads(strict_json(dict(result)))
-    if newest is not None and newest.result == plain:
+    same = newest is not None and newest.result == plain
+    # Asking again without files does not forget where those of the same result are.
+    if newest is not None and same and about["folder"] in (None, newest.folder):
         return int(newest.number)
-    number = 1 if newest is None else int(newest.number) + 1
+    last = connection.execute(sa.select(sa.func.max(t.fit.c.number)).where(mine)).scalar()
+    number = 1 + int(last or 0)
     connection.execute(
-        t.fit.insert().values(study=study, name=name, number=number, created_at=now(), result=plain)
+        t.fit.insert().values(
+            study=study, name=name, number=number, created_at=now(), result=plain, **about
+        )
     )
     return number
 
@@ -271,5 +310,5 @@ def keep_reference(
         for point in points
     ]
     connection.execute(t.reference.delete())
-    _insert(connection, t.reference, rows)
+    insert(connection, t.reference, rows)
     return len(rows)

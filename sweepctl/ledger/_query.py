@@ -263,6 +263,28 @@ def results(
 ) -> Table:
     """One row a cell, one column a metric; see `Ledger.results`."""
     shown, every, rows = _wide(connection, study)
+    whole = Table(columns=tuple(every), rows=tuple(rows))
+    if columns is None:
+        columns = shown
+    elif list(columns) == ["*"]:
+        columns = every
+    return narrowed(whole, where=where, columns=columns, sort=sort)
+
+
+def narrowed(
+    table: Table,
+    *,
+    where: str | None = None,
+    columns: Sequence[str] | None = None,
+    sort: str | None = None,
+) -> Table:
+    """Rows of a table that meet a condition, in order; `Ledger.results` says how they are asked.
+
+    Raises:
+        UsageError: there is no such column, or the condition cannot be used.
+    """
+    every, rows = list(table.columns), table.rows
+    shown = every
     order = [_sort_key(part.strip(), every) for part in (sort or "").split(",") if part.strip()]
     chosen = shown if columns is None else [_column(name, every, "column") for name in columns]
     places = _filter(every, rows, where, order)
@@ -283,16 +305,21 @@ def _wide(connection: Connection, study: str) -> tuple[list[str], list[str], lis
     values = [name for name in _cells.VALUES if name.casefold() not in folded]
     found: dict[str, dict[str, Any]] = {cell.key: {} for cell in cells}
     for row in measured:
-        found[row.key][metrics[row.name, row.dataset, row.protocol]] = row.value
+        column = metrics[row.name, row.dataset, row.protocol]
+        found[row.key][column] = row.value
+        if row.se is not None:
+            found[row.key][f"{column}_se"] = row.se
     names = list(dict.fromkeys(metrics.values()))
-    every = ["cell", *axes.values(), *values, "state", *names]
+    known = {column for measures in found.values() for column in measures}
+    errors = [error for name in names if (error := f"{name}_se") in known]
+    every = ["cell", *axes.values(), *values, "state", *names, *errors]
     rows = [
         (
             cell.index,
             *(cell.axes.get(axis) for axis in axes),
             *(cell.values[name] for name in values),
             cell.state,
-            *(found[cell.key].get(name) for name in names),
+            *(found[cell.key].get(name) for name in (*names, *errors)),
         )
         for cell in cells
     ]
@@ -352,6 +379,30 @@ def _filter(
             return [row[0] for row in connection.execute(sql)]
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise _where_error(str(error), where or "", every) from error
+
+
+def matching(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], where: str, *, unknown: bool = False
+) -> list[int]:
+    """Places of the rows of any table that meet a condition, as `results` takes it.
+
+    Args:
+        columns: names of the columns.
+        rows: one sequence of values a row.
+        where: the condition.
+        unknown: whether a row that lacks what the condition asks for is kept.
+
+    Raises:
+        UsageError: the condition cannot be used.
+    """
+    condition = f"(\n{where}\n) IS NOT FALSE" if unknown else where
+    try:
+        return _filter(columns, [tuple(row) for row in rows], condition, [])
+    except UsageError as error:
+        message = error.message.replace(repr(condition), repr(where))
+        raise UsageError(message, hint=error.hint) from error
+    except sqlite3.Error as error:  # two columns that differ in case only, a column called rowid
+        raise UsageError(f"--where cannot be used with these columns: {error}") from error
 
 
 def _bindable(value: Any) -> Any:

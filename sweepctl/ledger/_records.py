@@ -46,6 +46,39 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """How a study was handed in last.
+
+    Attributes:
+        study: name of the study.
+        title: short name for people; empty when the study has none.
+        question: the question the study asks.
+        number: number of the submission, from 1.
+        text: the study file as given.
+        resolved: the whole study after bases, defaults and overrides; plain JSON.
+        overrides: the `--set` options as given.
+        argv: the command line.
+        git_commit: commit of the working tree; empty outside of git.
+        git_dirty: whether that tree had changes.
+        version: version of sweepctl.
+        created_at: when it was recorded.
+    """
+
+    study: str
+    title: str
+    question: str
+    number: int
+    text: str
+    resolved: Mapping[str, Any]
+    overrides: tuple[str, ...]
+    argv: tuple[str, ...]
+    git_commit: str
+    git_dirty: bool
+    version: str
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskState:
     """Where a task stands.
 
@@ -61,6 +94,7 @@ class TaskState:
         attempts: number of the newest attempt, 0 for none.
         failed_attempts: attempts that failed since the task was last reset.
         flops: floating point operations expected of the task.
+        samples: images or clips it goes through, 0 where there are none.
         step: newest training step of the newest attempt, None when it told none.
         steps: steps that attempt will do.
         loss: newest loss of that attempt.
@@ -81,6 +115,7 @@ class TaskState:
     attempts: int
     failed_attempts: int
     flops: float
+    samples: int
     step: int | None
     steps: int | None
     loss: float | None
@@ -111,6 +146,25 @@ class TaskRecord:
     cells: tuple[tuple[str, int, str], ...]
     created_at: dt.datetime
     finished_at: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kin:
+    """A task that another one was made from, or that was made from it.
+
+    Attributes:
+        id: name of the task.
+        kind: its kind.
+        label: what people call it.
+        state: pending, running, done or failed.
+        depth: steps between them, 1 for a parent or child.
+    """
+
+    id: str
+    kind: str
+    label: str
+    state: TaskStateName
+    depth: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +202,9 @@ class Attempt:
         flops: floating point operations done, 0 where they are not counted.
         exit_code: of the child; negative for a signal; None when it is not known.
         host: host name.
-        device: torch device or its name.
+        device: torch device.
+        device_name: kind of device; empty where the attempt did not tell.
+        predicted_s: how long the task was expected to take when the attempt began, in seconds.
         worker: name of the worker.
         code: hash of the code that ran it.
         log: path of its log file.
@@ -172,6 +228,8 @@ class Attempt:
     exit_code: int | None
     host: str
     device: str
+    device_name: str
+    predicted_s: float | None
     worker: str
     code: str
     log: str
@@ -180,6 +238,23 @@ class Attempt:
     loss: float | None
     values: Mapping[str, Any]
     provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """How long a finished task was expected to take, and took.
+
+    Attributes:
+        task_id: the task.
+        kind: its kind.
+        predicted_s: expected when it was handed out, in seconds.
+        seconds: wall time of its one attempt.
+    """
+
+    task_id: str
+    kind: str
+    predicted_s: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +325,12 @@ class FitRecord:
         name: name of the fit in the study.
         number: counts the different results saved under this name, from 1.
         created_at: when it was saved.
+        condition: the SQL condition on the cells; empty for all of them.
+        law: the fitted law as an equation; None for a claim and where there is none.
+        n: number of configurations; None for a claim.
+        slope_low: lower end of the 95 % interval of the slope; None where it is not known.
+        slope_high: upper end.
+        folder: where its files are kept; None when they are not.
         result: the fit as plain JSON.
     """
 
@@ -257,4 +338,10 @@ class FitRecord:
     name: str
     number: int
     created_at: dt.datetime
+    condition: str = ""
+    law: str | None = None
+    n: int | None = None
+    slope_low: float | None = None
+    slope_high: float | None = None
+    folder: str | None = None
     result: Mapping[str, Any] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Which facts does the ledger keep? The tables, and nothing but the tables.
 
 One row a study, a submission of it, a cell, a task, an attempt, a measured value, a file, a fit,
-a published number.
+a search, a trial of it, a published number.
 What is plotted, filtered or joined has a typed column; what is only read back is JSON. All names
 begin with `sweep_`, so that other tools may use the same database. Users read the views
 (`sweepctl.ledger.VIEWS`); these tables may change with every schema revision.
@@ -127,7 +127,10 @@ cell = Table(
     Column("decoder_parameters", BigInteger, nullable=False),
     Column("encoder_macs", BigInteger, nullable=False),
     Column("decoder_macs", BigInteger, nullable=False),
+    Column("dit_parameters", BigInteger),  # NULL without a DiT, like the next one
+    Column("dit_macs", BigInteger),
     Column("dataset", Text),  # the first evaluation data set; NULL without evaluation
+    Column("generation_dataset", Text),  # the first one that samples are compared with, or NULL
     Column("datasets", JSON, nullable=False),
     Column("axes", JSON, nullable=False),
     Column("config", JSON, nullable=False),
@@ -147,6 +150,7 @@ task = Table(
     Column("parameters", BigInteger, nullable=False),
     Column("macs", BigInteger, nullable=False),
     Column("flops", Double, nullable=False),  # a long training passes 2**63
+    Column("samples", BigInteger, nullable=False),
     Column("disk_bytes", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False),  # number of the newest attempt, 0 for none
     Column("failed_attempts", Integer, nullable=False),  # since the last reset
@@ -195,11 +199,13 @@ attempt = Table(
     Column("started_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
     Column("seconds", Double, nullable=False),
+    Column("predicted_s", Double),  # of the whole task, when the attempt was handed out
     Column("peak_memory_bytes", BigInteger, nullable=False),
     Column("flops", Double, nullable=False),
     Column("exit_code", Integer),
     Column("host", Text, nullable=False),
     Column("device", Text, nullable=False),
+    Column("device_name", Text, nullable=False),  # kind of device, what speeds are compared by
     Column("worker", Text, nullable=False),
     Column("code", Text, nullable=False),
     Column("log", Text, nullable=False),
@@ -234,6 +240,14 @@ metric = Table(
     Column("se", Double),  # standard error of the value; NULL where none is known
     PrimaryKeyConstraint("task", "name", "dataset", "protocol", "step"),
     Index(None, "name", "dataset", "step"),
+    # Few rows of many: what is asked all day must not read the curves.
+    Index(
+        "ix_sweep_metric_final",
+        "task",
+        "dataset",
+        sqlite_where=text("step = -1"),
+        postgresql_where=text("step = -1"),
+    ),
 )
 
 file = Table(
@@ -253,8 +267,49 @@ fit = Table(
     Column("name", Text, nullable=False),
     Column("number", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("condition", Text, nullable=False),  # `fit --where`; empty for all cells
+    Column("law", Text),  # the equation; NULL for a claim and for what was not fitted
+    Column("n", Integer),
+    Column("slope", Double),
+    Column("slope_low", Double),
+    Column("slope_high", Double),
+    Column("r2", Double),
+    Column("folder", Text),  # where `fit --save` has put its files
     Column("result", JSON, nullable=False),
     PrimaryKeyConstraint("study", "name", "number"),
+)
+
+search = Table(
+    "sweep_search",
+    metadata,
+    Column("study", ForeignKey("sweep_study.name"), nullable=False),
+    Column("key", Text, nullable=False),  # hash of all that decides which trials it asks
+    Column("position", Integer, nullable=False),  # its place in the grid of axes, from 0
+    Column("is_current", Boolean, nullable=False),
+    Column("axes", JSON, nullable=False),
+    Column("start", JSON, nullable=False),  # the points it starts with, as they were found once
+    Column("created_at", UtcTime, nullable=False),
+    PrimaryKeyConstraint("study", "key"),
+)
+
+trial = Table(
+    "sweep_trial",
+    metadata,
+    Column("study", Text, nullable=False),
+    Column("search", Text, nullable=False),
+    Column("number", Integer, nullable=False),  # in its search, from 0
+    Column("place", Integer, nullable=False),  # among all trials of the study, as they were asked
+    Column("point", JSON, nullable=False),
+    Column("sampler", JSON, nullable=False),  # what the sampler has to find again after a restart
+    Column("cell", Text),  # NULL when no cell could be made of it
+    Column("why_not", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    PrimaryKeyConstraint("study", "search", "number"),
+    ForeignKeyConstraint(["study", "search"], ["sweep_search.study", "sweep_search.key"]),
+    ForeignKeyConstraint(
+        ["study", "cell"], ["sweep_cell.study", "sweep_cell.key"], name="fk_sweep_trial_cell"
+    ),
+    Index(None, "study", "place"),
 )
 
 reference = Table(

@@ -7,6 +7,7 @@ States come as dataclasses for the driver and for `status`; `find_task` and `nea
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,15 +22,19 @@ from sweepctl.ledger._records import (
     MISSING,
     Attempt,
     Difference,
+    Kin,
+    Prediction,
     TaskRecord,
     TaskState,
 )
 from sweepctl.ledger._views import BLOCKED
+from sweepctl.runs import FileRecord, MetricValue
 
 if TYPE_CHECKING:
     from sweepctl.plan import Recorded, Speed
 
 _MOST = 200  # matches of a prefix that are worth counting
+_SPEEDS = 2_000  # finished tasks that forecasts go by, the newest
 
 
 def study_names(connection: Connection) -> list[str]:
@@ -51,6 +56,30 @@ def check_study(connection: Connection, study: str) -> None:
     meant = f"; did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     raise UsageError(f"there is no study {study!r}{meant}", hint=f"recorded studies: {shown}")
+
+
+def mark(connection: Connection) -> str:
+    """What every write moves: counts, newest times, states; see `Ledger.mark`."""
+    now_running = sa.select(
+        sa.func.count(),
+        sa.func.max(t.attempt.c.started_at),
+        sa.func.max(t.attempt.c.ended_at),
+        sa.func.max(t.attempt.c.progress_at),
+    )
+    parts = [
+        connection.execute(now_running).all(),
+        connection.execute(
+            sa.select(
+                t.task.c.state, sa.func.count(), sa.func.sum(t.task.c.failed_attempts)
+            ).group_by(t.task.c.state)
+        ).all(),
+        *(
+            connection.execute(sa.select(sa.func.count(), sa.func.max(table.c.created_at))).all()
+            for table in (t.submission, t.fit)
+        ),
+    ]
+    said = repr([sorted(map(str, part)) for part in parts])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def task_states(
@@ -86,6 +115,7 @@ _STATE_QUERY = sa.select(
     t.task.c.attempts,
     t.task.c.failed_attempts,
     t.task.c.flops,
+    t.task.c.samples,
     t.attempt.c.step,
     t.attempt.c.steps,
     t.attempt.c.loss,
@@ -115,6 +145,7 @@ def _task_state(row: Any, blocked: Collection[str]) -> TaskState:
         attempts=row.attempts,
         failed_attempts=row.failed_attempts,
         flops=row.flops,
+        samples=row.samples,
         step=row.step,
         steps=row.steps,
         loss=row.loss,
@@ -189,6 +220,65 @@ def _task_record(connection: Connection, fingerprint: str) -> TaskRecord:
         created_at=row.created_at,
         finished_at=row.finished_at,
     )
+
+
+def lineage(connection: Connection, fingerprint: str) -> tuple[list[Kin], list[Kin]]:
+    """Ancestors and descendants, the nearest first; see `Ledger.lineage`."""
+    up, down = t.dependency.c.parent, t.dependency.c.task
+    return _kin(connection, fingerprint, down, up), _kin(connection, fingerprint, up, down)
+
+
+def _kin(
+    connection: Connection, fingerprint: str, here: sa.Column[str], there: sa.Column[str]
+) -> list[Kin]:
+    """Tasks reached by going from one end of a dependency to the other, any number of times."""
+    line = (
+        sa.select(there.label("kin"), sa.literal(1).label("depth"))
+        .where(here == fingerprint)
+        .cte("line", recursive=True)
+    )
+    line = line.union(sa.select(there, line.c.depth + 1).where(here == line.c.kin))
+    nearest = sa.func.min(line.c.depth).label("depth")
+    rows = connection.execute(
+        sa.select(t.task.c.id, t.task.c.kind, t.task.c.label, t.task.c.state, nearest)
+        .join(line, line.c.kin == t.task.c.fingerprint)
+        .group_by(t.task.c.id, t.task.c.kind, t.task.c.label, t.task.c.state)
+        .order_by(nearest, t.task.c.kind, t.task.c.id)
+    )
+    return [
+        Kin(id=row.id, kind=row.kind, label=row.label, state=row.state, depth=row.depth)
+        for row in rows
+    ]
+
+
+def files(connection: Connection, fingerprint: str) -> list[FileRecord]:
+    """Files of a task's result; see `Ledger.files`."""
+    rows = connection.execute(
+        sa.select(t.file.c.name, t.file.c.bytes, t.file.c.sha256)
+        .where(t.file.c.task == fingerprint)
+        .order_by(t.file.c.name)
+    )
+    return [FileRecord(name=row.name, bytes=row.bytes, sha256=row.sha256) for row in rows]
+
+
+def metrics(connection: Connection, fingerprint: str) -> list[MetricValue]:
+    """What a task measured; see `Ledger.metrics`."""
+    rows = connection.execute(
+        sa.select(t.metric)
+        .where(t.metric.c.task == fingerprint, t.metric.c.step == sa.literal_column("-1"))
+        .order_by(t.metric.c.dataset, t.metric.c.name, t.metric.c.protocol)
+    )
+    return [
+        MetricValue(
+            name=row.name,
+            dataset=row.dataset,
+            protocol=row.protocol,
+            value=row.value,
+            n=row.n,
+            se=row.se,
+        )
+        for row in rows
+    ]
 
 
 CELL_TASK = sa.and_(t.cell_task.c.study == t.cell.c.study, t.cell_task.c.cell == t.cell.c.key)
@@ -266,6 +356,8 @@ def attempts(connection: Connection, fingerprint: str) -> list[Attempt]:
             exit_code=row.exit_code,
             host=row.host,
             device=row.device,
+            device_name=row.device_name,
+            predicted_s=row.predicted_s,
             worker=row.worker,
             code=row.code,
             log=row.log,
@@ -285,32 +377,79 @@ _RESULT = sa.and_(
 
 
 def speeds(connection: Connection) -> list[Speed]:
-    """FLOPs and seconds of finished results by kind and device; see `Ledger.speeds`."""
+    """How fast finished tasks were; see `Ledger.speeds`."""
     from sweepctl.plan import Speed
 
+    every = t.attempt.alias("every")
+    whole = every.c.state.in_(("done", "stopped"))
     rows = connection.execute(
         sa.select(
             t.task.c.kind,
-            t.attempt.c.device,
-            sa.func.count().label("attempts"),
-            sa.func.sum(t.attempt.c.flops).label("flops"),
-            sa.func.sum(t.attempt.c.seconds).label("seconds"),
+            t.task.c.samples,
+            t.attempt.c.flops,
+            sa.func.coalesce(sa.func.nullif(t.attempt.c.device_name, ""), t.attempt.c.device).label(
+                "device"
+            ),
+            sa.func.sum(every.c.seconds).label("seconds"),
         )
         .join(t.attempt, _RESULT)
-        .where(t.attempt.c.seconds > 0)
-        .group_by(t.task.c.kind, t.attempt.c.device)
-        .order_by(t.task.c.kind, t.attempt.c.device)
-    )
+        .join(every, every.c.task == t.task.c.fingerprint)
+        .group_by(
+            t.task.c.fingerprint,
+            t.attempt.c.flops,
+            t.attempt.c.device_name,
+            t.attempt.c.device,
+            t.attempt.c.ended_at,
+        )
+        .having(
+            sa.func.sum(sa.case((whole, 0), else_=1)) == 0,
+            sa.func.count() == t.task.c.result_attempt,
+            sa.func.sum(every.c.seconds) > 0,
+        )
+        .order_by(t.attempt.c.ended_at.desc())
+        .limit(_SPEEDS)
+    ).all()
     return [
         Speed(
             kind=row.kind,
             device=row.device,
-            attempts=row.attempts,
             flops=row.flops,
+            samples=row.samples,
             seconds=row.seconds,
         )
+        for row in reversed(rows)
+    ]
+
+
+def predictions(connection: Connection, study: str) -> list[Prediction]:
+    """Expected and taken times of finished tasks; see `Ledger.predictions`."""
+    check_study(connection, study)
+    rows = connection.execute(
+        sa.select(t.task.c.id, t.task.c.kind, t.attempt.c.predicted_s, t.attempt.c.seconds)
+        .join(t.attempt, _RESULT)
+        .where(
+            t.task.c.fingerprint.in_(t.tasks_of(study)),
+            t.task.c.result_attempt == 1,
+            t.attempt.c.predicted_s > 0,
+            t.attempt.c.seconds > 0,
+        )
+        .order_by(t.task.c.finished_at, t.task.c.id)
+    )
+    return [
+        Prediction(task_id=row.id, kind=row.kind, predicted_s=row.predicted_s, seconds=row.seconds)
         for row in rows
     ]
+
+
+def parents(connection: Connection, study: str) -> dict[str, tuple[str, ...]]:
+    """The graph of a study's tasks; see `Ledger.parents`."""
+    check_study(connection, study)
+    mine = t.tasks_of(study)
+    edges = sa.select(t.dependency.c.task, t.dependency.c.parent)
+    graph: dict[str, tuple[str, ...]] = {}
+    for name, parent in connection.execute(edges.where(t.dependency.c.task.in_(mine))):
+        graph[name] = (*graph.get(name, ()), parent)
+    return graph
 
 
 def recorded(connection: Connection, study: str) -> list[Recorded]:

@@ -12,8 +12,10 @@ import hashlib
 
 from sqlalchemy.engine import Connection
 
-METRIC_COLUMNS = ("psnr", "ssim", "lpips", "rfd_lite0", "rkid_lite0")
-"""Metrics that are columns of v_cell; all others are rows of v_metric."""
+METRIC_COLUMNS = ("psnr", "ssim", "lpips", "rfd_lite0", "rkid_lite0", "rfid")
+GENERATION_COLUMNS = ("gfd_lite0", "gfid", "gis")
+"""Metrics that are columns of v_cell, of the final tokenizer and of the samples of its DiT; all
+others are rows of v_metric."""
 
 _CELL = {
     "study": "name of the study",
@@ -37,6 +39,8 @@ _VALUES = {
     "decoder_parameters": "parameters of the decoder",
     "encoder_macs": "multiply-accumulates of the encoder, one sample",
     "decoder_macs": "multiply-accumulates of the decoder, one sample",
+    "dit_parameters": "parameters of the DiT, NULL without one",
+    "dit_macs": "multiply-accumulates of one prediction of the DiT, one sample",
     "axes": "JSON object: axis -> value, every axis of the study",
 }
 _TASK = {
@@ -61,6 +65,14 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         | {
             name: f"final {name} on that data set, NULL when not measured"
             for name in METRIC_COLUMNS
+        }
+        | {
+            "generation_dataset": "data set that samples are compared with, NULL without a DiT",
+            "generation_protocol": "protocol of the metrics of samples in this row",
+        }
+        | {
+            name: f"{name} of the samples, on that data set, NULL when not measured"
+            for name in GENERATION_COLUMNS
         },
     ),
     "v_cell_task": (
@@ -92,6 +104,7 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
             "peak_memory_bytes": "largest resident size of any attempt",
             "host": "host of the newest attempt",
             "device": "device of the newest attempt",
+            "predicted_s": "seconds the task was expected to take when that attempt began",
             "code": "hash of the code of the newest attempt",
             "log": "log file of the newest attempt",
             "created_at": "when it was first recorded, UTC",
@@ -125,6 +138,9 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
             "flops": "floating point operations expected of all tasks",
             "flops_done": "floating point operations counted in finished results",
             "seconds": "wall time of all ended attempts",
+            "seconds_predicted": "seconds predicted for finished tasks, of those that had a "
+            "prediction and took one attempt",
+            "seconds_taken": "seconds that those tasks took",
             "seconds_lost": "wall time of attempts that failed or whose driver went away",
             "peak_memory_bytes": "largest resident size of any attempt",
             "disk_bytes": "bytes expected on disk",
@@ -141,13 +157,35 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "v_fit": (
-        "One row a fit: the newest result that was saved under its name.",
+        "One row a fit and condition: the newest result of `sweepctl fit`; claims are named "
+        "`claim: NAME`.",
         {
             "study": "name of the study",
             "fit": "name of the fit",
-            "number": "how many different results were saved so far",
-            "created_at": "when it was saved, UTC",
+            "number": "which of the different results that were recorded under its name, from 1",
+            "created_at": "when it was recorded, UTC",
+            "condition": "what `fit --where` said, empty for all cells",
+            "law": "the fitted law as an equation, NULL for a claim and where there is none",
+            "n": "number of configurations",
+            "slope": "slope a doubling of x",
+            "slope_low": "lower end of its 95 % interval",
+            "slope_high": "upper end",
+            "r2": "share of the variance explained",
+            "folder": "where `fit --save` has kept its files, NULL when it was not asked to",
             "result": "JSON: coefficients, intervals, tests, verdicts",
+        },
+    ),
+    "v_trial": (
+        "One row a trial of a search, in the order in which they were asked. A trial is a cell; "
+        "its numbers are those of v_cell.",
+        {
+            "study": "name of the study",
+            "search": "key of the search; there is one in each cell of the grid of axes",
+            "trial": "number of the trial in its search, from 0",
+            "cell": "number of its cell, NULL when no cell could be made of it",
+            "point": "JSON object: path -> value of what is searched",
+            "why_not": "why no cell could be made of it, empty when there is one",
+            "asked_at": "when it was recorded, UTC",
         },
     ),
     "v_reference": (
@@ -199,7 +237,7 @@ _STATE = "CASE WHEN t.state = 'pending' AND b.task IS NOT NULL THEN 'blocked' EL
 _CELL_VALUES = (
     "c.p, c.q, c.c, c.encoder, c.decoder, c.resolution, c.frames, c.seed, c.tokens, "
     "c.e AS {E}, c.compression, c.parameters, c.macs, c.encoder_parameters, c.decoder_parameters, "
-    "c.encoder_macs, c.decoder_macs, {axes} AS axes"
+    "c.encoder_macs, c.decoder_macs, c.dit_parameters, c.dit_macs, {axes} AS axes"
 )
 
 _SELECTS = {
@@ -219,6 +257,7 @@ final AS (
     SELECT x.study, x.cell, m.protocol, m.name, m.value
     FROM sweep_cell k
     JOIN sweep_cell_task x ON x.study = k.study AND x.cell = k.key
+    JOIN sweep_task t ON t.fingerprint = x.task AND t.kind <> 'generate'
     JOIN sweep_metric m ON m.task = x.task AND m.dataset = k.dataset AND m.step = -1
     WHERE k.is_current
 ),
@@ -229,16 +268,28 @@ measured AS (
     FROM final f
     JOIN chosen h ON h.study = f.study AND h.cell = f.cell AND h.protocol = f.protocol
     GROUP BY f.study, f.cell, f.protocol
+),
+sampled AS (
+    SELECT x.study, x.cell, max(f.protocol) AS protocol,
+        {{samples}}
+    FROM sweep_cell k
+    JOIN sweep_cell_task x ON x.study = k.study AND x.cell = k.key
+    JOIN sweep_task t ON t.fingerprint = x.task AND t.kind = 'generate'
+    JOIN sweep_metric f ON f.task = x.task AND f.dataset = k.generation_dataset AND f.step = -1
+    WHERE k.is_current
+    GROUP BY x.study, x.cell
 )
 SELECT c.study, c.number AS cell, {_CELL_VALUES},
     CASE WHEN s.failed > 0 THEN 'failed' WHEN s.blocked > 0 THEN 'blocked'
         WHEN s.running > 0 THEN 'running' WHEN s.done = s.tasks THEN 'done'
         ELSE 'pending' END AS state,
     coalesce(s.tasks, 0) AS tasks, coalesce(s.done, 0) AS tasks_done,
-    c.dataset, m.protocol, {{columns}}
+    c.dataset, m.protocol, {{columns}},
+    c.generation_dataset, g.protocol AS generation_protocol, {{sample_columns}}
 FROM sweep_cell c
 LEFT JOIN standing s ON s.study = c.study AND s.cell = c.key
 LEFT JOIN measured m ON m.study = c.study AND m.cell = c.key
+LEFT JOIN sampled g ON g.study = c.study AND g.cell = c.key
 WHERE c.is_current""",
     "v_cell_task": f"""WITH RECURSIVE {BLOCKED}
 SELECT c.study, c.number AS cell, x.stage, t.id AS task, t.kind, {_STATE} AS state
@@ -256,7 +307,7 @@ SELECT t.id AS task, t.kind, t.fingerprint, t.label, {_STATE} AS state, t.failur
     t.attempts, t.failed_attempts, t.parameters, t.macs, t.flops, t.disk_bytes,
     a.step, a.steps, a.loss, coalesce(s.seconds, 0) AS seconds,
     coalesce(s.peak_memory_bytes, 0) AS peak_memory_bytes,
-    a.host, a.device, a.code, a.log, t.created_at, t.finished_at
+    a.host, a.device, a.predicted_s, a.code, a.log, t.created_at, t.finished_at
 FROM sweep_task t
 LEFT JOIN blocked b ON b.task = t.fingerprint
 LEFT JOIN sweep_attempt a ON a.task = t.fingerprint AND a.number = t.attempts
@@ -284,6 +335,10 @@ SELECT u.study, t.kind, count(*) AS tasks,
     sum(CASE WHEN t.state = 'done' THEN 1 ELSE 0 END) AS tasks_done,
     sum(coalesce(s.attempts, 0)) AS attempts, sum(t.flops) AS flops,
     sum(coalesce(r.flops, 0)) AS flops_done, sum(coalesce(s.seconds, 0)) AS seconds,
+    sum(CASE WHEN t.result_attempt = 1 AND r.predicted_s > 0 THEN r.predicted_s ELSE 0 END)
+        AS seconds_predicted,
+    sum(CASE WHEN t.result_attempt = 1 AND r.predicted_s > 0 THEN r.seconds ELSE 0 END)
+        AS seconds_taken,
     sum(coalesce(s.lost, 0)) AS seconds_lost, max(coalesce(s.peak, 0)) AS peak_memory_bytes,
     sum(t.disk_bytes) AS disk_bytes, sum(coalesce(k.bytes, 0)) AS file_bytes
 FROM used u
@@ -303,11 +358,19 @@ FROM line l
 JOIN sweep_task t ON t.fingerprint = l.task
 JOIN sweep_task a ON a.fingerprint = l.ancestor
 GROUP BY t.id, t.kind, a.id, a.kind""",
-    "v_fit": """SELECT f.study, f.name AS fit, f.number, f.created_at, {result} AS result
+    "v_fit": """SELECT f.study, f.name AS fit, f.number, f.created_at, f.condition, f.law, f.n,
+    f.slope, f.slope_low, f.slope_high, f.r2, f.folder, {result} AS result
 FROM sweep_fit f
 WHERE f.number = (
-    SELECT max(g.number) FROM sweep_fit g WHERE g.study = f.study AND g.name = f.name
+    SELECT max(g.number) FROM sweep_fit g
+    WHERE g.study = f.study AND g.name = f.name AND g.condition = f.condition
 )""",
+    "v_trial": """SELECT r.study, r.search, r.number AS trial, c.number AS cell, {point} AS point,
+    r.why_not, r.created_at AS asked_at
+FROM sweep_trial r
+JOIN sweep_search s ON s.study = r.study AND s.key = r.search
+LEFT JOIN sweep_cell c ON c.study = r.study AND c.key = r.cell
+WHERE s.is_current""",
     "v_reference": """SELECT r.id, r.source, r.place, r.figure, r.kind, r.dataset, r.variant,
     r.encoder, r.decoder, r.encoder_parameters, r.decoder_parameters, r.resolution, r.frames,
     r.q, r.p, r.c, r.tokens, r.e AS {E}, r.setting, r.generator, r.cfg,
@@ -321,18 +384,24 @@ def _select(view: str, dialect: str) -> str:
     words = {
         # PostgreSQL's `json` keeps the order of axes but cannot be compared; jsonb can.
         "axes": "c.axes" if sqlite else "CAST(c.axes AS jsonb)",
+        "point": "r.point" if sqlite else "CAST(r.point AS jsonb)",
         "result": "f.result" if sqlite else "CAST(f.result AS jsonb)",
         "E": '"E"' if sqlite else "e",
-        "metrics": ",\n        ".join(
-            f"max(CASE WHEN f.name = '{name}' THEN f.value END) AS {name}"
-            for name in METRIC_COLUMNS
-        ),
+        "metrics": _spread(METRIC_COLUMNS),
         "columns": ", ".join(f"m.{name}" for name in METRIC_COLUMNS),
+        "samples": _spread(GENERATION_COLUMNS),
+        "sample_columns": ", ".join(f"g.{name}" for name in GENERATION_COLUMNS),
     }
     text = _SELECTS[view]
     for word, sql in words.items():
         text = text.replace("{" + word + "}", sql)
     return text
+
+
+def _spread(names: tuple[str, ...]) -> str:
+    """Rows of metrics `f` as columns of a group."""
+    lines = (f"max(CASE WHEN f.name = '{name}' THEN f.value END) AS {name}" for name in names)
+    return ",\n        ".join(lines)
 
 
 def create_views(connection: Connection) -> None:

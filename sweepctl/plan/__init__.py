@@ -6,14 +6,33 @@ measured speeds) is an argument. The same study gives the same plan everywhere.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweepctl.errors import Problem
+from sweepctl.plan._candidates import Candidates, candidates
+from sweepctl.plan._cost import (
+    ASSUMED_SHARE,
+    Calibration,
+    Expected,
+    Hours,
+    On,
+    Speed,
+    expected_hours,
+    parse_on,
+)
 from sweepctl.plan._describe import Code, Part, Sized, describe_tokenizer
 from sweepctl.plan._design import CellCost, cell_costs, design_rows
-from sweepctl.plan._expand import MAX_CELLS, Dropped, axis_names, derived, expand
+from sweepctl.plan._expand import (
+    MAX_CELLS,
+    Dropped,
+    Placed,
+    Trial,
+    axis_names,
+    derived,
+    expand,
+)
 from sweepctl.plan._identity import (
     ADDED_LATER,
     DataSet,
@@ -24,14 +43,27 @@ from sweepctl.plan._identity import (
     flat,
     lasting,
 )
-from sweepctl.plan._tasks import STAGE_ORDER, STAGE_VERSIONS, Cost, Task, TaskMaker
+from sweepctl.plan._left import Left, Open, time_left
+from sweepctl.plan._operations import Cost
+from sweepctl.plan._summary import (
+    StageSummary,
+    Total,
+    blocked_tasks,
+    summary,
+    total,
+    whole_run,
+)
+from sweepctl.plan._tasks import STAGE_ORDER, STAGE_VERSIONS, Task, TaskMaker
 from sweepctl.study import StudyFile
 
 __all__ = [
     "ADDED_LATER",
+    "ASSUMED_SHARE",
     "MAX_CELLS",
     "STAGE_ORDER",
     "STAGE_VERSIONS",
+    "Calibration",
+    "Candidates",
     "Cell",
     "CellCost",
     "Code",
@@ -39,7 +71,13 @@ __all__ = [
     "DataSet",
     "Derived",
     "Dropped",
+    "Expected",
+    "Hours",
+    "Left",
+    "On",
+    "Open",
     "Part",
+    "Placed",
     "Plan",
     "Reason",
     "Recorded",
@@ -47,19 +85,26 @@ __all__ = [
     "Speed",
     "StageSummary",
     "Task",
+    "Total",
+    "Trial",
+    "candidates",
     "canonical",
     "cell_costs",
     "completed",
     "describe_tokenizer",
     "design_rows",
     "differences",
-    "expected_seconds",
+    "expected_hours",
     "fingerprint",
     "flat",
     "lasting",
     "make_plan",
+    "parse_on",
     "reasons",
     "summary",
+    "time_left",
+    "total",
+    "whole_run",
 ]
 
 
@@ -81,6 +126,7 @@ class Derived:
         macs: multiply-accumulates of one forward pass of one sample.
         encoder_parameters, decoder_parameters: of each alone.
         encoder_macs, decoder_macs: of each alone.
+        dit_parameters, dit_macs: of the DiT and of one prediction by it; None without one.
     """
 
     p: int
@@ -100,6 +146,8 @@ class Derived:
     decoder_parameters: int
     encoder_macs: int
     decoder_macs: int
+    dit_parameters: int | None = None
+    dit_macs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +160,8 @@ class Cell:
         axes: short axis name -> value.
         config: the resolved config, plain data.
         derived: the values that become columns.
-        tasks: stage -> fingerprint; "stage1", and "prepare:", "reference:", "reconstruct:" with the
-            data set's name.
+        tasks: stage -> fingerprint; "stage1", "stage2", "latents", "dit", and "prepare:",
+            "reference:", "reconstruct:", "generate:" with the data set's name.
         datasets: evaluation data sets, the main one first.
     """
 
@@ -137,6 +185,9 @@ class Plan:
         tasks: fingerprint -> task; parents stand before children.
         dropped: combinations that are no cells, with the reason.
         notices: what the user should be told.
+        absent: what it needs and this machine does not have (data sets, pretrained files), at its
+            place in the study; it can be looked at here, and not run.
+        placed: of a search, what became of each trial it was made of.
     """
 
     study: StudyFile
@@ -145,6 +196,8 @@ class Plan:
     tasks: Mapping[str, Task]
     dropped: tuple[Dropped, ...] = ()
     notices: tuple[str, ...] = ()
+    absent: tuple[Problem, ...] = ()
+    placed: tuple[Placed, ...] = ()
 
     @property
     def study_name(self) -> str:
@@ -157,6 +210,8 @@ def make_plan(
     *,
     data: Mapping[str, DataSet],
     missing: Callable[[str], str | None] = lambda name: None,
+    trials: Sequence[Trial] | None = None,
+    first: int = 1,
 ) -> Plan:
     """Expand a study into cells and tasks.
 
@@ -164,15 +219,17 @@ def make_plan(
         study: a loaded study.
         data: every data set that exists, by name.
         missing: why a pretrained file cannot be used, in one line, or None; without it the plan is
-            made as if all were there.
+            made as if all were there. What is missing is in `absent`.
+        trials: what the search of a study has asked; None shows a search by one point of it.
+        first: number of the first cell.
 
     Raises:
         StudyError: the grid is too large, empty, or holds a cell that cannot be run.
     """
-    expansion = expand(study, data, missing)
+    expansion = expand(study, data, missing, trials)
     maker = TaskMaker(data)
     cells = []
-    for index, point in enumerate(expansion.points, start=1):
+    for index, point in enumerate(expansion.points, start=first):
         spec = point.spec
         cells.append(
             Cell(
@@ -189,7 +246,7 @@ def make_plan(
                     resolution=spec.resolution,
                     frames=spec.frames,
                     seed=point.config["seed"],
-                    **derived(spec, point.tokens),
+                    **derived(spec, point.tokens, point.dit),
                 ),
                 tasks=maker.of_cell(point),
                 datasets=tuple(point.config["evaluate"]["reconstruction"]["on"]),
@@ -197,139 +254,17 @@ def make_plan(
         )
     return Plan(
         study=study,
-        axes=axis_names(study.grid.factors),
+        axes=axis_names(study.grid.factors, study.search),
         cells=tuple(cells),
         tasks=maker.tasks,
         dropped=tuple(expansion.dropped),
         notices=tuple(expansion.notices),
+        absent=tuple(expansion.absent),
+        placed=tuple(expansion.placed),
     )
 
 
-# --- what a plan costs and why ----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
-    """How fast a kind of task has been on a device, summed over finished attempts.
-
-    Attributes:
-        kind: kind of the tasks.
-        device: device they ran on.
-        attempts: number of finished attempts.
-        flops: floating point operations they did; 0 where they are not counted.
-        seconds: wall time they took.
-    """
-
-    kind: str
-    device: str
-    attempts: int
-    flops: float
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageSummary:
-    """One line of `sweepctl plan`.
-
-    Attributes:
-        stage: kind of the tasks.
-        cells: cells that need the stage.
-        tasks: distinct tasks.
-        shared: uses that are served by a task of another cell.
-        cached: tasks that are done already.
-        new: tasks that would be run.
-        blocked: tasks that failed before or wait for one that did.
-        flops: floating point operations of the new tasks.
-        disk_bytes: disk the new tasks will take.
-        hours: time of the new tasks on one slot; None before anything of the kind was measured.
-    """
-
-    stage: str
-    cells: int
-    tasks: int
-    shared: int
-    cached: int
-    new: int
-    blocked: int
-    flops: int
-    disk_bytes: int
-    hours: float | None
-
-
-def summary(
-    plan: Plan, states: Mapping[str, str], speeds: Sequence[Speed] = ()
-) -> list[StageSummary]:
-    """A line a stage.
-
-    Args:
-        plan: the plan.
-        states: fingerprint -> "pending", "running", "done" or "failed"; unknown tasks are new.
-        speeds: finished attempts to calibrate hours with.
-    """
-    blocked = _blocked(plan.tasks, states)
-    uses: Counter[str] = Counter()
-    cells: Counter[str] = Counter()
-    for cell in plan.cells:
-        kinds = Counter(stage.split(":")[0] for stage in cell.tasks)
-        uses.update(kinds)
-        cells.update(set(kinds))
-    lines = []
-    for stage in STAGE_ORDER:
-        tasks = [task for task in plan.tasks.values() if task.kind == stage]
-        if not tasks:
-            continue
-        new = [
-            task
-            for task in tasks
-            if states.get(task.fingerprint) != "done" and task.fingerprint not in blocked
-        ]
-        times = [expected_seconds(stage, task.cost.flops, speeds) for task in new]
-        known = [time for time in times if time is not None]
-        lines.append(
-            StageSummary(
-                stage=stage,
-                cells=cells[stage],
-                tasks=len(tasks),
-                shared=uses[stage] - len(tasks),
-                cached=sum(states.get(task.fingerprint) == "done" for task in tasks),
-                new=len(new),
-                blocked=sum(task.fingerprint in blocked for task in tasks),
-                flops=sum(task.cost.flops for task in new),
-                disk_bytes=sum(task.cost.disk_bytes for task in new),
-                hours=sum(known) / 3600 if len(known) == len(new) else None,
-            )
-        )
-    return lines
-
-
-def expected_seconds(kind: str, flops: float, speeds: Iterable[Speed]) -> float | None:
-    """How long a task will take by the finished attempts of its kind, or None without any.
-
-    Tasks with counted FLOPs go by the achieved FLOP/s, others by the mean seconds.
-
-    Args:
-        kind: kind of the task.
-        flops: its floating point operations, 0 where they are not counted.
-        speeds: what was measured.
-    """
-    recorded = [speed for speed in speeds if speed.kind == kind and speed.seconds > 0]
-    if not recorded:
-        return None
-    time, done = sum(one.seconds for one in recorded), sum(one.flops for one in recorded)
-    if flops and done:
-        return flops * time / done
-    return time / sum(one.attempts for one in recorded)
-
-
-def _blocked(tasks: Mapping[str, Task], states: Mapping[str, str]) -> set[str]:
-    """Failed tasks and everything that waits for one, however far down."""
-    blocked: set[str] = set()
-    for name, task in tasks.items():  # parents come first
-        if states.get(name) == "done":
-            continue
-        if states.get(name) == "failed" or any(parent in blocked for _, parent in task.parents):
-            blocked.add(name)
-    return blocked
+# --- why tasks run ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,7 +310,7 @@ def reasons(
     before: dict[tuple[str, str], Recorded] = {}
     for one in recorded:
         before[canonical(dict(one.axes)), one.stage] = one
-    blocked = _blocked(plan.tasks, states)
+    blocked = blocked_tasks(plan.tasks, states)
     groups: dict[tuple[str, str], list[str]] = {}
     seen: set[str] = set()
     for cell in plan.cells:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sweepctl.plan._cost import Calibration, Speed, expected_hours
+
 if TYPE_CHECKING:
-    from sweepctl.plan import Plan, Speed
+    from sweepctl.plan import Cell, Plan
 
 _TAKEN = {"cell", "metric", "dataset", "protocol", "n", "value", "se", "task", "state"}
 
@@ -25,15 +27,11 @@ def design_rows(plan: Plan) -> list[dict[str, Any]]:
     """
     rows = []
     for cell in plan.cells:
-        how = cell.config["evaluate"]["reconstruction"]
         axes = {
             f"axis_{name}" if name.casefold() in _TAKEN else name: _level(value)
             for name, value in cell.axes.items()
         }
-        for dataset in cell.datasets:
-            task = cell.tasks.get(f"reconstruct:{dataset}")
-            if task is None:
-                continue
+        for task, dataset, how in _measurements(cell):
             rows += [
                 {
                     "cell": cell.index,
@@ -51,6 +49,15 @@ def design_rows(plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
+def _measurements(cell: Cell) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Task, data set and settings of everything that is measured on a cell."""
+    for kind, group in (("reconstruct", "reconstruction"), ("generate", "generation")):
+        how = cell.config["evaluate"].get(group, {})
+        for dataset in how.get("on") or ():
+            if task := cell.tasks.get(f"{kind}:{dataset}"):
+                yield task, dataset, how
+
+
 def _level(value: object) -> object:
     return json.dumps(value) if isinstance(value, list) else value
 
@@ -64,7 +71,7 @@ class CellCost:
         axes: its axis values by short name.
         flops: floating point operations of its own tasks; tasks that several cells share are left
             out, because another cell does not make them dearer.
-        hours: time of those tasks on one slot; None before a task of each kind was measured.
+        hours: time of those tasks on one device; None where nothing is known of one of them.
     """
 
     cell: int
@@ -73,15 +80,14 @@ class CellCost:
     hours: float | None
 
 
-def cell_costs(plan: Plan, speeds: Sequence[Speed] = ()) -> list[CellCost]:
+def cell_costs(plan: Plan, speeds: Sequence[Speed] | Calibration = ()) -> list[CellCost]:
     """The cost of each cell.
 
     Args:
         plan: the plan.
-        speeds: finished attempts to calibrate hours with.
+        speeds: finished tasks to calibrate hours with, or the calibration.
     """
-    from sweepctl.plan import expected_seconds
-
+    calibration = speeds if isinstance(speeds, Calibration) else Calibration(speeds)
     uses: dict[str, int] = {}
     for cell in plan.cells:
         for task in set(cell.tasks.values()):
@@ -89,14 +95,13 @@ def cell_costs(plan: Plan, speeds: Sequence[Speed] = ()) -> list[CellCost]:
     found = []
     for cell in plan.cells:
         own = [plan.tasks[task] for task in set(cell.tasks.values()) if uses[task] == 1]
-        times = [expected_seconds(task.kind, task.cost.flops, speeds) for task in own]
-        known = [time for time in times if time is not None]
+        hours = expected_hours(own, calibration)
         found.append(
             CellCost(
                 cell=cell.index,
                 axes=cell.axes,
                 flops=sum(task.cost.flops for task in own),
-                hours=sum(known) / 3600 if own and len(known) == len(own) else None,
+                hours=hours.hours if own and not hours.unknown else None,
             )
         )
     return found

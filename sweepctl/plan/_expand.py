@@ -9,16 +9,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sweepctl.errors import Problem, StudyError
-from sweepctl.plan._identity import DataSet, canonical, fingerprint, lasting
-from sweepctl.plan._mistakes import Mistake, mistakes
-from sweepctl.study import DERIVED, Factor, Grid, StudyFile, short_name
+from sweepctl.plan._identity import (
+    DataSet,
+    canonical,
+    fingerprint,
+    group_of,
+    groups_off,
+    lasting,
+)
+from sweepctl.plan._mistakes import absences, mistakes
+from sweepctl.plan._mistakes_later import Mistake, short_averages
+from sweepctl.study import DERIVED, OPTIONAL, Factor, Grid, Search, StudyFile, short_name
 from vitok_core.errors import SpecError
-from vitok_core.spec import IMAGE_CHANNELS, TokenizerSpec
+from vitok_core.spec import IMAGE_CHANNELS, DiTSpec, TokenizerSpec
 
 MAX_CELLS = 100_000
 """Most combinations a study may expand to; a tenth of it is already a large cluster's year."""
@@ -35,6 +43,7 @@ class Point:
         lasting: the part of it that identifies; see `_identity.lasting`.
         spec: the tokenizer it describes.
         tokens: of the code that is measured: all, or the length that is evaluated.
+        dit: the generator of its codes, None without.
         stages_left_out: stages this cell is excluded from.
     """
 
@@ -44,6 +53,7 @@ class Point:
     lasting: Mapping[str, Any]
     spec: TokenizerSpec
     tokens: int
+    dit: DiTSpec | None
     stages_left_out: frozenset[str]
 
 
@@ -55,19 +65,48 @@ class Dropped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One point that a search has asked for.
+
+    Attributes:
+        axes: config path -> value, the cell of the grid of axes that the search belongs to.
+        values: config path -> value of what is searched.
+    """
+
+    axes: Mapping[str, Any]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """What became of a trial: the key of its cell, or "" and why it is none."""
+
+    key: str
+    why_not: str = ""
+
+
 @dataclass(slots=True, kw_only=True)
 class Expansion:
-    """The cells of a study, what was dropped and what a user should be told."""
+    """The cells of a study, what was dropped, what a user should be told, what is not here."""
 
     points: list[Point] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    absent: list[Problem] = field(default_factory=list)
+    placed: list[Placed] = field(default_factory=list)
+
+    def drop(self, axes: Mapping[str, Any], reason: str, key: str = "") -> None:
+        """Note a combination that is no cell of its own; `key` is that of the cell it is."""
+        self.dropped.append(Dropped(axes=axes, reason=reason))
+        self.placed.append(Placed(key=key, why_not="" if key else reason))
 
 
 def expand(
     study: StudyFile,
     data: Mapping[str, DataSet],
     missing: Callable[[str], str | None] = lambda name: None,
+    trials: Sequence[Trial] | None = None,
 ) -> Expansion:
     """All cells of a study, in the order of its axes (the first axis varies slowest).
 
@@ -75,11 +114,14 @@ def expand(
         study: the study.
         data: the data sets by name.
         missing: why a pretrained file cannot be used, or None.
+        trials: what a search has asked so far: the cells are these. Of one that cannot be run is
+            said why, it is no error. None for a grid; a search is then shown by one point, that
+            it starts with or in the middle of its space.
 
     Raises:
         StudyError: too many combinations, a cell that cannot be run, or no cell left.
     """
-    grid = study.grid
+    grid, search = study.grid, study.search
     count = math.prod(len(factor.rows) for factor in grid.factors)
     if count > MAX_CELLS:
         sizes = " x ".join(str(len(factor.rows)) for factor in grid.factors)
@@ -89,34 +131,45 @@ def expand(
 
     result = Expansion()
     problems: dict[tuple[str, str], Problem] = {}
+    absent: dict[tuple[str, str], Problem] = {}
     seen: dict[str, int] = {}
     matched: set[str] = set()
-    for rows in itertools.product(*(factor.rows for factor in grid.factors)):
-        axes, config = _assign(grid, rows)
-        cell = _Cell(config)
+    used: set[str] = set()  # optional groups that are on in some cell
+    noticed: dict[str, None] = {}
+    for axes, config in _combinations(grid, search, trials):
+        cell = _Cell(config, data)
         reason = cell.solve(grid)
         if reason is None:
             cell.condition(grid)
             reason = cell.miss(grid)
         if reason is not None:
-            result.dropped.append(Dropped(axes=axes, reason=reason))
+            result.drop(axes, reason)
             continue
         left_out, excluded = cell.exclusions(grid, matched)
         if excluded:
-            result.dropped.append(Dropped(axes=axes, reason=f"excluded by {excluded}"))
+            result.drop(axes, f"excluded by {excluded}")
             continue
-        found = cell.mistakes(data, missing)
+        found = cell.mistakes(data)
+        if found and trials is not None:
+            result.drop(axes, "; ".join(message for _, message in found))
+            continue
         for path, message in found:
             value = _value(cell.config, path)
             problems.setdefault((path, repr(value)), study.problem(path, message, value))
         if found:
             continue
+        off = groups_off(cell.config)
+        used.update(OPTIONAL.keys() - set(off))
+        noticed.update(dict.fromkeys(short_averages(cell.config, off)))
+        given, axes = axes, _without_effect(grid, axes, off)
         identified = lasting(cell.config)
         key = fingerprint(canonical(identified))
         if key in seen:
-            reason = f"the same as cell {seen[key]}"
-            result.dropped.append(Dropped(axes=axes, reason=reason))
+            result.drop(given, f"the same as cell {seen[key]}", key)
             continue
+        for path, message in absences(cell.config, data, missing):
+            value = _value(cell.config, path)
+            absent.setdefault((path, message), study.problem(path, message, value))
         result.points.append(
             Point(
                 key=key,
@@ -125,21 +178,69 @@ def expand(
                 lasting=identified,
                 spec=cell.spec,
                 tokens=cell.tokens,
+                dit=cell.dit,
                 stages_left_out=left_out,
             )
         )
         seen[key] = len(result.points)
+        result.placed.append(Placed(key=key))
+    if trials is not None:
+        result.absent.extend(absent.values())
+        return result
+    if not problems and result.points:
+        result.notices.extend(noticed)
+        if search is None:  # a choice may turn on what is off in the middle of the space
+            problems.update(_in_vain(study, used))
+            result.notices.extend(_idle_groups(study, used))
     if problems:
         raise StudyError(list(problems.values()))
+    result.absent.extend(absent.values())
     if not result.points:
         reasons = "; ".join(sorted({dropped.reason for dropped in result.dropped})[:3])
         message = f"no cell is left of {count:,} combinations: {reasons}"
         where = "fixed" if grid.fixed else "exclude" if grid.exclude else "axes"
         raise StudyError([study.document.problem((where,), message, prefer_key=True)])
+    if search is not None:
+        searches = f"{len(result.points)} searches" if len(result.points) > 1 else "a search"
+        result.notices.append(
+            f"{searches} of {search.trials:,} trials at most; each is shown here by one point, "
+            "and what it costs is that of this point"
+        )
     for entry in grid.exclude:
         if entry.where not in matched:
             result.notices.append(f"{entry.where}: this exclude entry matches no cell")
     return result
+
+
+def _combinations(
+    grid: Grid, search: Search | None, trials: Sequence[Trial] | None
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Axis values and config of each combination: the grid's, or the trials of a search."""
+    if trials is None:
+        for rows in itertools.product(*(factor.rows for factor in grid.factors)):
+            axes, config = _assign(grid, rows)
+            if search is not None:
+                _search_values(search, search.middle, axes, config)
+            yield axes, config
+        return
+    assert search is not None
+    for trial in trials:
+        axes, config = {}, dict(grid.template)
+        for path, value in trial.axes.items():
+            axes[short_name(path)] = value
+            _put(config, path, value)
+        _search_values(search, trial.values, axes, config)
+        yield axes, config
+
+
+def _search_values(
+    search: Search, values: Mapping[str, Any], axes: dict[str, Any], config: dict[str, Any]
+) -> None:
+    """Put a point into a config; what is not searched at this point has no value in the axes."""
+    for dimension in search.space:
+        axes[short_name(dimension.path)] = values.get(dimension.path)
+        if dimension.path in values:
+            _put(config, dimension.path, values[dimension.path])
 
 
 def _assign(grid: Grid, rows: tuple[tuple[Any, ...], ...]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -150,6 +251,62 @@ def _assign(grid: Grid, rows: tuple[tuple[Any, ...], ...]) -> tuple[dict[str, An
             axes[short_name(path)] = value
             _put(config, path, value)
     return axes, config
+
+
+def _without_effect(grid: Grid, axes: dict[str, Any], off: tuple[str, ...]) -> dict[str, Any]:
+    """The axis values of a cell, None for those of groups that it is without."""
+    if not off:
+        return axes
+    return axes | {
+        short_name(path): None
+        for factor in grid.factors
+        for path in factor.paths
+        if group_of(path) in off
+    }
+
+
+_TURN_ON = {
+    "stages.stage2": ("no cell has stage 2", "stages.stage2.steps"),
+    "stages.latents": ("no cell has a DiT", "stages.dit.steps"),
+    "stages.dit": ("no cell has a DiT", "stages.dit.steps"),
+    "evaluate.generation": ("no cell makes samples", "evaluate.generation.images"),
+}
+"""What is said of a group that no cell has, and the setting that is to be a number."""
+
+
+def _in_vain(study: StudyFile, used: set[str]) -> Iterator[tuple[tuple[str, str], Problem]]:
+    """Axes of groups that no cell has, and samples that no DiT makes."""
+    for factor in study.grid.factors:
+        for path in factor.paths:
+            group = group_of(path)
+            if group is None or group in used:
+                continue
+            needs_dit = group != "stages.stage2" and "stages.dit" not in used
+            why, switch = _TURN_ON["stages.dit" if needs_dit else group]
+            if path != switch:
+                message = f"{path} has no effect: {why}; give {switch} a number"
+                yield (path, ""), study.problem(path, message)
+    images = "evaluate.generation.images"
+    if "stages.dit" not in used and _value(study.grid.template, images) is not None:
+        message = "samples are made by a DiT, and no cell has one; give stages.dit.steps a number"
+        yield (images, ""), study.problem(images, message)
+
+
+def _idle_groups(study: StudyFile, used: set[str]) -> Iterator[str]:
+    """A word for each group that has settings in the study's own file and is on in no cell.
+
+    A base may say how a stage is trained that only some of the studies over it have.
+    """
+    marks = study.document.values
+    own = marks[("study",)].place.rsplit(":", 2)[0]
+    for group in OPTIONAL:
+        why, switch = _TURN_ON[group]
+        lead = tuple(group.split("."))
+        if group not in used and any(
+            path[: len(lead)] == lead and mark.place.rsplit(":", 2)[0] in (own, "--set")
+            for path, mark in marks.items()
+        ):
+            yield f"{group} has settings without effect: {why} ({switch} is null)"
 
 
 def _put(config: dict[str, Any], path: str, value: object) -> None:
@@ -191,9 +348,12 @@ def _value(config: Mapping[str, Any], path: str) -> Any:
 class _Cell:
     """One combination while it is being worked out."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], data: Mapping[str, DataSet]) -> None:
         self.config = config
+        self.data = data
         self.error: SpecError | None = None
+        self.dit: DiTSpec | None = None
+        self.dit_error: SpecError | None = None
         self._derive()
 
     def _derive(self) -> None:
@@ -209,6 +369,20 @@ class _Cell:
             self.error = error
         else:
             self.error = None
+        self.dit = self.dit_error = None
+        how = self.config["stages"]["dit"]
+        if self.error is None and how["steps"] is not None:
+            try:
+                self.dit = DiTSpec.for_tokenizer(
+                    self.spec,
+                    size=how["size"],
+                    classes=self.data[data["train"]].classes,
+                    target=how["target"],
+                    learn_sigma=how["learn_sigma"],
+                    qk_norm=how["qk_norm"],
+                )
+            except SpecError as error:
+                self.dit_error = error
 
     @property
     def tokens(self) -> int:
@@ -219,14 +393,13 @@ class _Cell:
     def value_of(self, path: str) -> object:
         """A config value, or a derived one; None where the tokenizer cannot be built."""
         if path in DERIVED:
-            return None if self.error else derived(self.spec, self.tokens)[path]
+            return None if self.error else derived(self.spec, self.tokens, self.dit)[path]
         return _value(self.config, path)
 
-    def mistakes(
-        self, data: Mapping[str, DataSet], missing: Callable[[str], str | None]
-    ) -> list[Mistake]:
+    def mistakes(self, data: Mapping[str, DataSet]) -> list[Mistake]:
         """What makes the cell impossible."""
-        return list(mistakes(self.config, self.spec, self.error, data, missing))
+        errors = (self.error, self.dit_error)
+        return list(mistakes(self.config, self.spec, errors, data))
 
     def solve(self, grid: Grid) -> str | None:
         """Fill p and c from the fixed values; the reason when that cannot be."""
@@ -275,7 +448,7 @@ class _Cell:
         """Why this cell misses the fixed values, or None."""
         if self.error is not None or not grid.fixed:
             return None
-        values = derived(self.spec, self.tokens)
+        values = derived(self.spec, self.tokens, self.dit)
         for name, wanted in grid.fixed.items():
             has = values[name]
             if has != wanted:
@@ -297,8 +470,14 @@ class _Cell:
         return frozenset(left_out), ""
 
 
-def derived(spec: TokenizerSpec, tokens: int) -> dict[str, Any]:
-    """The values of `DERIVED` for a tokenizer whose code is measured at a number of tokens."""
+def derived(spec: TokenizerSpec, tokens: int, dit: DiTSpec | None) -> dict[str, Any]:
+    """The values of `DERIVED` for a tokenizer whose code is measured at a number of tokens.
+
+    Args:
+        spec: the tokenizer.
+        tokens: of the code that is measured.
+        dit: the generator of its codes, None without.
+    """
     code = tokens * spec.c
     return {
         "tokens": tokens,
@@ -310,9 +489,13 @@ def derived(spec: TokenizerSpec, tokens: int) -> dict[str, Any]:
         "decoder_parameters": spec.decoder_parameters,
         "encoder_macs": spec.encoder_macs,
         "decoder_macs": spec.decoder_macs,
+        "dit_parameters": None if dit is None else dit.parameters,
+        "dit_macs": None if dit is None else dit.macs,
     }
 
 
-def axis_names(factors: tuple[Factor, ...]) -> tuple[str, ...]:
-    """Short names of all axes, in the order of the study."""
-    return tuple(short_name(path) for factor in factors for path in factor.paths)
+def axis_names(factors: tuple[Factor, ...], search: Search | None = None) -> tuple[str, ...]:
+    """Short names of all axes, in the order of the study, then of what is searched."""
+    gridded = [path for factor in factors for path in factor.paths]
+    searched = [] if search is None else [dimension.path for dimension in search.space]
+    return tuple(map(short_name, (*gridded, *searched)))

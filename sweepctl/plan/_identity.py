@@ -10,12 +10,15 @@ before it existed: giving the tool one more setting must not rerun what was comp
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from sweepctl.study import OPTIONAL
 
 HASH_TAG = "s1:"
 
@@ -37,6 +40,9 @@ ADDED_LATER: dict[str, Any] = {
     "stages.stage1.loss.ssim": 0.0,
     "stages.stage1.loss.dino": 0.0,
     "evaluate.reconstruction.length": None,
+    "evaluate.reconstruction.bootstrap": None,
+    "data.stream": False,
+    "data.crop": "center",
 }
 """Config path of each setting that was added to the format -> the value in force before. Add to it
 together with a setting; never change or remove an entry: that would change fingerprints."""
@@ -52,6 +58,9 @@ class DataSet:
         refuses: of a video set, why it has no clips of so many frames at so many a second (None: as
             they come), or None where it has; the same answer every time.
         samples: how many images it has at most; None for as many as one likes.
+        streams: samples of one pass over it where it can be read without being prepared (a set of
+            the user's); None where it cannot.
+        classes: number of labels; 0 for a set without, whose generators are unconditional.
         problem: why it cannot be used now, or None.
     """
 
@@ -59,6 +68,8 @@ class DataSet:
     video: bool
     refuses: Callable[[int, float | None], str | None] = lambda frames, fps: None
     samples: int | None = None
+    streams: int | None = None
+    classes: int = 0
     problem: str | None = None
 
 
@@ -77,12 +88,53 @@ _ADDED = _nested(ADDED_LATER)
 
 
 def lasting(config: dict[str, Any]) -> dict[str, Any]:
-    """A config without the later settings that have their earlier value; what is identified.
+    """A config without groups that are off and later settings that have their earlier value.
+
+    That is what is identified.
 
     Args:
         config: a cell's whole config; stays as it is.
     """
-    return _without(config, _ADDED)
+    kept = _without(config, _ADDED)
+    for group in groups_off(config):
+        lead, name = group.split(".")
+        if name in kept.get(lead, ()):
+            kept[lead] = {key: value for key, value in kept[lead].items() if key != name}
+    return kept
+
+
+def groups_off(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The optional groups that a cell is without."""
+    # Asked several times a cell, of ten thousand cells.
+    return _without_switches(tuple(_is_set(config, *parts) for parts in _SWITCHES))
+
+
+def group_of(path: str) -> str | None:
+    """The optional group that a setting belongs to, or None."""
+    group = ".".join(path.split(".")[:2])
+    return group if group in OPTIONAL else None
+
+
+_SWITCHES = tuple(
+    sorted({tuple(switch.split(".")) for switches in OPTIONAL.values() for switch in switches})
+)
+
+
+def _is_set(config: Mapping[str, Any], section: str, group: str, name: str) -> bool:
+    try:
+        return config[section][group][name] is not None
+    except KeyError:  # a lasting config
+        return False
+
+
+@functools.cache
+def _without_switches(are_set: tuple[bool, ...]) -> tuple[str, ...]:
+    known = {".".join(parts): is_set for parts, is_set in zip(_SWITCHES, are_set, strict=True)}
+    return tuple(
+        group
+        for group, switches in OPTIONAL.items()
+        if not all(known[switch] for switch in switches)
+    )
 
 
 def _without(config: dict[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,47 +1,43 @@
 """Which tasks does a cell need? Kinds, their identities, their parents and what they cost.
 
-    prepare(train) ──────────► stage1 ─────────┐
-    prepare(eval) ──► reference(protocol) ──► reconstruct
-          └────────────────────────────────────┘
+    prepare(train) ─┬─► stage1 ─► stage2 ─┬──────────► reconstruct
+                    ├─────────────────────┴► latents ─► dit ─► generate
+    prepare(eval) ──┴─► reference(protocol) ─────────► both
 
-Each kind reads exactly the part of the config that changes its numbers; that part is its identity,
-so cells that agree on it share the task, within a study and between studies.
+The final tokenizer, that of stage 2 where there is one, is measured and gives the latents. Where
+the training data are a stream, stages 1 and 2 read the data set itself and hold its identity. Each
+kind reads exactly the part of the config that changes its numbers; that part is its identity, so
+cells that agree on it share the task, within a study and between studies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from sweepctl.plan._expand import Point
 from sweepctl.plan._identity import DataSet, canonical, fingerprint
-from vitok_core.protocols import FEATURE_WIDTHS, PROTOCOLS, references
-from vitok_core.spec import TokenizerSpec, training_flops
+from sweepctl.plan._operations import (
+    Cost,
+    of_dit,
+    of_generate,
+    of_latents,
+    of_reconstruct,
+    of_stage1,
+    of_stage2,
+)
+from vitok_core.protocols import FEATURE_WIDTHS, METRICS, PROTOCOLS, SEE_CLIPS, references
+from vitok_core.spec import DiTSpec, TokenizerSpec
 from vitok_core.weights import weights_sha256
 
-STAGE_VERSIONS: dict[str, int] = {"prepare": 2, "reference": 1, "stage1": 1, "reconstruct": 1}
-"""Bumped by hand when a kind's code changes what it computes; part of each identity."""
-
-STAGE_ORDER = ("prepare", "reference", "stage1", "reconstruct")
+STAGE_ORDER = (
+    *("prepare", "reference", "stage1", "stage2", "latents", "dit", "reconstruct", "generate"),
+)
 """Kinds in the order in which a cell goes through them."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a task takes, in closed form.
-
-    Attributes:
-        parameters: of the model, 0 where there is none.
-        macs: multiply-accumulates of one forward pass of one sample.
-        flops: floating point operations of the whole task; 0 where they are not counted.
-        disk_bytes: what stays on disk when it is done.
-    """
-
-    parameters: int = 0
-    macs: int = 0
-    flops: int = 0
-    disk_bytes: int = 0
+STAGE_VERSIONS: dict[str, int] = dict.fromkeys(STAGE_ORDER, 1) | {"prepare": 2}
+"""Bumped by hand when a kind's code changes what it computes; part of each identity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,37 +77,78 @@ class TaskMaker:
         self.data = data
         self.tasks: dict[str, Task] = {}
         self._known: dict[object, str] = {}
-        self._protocols: dict[str, Mapping[str, Any]] = {}
+        self._rules: dict[tuple[str, frozenset[str]], dict[str, Any]] = {}
 
     def of_cell(self, point: Point) -> dict[str, str]:
-        """Stage -> fingerprint for one cell; stages with a data set are named "kind:data set"."""
-        config, spec = point.lasting, point.spec
+        """Stage -> fingerprint for one cell; stages with a data set are named "kind:data set".
+
+        Where a cell has a second one of such a name, of another number of samples, the kind that
+        asks for it is added, for example ":generate".
+        """
+        config, spec, left_out = point.lasting, point.spec, point.stages_left_out
         stages: dict[str, str] = {}
-        if "stage1" in point.stages_left_out:
+        if "stage1" in left_out:
             return stages
-        data, how = config["data"], config["evaluate"]["reconstruction"]
-        train = self.prepare(data["train"], data["images"], data)
-        stages[f"prepare:{data['train']}"] = train
-        stages["stage1"] = self.stage1(config, spec, train)
-        if "reconstruct" in point.stages_left_out:
-            return stages
-        metrics = tuple(sorted(set(how["metrics"])))
-        compared, own = references(metrics), PROTOCOLS[how["protocol"]].features
-        for dataset in how["on"]:
-            images = self.prepare(dataset, how["images"], data)
-            stages[f"prepare:{dataset}"] = images
-            known = {}
-            for features in compared:
-                # The protocol's own backbone needs no name: so it was when there was no other.
-                named = "" if features == own else features
-                count = how["images"] * (1 if features == "i3d" else spec.frames)
-                task = self.reference(dataset, how["protocol"], images, named, count)
-                stages[":".join(filter(None, ("reference", dataset, named)))] = task
-                known[f"reference-{named}" if named else "reference"] = task
-            stages[f"reconstruct:{dataset}"] = self.reconstruct(
-                spec, metrics, how, dataset, stages["stage1"], images, known
-            )
+        data, trained, evaluated = config["data"], config["stages"], config["evaluate"]
+        train = None
+        if not data.get("stream"):
+            train = self.prepare(data["train"], data["images"], data)
+            stages[f"prepare:{data['train']}"] = train
+        final = stages["stage1"] = self.stage1(config, spec, train)
+        if "stage2" in trained:
+            if "stage2" in left_out:
+                return stages
+            final = stages["stage2"] = self.stage2(config, spec, final, train)
+        if point.dit is not None and "dit" not in left_out:
+            assert train is not None, "a DiT with a stream is a mistake of the cell"
+            latents = self.latents(spec, trained["latents"], final, train, data["images"])
+            stages["latents"] = latents
+            stages["dit"] = self.dit(config, spec, point.dit, latents)
+        if "reconstruct" not in left_out:
+            how = evaluated["reconstruction"]
+            for dataset in how["on"]:
+                images = self.prepare(dataset, how["images"], data)
+                _put(stages, f"prepare:{dataset}", images, "reconstruct")
+                known = self._references(dataset, how, images, how["images"], spec)
+                for role, task in known.items():
+                    _put(stages, _reference_stage(role, dataset), task, "reconstruct")
+                stages[f"reconstruct:{dataset}"] = self.reconstruct(
+                    spec, how, dataset, final, images, known
+                )
+        if "generation" in evaluated and "dit" in stages and "generate" not in left_out:
+            assert point.dit is not None
+            how, known = evaluated["generation"], {}
+            count = how["images"] if how["originals"] is None else how["originals"]
+            for dataset in how["on"]:
+                if references(how["metrics"]):
+                    images = self.prepare(dataset, count, data)
+                    _put(stages, f"prepare:{dataset}", images, "generate")
+                    known = self._references(dataset, how, images, count, spec)
+                    for role, task in known.items():
+                        _put(stages, _reference_stage(role, dataset), task, "generate")
+                stages[f"generate:{dataset}"] = self.generate(
+                    config, (spec, point.dit), dataset, stages, known
+                )
         return stages
+
+    def _references(
+        self,
+        dataset: str,
+        how: Mapping[str, Any],
+        images: str,
+        count: int,
+        spec: TokenizerSpec,
+    ) -> dict[str, str]:
+        """Features of the originals that a measurement compares with, by role."""
+        own, known = PROTOCOLS[how["protocol"]].features, {}
+        for features in references(how["metrics"]):
+            # The protocol's own backbone needs no name: so it was when there was no other.
+            named = "" if features == own else features
+            seen = count * (1 if features in SEE_CLIPS else spec.frames)
+            known[f"reference-{named}" if named else "reference"] = self.reference(
+                dataset, how["protocol"], images, named, seen
+            )
+        return known
 
     def prepare(self, dataset: str, images: int, data: Mapping[str, Any]) -> str:
         """Crops of a data set in an on-disk array.
@@ -133,7 +170,7 @@ class TaskMaker:
                 {"dataset": dataset, "images": images, **shape},
                 parents={},
                 extra={"data": self.data[dataset].identity},
-                cost=Cost(disk_bytes=images * (3 * frames * resolution**2 + 8)),
+                cost=Cost(samples=images, disk_bytes=images * (3 * frames * resolution**2 + 8)),
             )
         return self._known[key]
 
@@ -154,26 +191,31 @@ class TaskMaker:
                 f"{dataset} features, {protocol}{f', {features}' if features else ''}",
                 {"features": features} if features else {},
                 parents={"images": images},
-                extra={"protocol": self._protocol(protocol)},
+                extra=self._protocol(protocol, {features}),
                 cost=Cost(
-                    disk_bytes=4 * count * FEATURE_WIDTHS[features or PROTOCOLS[protocol].features]
+                    samples=count,
+                    disk_bytes=4 * count * FEATURE_WIDTHS[features or PROTOCOLS[protocol].features],
                 ),
             )
         return self._known[key]
 
-    def stage1(self, config: Mapping[str, Any], spec: TokenizerSpec, images: str) -> str:
-        """The training of an auto-encoder."""
+    def _trained_on(
+        self, data: Mapping[str, Any], images: str | None
+    ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+        """What a training of a tokenizer sees: as a part of its config, its parents and the rest.
+
+        A prepared copy is a parent. A stream is no task: the data set's own identity is held.
+        """
+        if images is not None:
+            return {}, {"images": images}, {}
+        how = {name: data[name] for name in _STREAMED if name in data}
+        stream = {"dataset": data["train"], **how}
+        return {"stream": stream}, {}, {"data": self.data[data["train"]].identity}
+
+    def stage1(self, config: Mapping[str, Any], spec: TokenizerSpec, images: str | None) -> str:
+        """The training of an auto-encoder, on prepared samples or (None) on a stream."""
+        seen, parents, data = self._trained_on(config["data"], images)
         stage1 = config["stages"]["stage1"]
-        # The perceptual networks' weights change the trained weights.
-        loss, networks = stage1["loss"], []
-        if loss["lpips"] > 0:
-            networks += [f"lpips-{loss['lpips_net']}-{part}" for part in ("trunk", "heads")]
-        if loss.get("dino", 0.0) > 0:
-            networks += ["dinov2-s14"]
-        extra = {}
-        if networks:
-            extra = {"pretrained": {name: weights_sha256(name) for name in networks}}
-        weights = 4 * spec.parameters
         return self._add(
             "stage1",
             f"{_described(spec)} seed {config['seed']}",
@@ -183,22 +225,98 @@ class TaskMaker:
                 "frames": spec.frames,
                 "stage1": stage1,
                 "seed": config["seed"],
+                **seen,
             },
-            parents={"images": images},
-            extra=extra,
-            cost=Cost(
-                parameters=spec.parameters,
-                macs=spec.macs,
-                flops=training_flops(spec, stage1["steps"] * stage1["batch"]),
-                # Weights, and two checkpoints of weights, both AdamW moments and their average.
-                disk_bytes=(7 if stage1.get("ema") is None else 9) * weights,
-            ),
+            parents=parents,
+            extra=data | _judges(stage1["loss"]),
+            cost=of_stage1(spec, stage1),
+        )
+
+    def stage2(
+        self, config: Mapping[str, Any], spec: TokenizerSpec, tokenizer: str, images: str | None
+    ) -> str:
+        """The training of a tokenizer against a discriminator, on what stage 1 was trained on."""
+        seen, parents, data = self._trained_on(config["data"], images)
+        stage2 = config["stages"]["stage2"]
+        return self._add(
+            "stage2",
+            f"{_described(spec)} seed {config['seed']} stage 2",
+            {"stage2": stage2, "seed": config["seed"], **seen},
+            parents={"tokenizer": tokenizer, **parents},
+            extra=data | _judges(stage2["loss"]),
+            cost=of_stage2(spec, stage2),
+        )
+
+    def latents(
+        self, spec: TokenizerSpec, how: Mapping[str, Any], tokenizer: str, images: str, count: int
+    ) -> str:
+        """The codes of the training data, `count` samples, by the final tokenizer."""
+        return self._add(
+            "latents",
+            f"{_described(spec)} codes, {how['normalisation']}",
+            {"normalisation": how["normalisation"], "flip": how["flip"]},
+            parents={"tokenizer": tokenizer, "images": images},
+            extra={},
+            cost=of_latents(spec, count, flip=how["flip"]),
+        )
+
+    def dit(
+        self, config: Mapping[str, Any], spec: TokenizerSpec, dit: DiTSpec, latents: str
+    ) -> str:
+        """The training of a generator of codes."""
+        how = config["stages"]["dit"]
+        return self._add(
+            "dit",
+            f"DiT-{dit.size} of {_described(spec)} seed {config['seed']}",
+            {
+                "dit": how,
+                "classes": dit.classes,
+                "flip": config["stages"]["latents"]["flip"],
+                "seed": config["seed"],
+            },
+            parents={"latents": latents},
+            extra={},
+            cost=of_dit(dit, how),
+        )
+
+    def generate(
+        self,
+        config: Mapping[str, Any],
+        models: tuple[TokenizerSpec, DiTSpec],
+        dataset: str,
+        stages: Mapping[str, str],
+        known: Mapping[str, str],
+    ) -> str:
+        """Making samples and measuring them against one data set.
+
+        Args:
+            config: the cell's lasting config.
+            models: the tokenizer and the generator.
+            dataset: whose originals they are compared with.
+            stages: the cell's tasks; its DiT and its latents, which hold the decoder.
+            known: features of the originals by role.
+        """
+        how, (spec, dit) = config["evaluate"]["generation"], models
+        bootstrap = how.get("bootstrap")
+        return self._add(
+            "generate",
+            f"DiT-{dit.size} of {_described(spec)} cfg {how['cfg']:g} on {dataset}",
+            {
+                "dataset": dataset,
+                "metrics": sorted(set(how["metrics"])),
+                "images": how["images"],
+                "sampling": {name: how[name] for name in _SAMPLING},
+                "seed": config["seed"],
+                **({} if bootstrap is None else {"bootstrap": bootstrap}),
+            },
+            parents={"dit": stages["dit"], "latents": stages["latents"], **known},
+            extra=self._protocol(how["protocol"], _backbones(how)),
+            cost=of_generate(spec, dit, how),
         )
 
     def reconstruct(
         self,
         spec: TokenizerSpec,
-        metrics: tuple[str, ...],
         how: Mapping[str, Any],
         dataset: str,
         tokenizer: str,
@@ -206,27 +324,35 @@ class TaskMaker:
         known: Mapping[str, str],
     ) -> str:
         """The evaluation of a tokenizer on one data set; `known` are its references by role."""
-        parents = {"tokenizer": tokenizer, "images": images, **known}
         length = {"length": how["length"]} if "length" in how else {}
         cut = f" at {how['length']} tokens" if length else ""
         return self._add(
             "reconstruct",
             f"{_described(spec)}{cut} on {dataset}",
-            {"dataset": dataset, "metrics": list(metrics), **length},
-            parents=parents,
-            extra={"protocol": self._protocol(how["protocol"])},
-            cost=Cost(
-                parameters=spec.parameters,
-                macs=spec.macs,
-                flops=2 * spec.macs * how["images"],
-                disk_bytes=2 * 16 * 3 * spec.frames * spec.resolution**2,
-            ),
+            {
+                "dataset": dataset,
+                "metrics": sorted(set(how["metrics"])),
+                **length,
+                **({"bootstrap": how["bootstrap"]} if "bootstrap" in how else {}),
+            },
+            parents={"tokenizer": tokenizer, "images": images, **known},
+            extra=self._protocol(how["protocol"], _backbones(how)),
+            cost=of_reconstruct(spec, how["images"]),
         )
 
-    def _protocol(self, name: str) -> Mapping[str, Any]:
-        if name not in self._protocols:
-            self._protocols[name] = PROTOCOLS[name].record()
-        return self._protocols[name]
+    def _protocol(self, name: str, backbones: Set[str]) -> dict[str, Any]:
+        """The rules of a measurement that looks through some backbones.
+
+        Where nobody publishes a hash of a file, the protocol cannot hold it: it stands beside.
+        """
+        key = (name, frozenset(backbones))
+        if key not in self._rules:
+            rules: dict[str, Any] = {"protocol": PROTOCOLS[name].record(backbones)}
+            if "videomae" in backbones:
+                file = "videomae-g-ssv2"
+                rules["pretrained"] = {file: weights_sha256(file)}
+            self._rules[key] = rules
+        return self._rules[key]
 
     def _add(
         self,
@@ -259,6 +385,41 @@ class TaskMaker:
                 cost=cost,
             )
         return name
+
+
+_SAMPLING = ("cfg", "cfg_interval", "steps", "sampler", "spacing", "eta", "precision")
+"""Settings of generation that say how samples are made."""
+
+
+_STREAMED = ("resolution", "frames", "fps", "crop")
+"""Settings of data that say how the samples of a stream are made."""
+
+
+def _backbones(how: Mapping[str, Any]) -> set[str]:
+    """What a measurement looks through."""
+    return {METRICS[name].features or "" for name in how["metrics"]}
+
+
+def _reference_stage(role: str, dataset: str) -> str:
+    """The name of a reference among a cell's stages."""
+    kind, _, features = role.partition("-")
+    return ":".join(filter(None, (kind, dataset, features)))
+
+
+def _put(stages: dict[str, str], name: str, task: str, by: str) -> None:
+    """Name a task of a cell; beside another one that has the name, with who asks for it."""
+    if task not in stages.values():
+        stages[name if name not in stages else f"{name}:{by}"] = task
+
+
+def _judges(loss: Mapping[str, Any]) -> dict[str, Any]:
+    """Perceptual networks of a loss, whose weights change what is trained."""
+    networks = []
+    if loss["lpips"] > 0:
+        networks += [f"lpips-{loss['lpips_net']}-{part}" for part in ("trunk", "heads")]
+    if loss.get("dino", 0.0) > 0:
+        networks += ["dinov2-s14"]
+    return {"pretrained": {name: weights_sha256(name) for name in networks}} if networks else {}
 
 
 def _described(spec: TokenizerSpec) -> str:

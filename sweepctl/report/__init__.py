@@ -15,42 +15,107 @@ from typing import TYPE_CHECKING, Any
 from sweepctl.report._tables import StageState, StatusCell, results_text, status_grid
 
 if TYPE_CHECKING:
+    from sweepctl.report._doubts_figure import hold_out_figure, optimum_figure, residuals_figure
     from sweepctl.report._figure import draw, figure
-    from sweepctl.report._make import Fitted, fit_and_draw
+    from sweepctl.report._make import (
+        FIGURES,
+        Fitted,
+        Wanted,
+        draw_kinds,
+        fit_and_draw,
+        keep_fits,
+        kinds_of,
+        measured,
+        paper_beside,
+        published,
+    )
+    from sweepctl.report._relations_figure import (
+        contour_figure,
+        correlation_figure,
+        front_figure,
+    )
+    from sweepctl.report._relations_text import (
+        BESIDE,
+        FORESEEN,
+        RELATIONS,
+        beside_rows,
+        foreseen_rows,
+        front_columns,
+        front_facts,
+        front_rows,
+        relation_facts,
+        relation_rows,
+    )
     from sweepctl.report._save import save
     from sweepctl.report._sheet import SheetRow, sheet
+    from sweepctl.report._style import FORMATS, formats_of
     from sweepctl.report._text import claims_text, equation, fits_text
 
+_HOMES = {
+    name: home
+    for home, names in {
+        "_doubts_figure": ("hold_out_figure", "optimum_figure", "residuals_figure"),
+        "_figure": ("draw", "figure"),
+        "_make": (
+            *("FIGURES", "Fitted", "Wanted", "draw_kinds", "fit_and_draw", "keep_fits"),
+            *("kinds_of", "measured", "paper_beside", "published"),
+        ),
+        "_relations_figure": ("contour_figure", "correlation_figure", "front_figure"),
+        "_relations_text": (
+            *("BESIDE", "FORESEEN", "RELATIONS", "beside_rows", "foreseen_rows", "front_columns"),
+            *("front_facts", "front_rows", "relation_facts", "relation_rows"),
+        ),
+        "_save": ("save",),
+        "_sheet": ("SheetRow", "sheet"),
+        "_style": ("FORMATS", "formats_of"),
+        "_text": ("claims_text", "equation", "fits_text"),
+    }.items()
+    for name in names
+}
+"""Where the names are that need numpy: loaded when they are asked for, not by `sweepctl status`."""
+
 __all__ = [
+    "BESIDE",
+    "FIGURES",
+    "FORESEEN",
+    "FORMATS",
+    "RELATIONS",
     "Fitted",
     "SheetRow",
     "StageState",
     "StatusCell",
+    "Wanted",
+    "beside_rows",
     "claims_text",
+    "contour_figure",
+    "correlation_figure",
     "draw",
+    "draw_kinds",
     "equation",
     "figure",
     "fit_and_draw",
     "fits_text",
+    "foreseen_rows",
+    "formats_of",
+    "front_columns",
+    "front_facts",
+    "front_figure",
+    "front_rows",
+    "hold_out_figure",
+    "keep_fits",
+    "kinds_of",
+    "measured",
+    "optimum_figure",
+    "paper_beside",
+    "published",
+    "relation_facts",
+    "relation_rows",
+    "residuals_figure",
     "results_text",
     "save",
     "sheet",
     "status_grid",
 ]
-
-_HOMES = {
-    "Fitted": "_make",
-    "SheetRow": "_sheet",
-    "claims_text": "_text",
-    "draw": "_figure",
-    "equation": "_text",
-    "figure": "_figure",
-    "fit_and_draw": "_make",
-    "fits_text": "_text",
-    "save": "_save",
-    "sheet": "_sheet",
-}
-"""Where the names are that need numpy: loaded when they are asked for, not by `sweepctl status`."""
 
 
 def __getattr__(name: str) -> Any:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweepctl.analyse import Analysis, fit_study
+from sweepctl.analyse import (
+    Analysis,
+    Beside,
+    beside_paper,
+    fit_study,
+    front,
+    nothing_beside,
+)
 from sweepctl.errors import UsageError
-from sweepctl.ledger import Ledger
-from sweepctl.report._figure import draw, writing
+from sweepctl.ledger import Ledger, matching
+from sweepctl.report._doubts_figure import hold_out_figure, optimum_figure, residuals_figure
+from sweepctl.report._figure import figure
+from sweepctl.report._relations_figure import front_figure
+from sweepctl.report._save import save
 from sweepctl.report._sheet import SheetRow, sheet
-from sweepctl.study import Study
+from sweepctl.report._style import writing
+from sweepctl.report._text import equation
+from sweepctl.study import AnyClaim, Study, TradeoffClaim
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,48 +35,262 @@ SHEET_ROWS = 12
 SHEET_COLUMNS = 9
 """Most pictures a cell shows on the sheet."""
 
+FIGURES = ("law", "samples", "residuals", "holdout", "optimum", "front")
+"""Kinds of figures that `fit` draws."""
+
+USUAL = ("law", "samples")
+"""Those it draws when it is not told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked of a fit.
+
+    Attributes:
+        where: SQL condition on the cells, as `results` takes it; None for all of them.
+        reference: whether the paper's points stand beside one's own.
+        paper: the paper's figure to take; None for the nearest one of each fit.
+        out: folder of the figures; None draws nothing.
+        kinds: of `FIGURES`.
+        formats: png, svg, pdf.
+        keep: folder of the kept fits; None keeps nothing.
+    """
+
+    where: str | None = None
+    reference: bool = False
+    paper: str | None = None
+    out: Path | None = None
+    kinds: Sequence[str] = USUAL
+    formats: Sequence[str] = ("png", "svg")
+    keep: Path | None = None
+
+
+def kinds_of(text: str | None) -> tuple[str, ...]:
+    """Kinds of figures from a list with commas; the usual ones for None.
+
+    Raises:
+        UsageError: one of them is unknown.
+    """
+    kinds = USUAL if text is None else tuple(part.strip() for part in text.split(","))
+    if unknown := [kind for kind in kinds if kind not in (*FIGURES, "all")]:
+        raise UsageError(
+            f"there is no figure {unknown[0]!r}", hint=f"all, or some of {', '.join(FIGURES)}"
+        )
+    return kinds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """What `fit_and_draw` has made: the analysis and the files it has written."""
+    """What came of it.
+
+    Attributes:
+        analysis: the laws and the verdicts.
+        files: the figures.
+        condition: the condition on the cells; empty for all.
+        cells: measured cells that were used, and how many there are.
+        beside: the paper's points.
+        kept: folder of each kept fit by its name.
+    """
 
     analysis: Analysis
-    files: tuple[Path, ...]
+    files: tuple[Path, ...] = ()
+    condition: str = ""
+    cells: tuple[int, int] = (0, 0)
+    beside: tuple[Beside, ...] = ()
+    kept: Mapping[str, Path]
 
 
-def fit_and_draw(ledger: Ledger, study: Study, *, runs: Path, out: Path | None) -> Fitted:
-    """Fit a study's laws, judge its claims, keep both in the ledger, and draw them.
+def fit_and_draw(ledger: Ledger, study: Study, wanted: Wanted, *, runs: Path) -> Fitted:
+    """Fit a study's laws, judge its claims, record both in the ledger, and draw them.
 
     Args:
         ledger: an open ledger.
         study: the study; its fits and claims may be newer than its results.
+        wanted: which cells, which figures, what is kept.
         runs: the run folder, for the pictures of the sheet.
-        out: folder of the figures: <study>.png, <study>.svg and <study>-samples.png; None draws
-            nothing.
 
     Raises:
-        UsageError: the study is unknown, nothing of it was measured yet, or `out` cannot be
-            written.
+        UsageError: the study is unknown, nothing of it was measured yet, no measured cell meets
+            the condition, the paper has nothing to stand beside, or a folder cannot be written.
     """
-    frame = ledger.frame(study.study)
+    frame, cells = measured(ledger, study.study, wanted.where)
+    condition = (wanted.where or "").strip()
+    analysis = fit_study(frame, study.fits, study.claims)
+    beside = paper_beside(analysis, wanted)
+    kept = keep_fits(analysis, wanted, study.study, condition, beside)
+    _record(ledger, study.study, analysis, condition, kept)
+    files: tuple[Path, ...] = ()
+    if wanted.out is not None:
+        name = study.study + ("" if not condition else "-where")
+        files = draw_kinds(
+            analysis,
+            frame,
+            study.claims,
+            wanted.out / name,
+            wanted,
+            title=study.study,
+            beside=beside,
+            samples=lambda: _sheet_rows(frame, study, runs),
+        )
+    return Fitted(
+        analysis=analysis,
+        files=files,
+        condition=condition,
+        cells=cells,
+        beside=beside,
+        kept=kept,
+    )
+
+
+def measured(ledger: Ledger, study: str, where: str | None) -> tuple[pd.DataFrame, tuple[int, int]]:
+    """The values of a study's cells that meet a condition, and how many cells of how many.
+
+    Raises:
+        UsageError: nothing was measured yet, or none of it meets the condition.
+    """
+    frame = ledger.frame(study)
     if frame.empty:
         raise UsageError(
-            f"nothing of {study.study} was measured yet",
-            hint=f"sweepctl status {study.study} says how far it is",
+            f"nothing of {study} was measured yet",
+            hint=f"sweepctl status {study} says how far it is",
         )
-    analysis = fit_study(frame, study.fits, study.claims)
+    every = len(set(frame["cell"]))
+    if not (where or "").strip():
+        return frame, (every, every)
+    rows = ledger.results(study, where=where, columns=["cell"]).rows
+    chosen = frame[frame["cell"].isin({row[0] for row in rows})].reset_index(drop=True)
+    if chosen.empty:
+        raise UsageError(
+            f"no measured cell of {study} meets --where {where!r}",
+            hint=f"sweepctl results {study} --where {where!r} shows what it chooses",
+        )
+    return chosen, (len(set(chosen["cell"])), every)
+
+
+def published(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
+    """The rows of published numbers that meet a condition; what one does not state excludes none.
+
+    Raises:
+        UsageError: the condition cannot be used, or leaves nothing.
+    """
+    if not (where or "").strip():
+        return frame
+    names = [str(name) for name in frame.columns]
+    plain = frame.astype("object").where(frame.notna(), None)
+    places = matching(names, plain.to_numpy().tolist(), where or "", unknown=True)
+    if not places:
+        raise UsageError(f"no published number meets --where {where!r}")
+    return frame.iloc[places].reset_index(drop=True)
+
+
+def paper_beside(analysis: Analysis, wanted: Wanted) -> tuple[Beside, ...]:
+    """The paper's points beside one's own, when they are wanted.
+
+    Raises:
+        UsageError: the paper has none of the metrics.
+    """
+    if not wanted.reference:
+        return ()
+    found = beside_paper(analysis.fits, wanted.paper)
+    if not found:
+        raise nothing_beside(analysis.fits, wanted.paper)
+    return found
+
+
+def keep_fits(
+    analysis: Analysis, wanted: Wanted, of: str, condition: str, beside: Sequence[Beside] = ()
+) -> Mapping[str, Path]:
+    """Keep the fits as files when that is wanted; gives the folder of each."""
+    if wanted.keep is None:
+        return {}
+    formats = wanted.formats if wanted.out is not None else ()
+    return save(analysis, wanted.keep, of=of, condition=condition, beside=beside, formats=formats)
+
+
+def _record(
+    ledger: Ledger, study: str, analysis: Analysis, condition: str, kept: Mapping[str, Path]
+) -> None:
+    """One row a law and a claim in the ledger."""
     said = analysis.to_json()
-    for fit in said["fits"]:
-        ledger.save_fit(study.study, fit["name"], fit)
+    for fit, plain in zip(analysis.fits, said["fits"], strict=True):
+        slope = None if fit.slope is None else (fit.slope.estimate, *fit.slope_interval())
+        folder = kept.get(fit.name)
+        ledger.save_fit(
+            study,
+            fit.name,
+            plain,
+            condition=condition,
+            law=equation(fit) or None,
+            n=fit.n,
+            slope=slope,
+            r2=fit.r2,
+            folder=None if folder is None else str(folder.absolute()),
+        )
     for claim in said["claims"]:
-        ledger.save_fit(study.study, f"claim: {claim['name']}", claim)
-    files: tuple[Path, ...] = ()
-    if out is not None:
-        files += draw(analysis, out / study.study, title=study.study) if study.fits else ()
-        if rows := _sheet_rows(frame, study, runs):
-            with writing(out):
-                files += (sheet(rows, out / f"{study.study}-samples.png"),)
-    return Fitted(analysis=analysis, files=files)
+        ledger.save_fit(study, f"claim: {claim['name']}", claim, condition=condition)
+
+
+def draw_kinds(
+    analysis: Analysis,
+    frame: pd.DataFrame | None,
+    claims: Sequence[AnyClaim],
+    out: Path,
+    wanted: Wanted,
+    *,
+    title: str,
+    beside: Sequence[Beside] = (),
+    samples: Callable[[], list[SheetRow]] | None = None,
+) -> tuple[Path, ...]:
+    """Draw the wanted kinds of figures: `out`.png for the laws, `out`-residuals.png and so on.
+
+    "all" draws whatever applies; a kind that is named and cannot be drawn is an error.
+
+    Raises:
+        UsageError: a kind that is named cannot be drawn, or the folder cannot be written.
+    """
+    every = "all" in wanted.kinds
+    kinds = FIGURES if every else tuple(dict.fromkeys(wanted.kinds))
+    common: dict[str, Any] = {"title": title, "formats": wanted.formats}
+    condition = (wanted.where or "").strip()
+    stated = common | {"condition": condition}
+    places = {kind: out.with_name(f"{out.name}-{kind}") for kind in kinds}
+
+    def fronts() -> list[Path]:
+        found = [
+            front(frame, claim.metric, claim.on, claim.against, claim.against_on or claim.on,
+                  claim.where)
+            for claim in claims
+            if isinstance(claim, TradeoffClaim) and frame is not None
+        ]  # fmt: skip
+        if not found:
+            raise UsageError("no claim is a trade-off of two metrics, so there is no front")
+        basis = f"only where {condition}" if condition else ""
+        return front_figure(found, places["front"], basis=basis, **common)
+
+    def sheets() -> list[Path]:
+        rows = samples() if samples is not None else []
+        if not rows:
+            raise UsageError("no reconstructions are in the run folder")
+        with writing(out.parent):
+            return [sheet(rows, out.with_name(f"{out.name}-samples.png"))]
+
+    how: Mapping[str, Callable[[], list[Path]]] = {
+        "law": lambda: figure(analysis, out, beside=beside, **stated),
+        "samples": sheets,
+        "residuals": lambda: residuals_figure(analysis.fits, places["residuals"], **stated),
+        "holdout": lambda: hold_out_figure(analysis.fits, places["holdout"], **stated),
+        "optimum": lambda: optimum_figure(analysis.fits, places["optimum"], **stated),
+        "front": fronts,
+    }
+    optional = every or tuple(wanted.kinds) == USUAL
+    files: list[Path] = []
+    for kind in kinds:
+        try:
+            files += how[kind]()
+        except UsageError as error:
+            if not optional or error.message.startswith("cannot write"):
+                raise
+    return tuple(files)
 
 
 def _sheet_rows(frame: pd.DataFrame, study: Study, runs: Path) -> list[SheetRow]:

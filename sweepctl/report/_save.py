@@ -1,78 +1,149 @@
-"""How are fits kept as files? A folder a fit: numbers with all digits, points, predictions, draws.
+"""How are fits kept as files? A folder a law: what was asked, what came out, and how to repeat it.
 
-    FOLDER/summary.txt              every law and verdict, as the terminal shows them
-    FOLDER/claims.json              the verdicts
-    FOLDER/<fit>/fit.json           the law: strict JSON, null for what is not a finite number
-    FOLDER/<fit>/points.csv         its configurations: settings, x, y, fitted, leverage, Cook
-    FOLDER/<fit>/predictions.csv    the law on a grid of x, with both bands
-    FOLDER/<fit>/draws.npz          10,000 wild bootstrap draws, where the law allows them
+    fits/<id>/summary.txt        the law and the verdicts, as the terminal shows them
+    fits/<id>/fit.yaml           what was asked, of which data, and the command that repeats it
+    fits/<id>/fit.json           the law: strict JSON, null for what is not a finite number
+    fits/<id>/claims.json        the study's verdicts at that time
+    fits/<id>/points.csv         its configurations: settings, x, y, weight, fitted, leverage, Cook
+    fits/<id>/predictions.csv    the law on a grid of x, with both bands
+    fits/<id>/draws.npz          10,000 wild bootstrap draws, where the law allows them
+    fits/<id>/figures            the law, its residuals, its hold-out, its optimum
 
-The same analysis gives the same bytes: nothing here holds a date.
+The id is the name of the study, that of the fit, and a hash of question, points and answer: asking
+the same of the same data gives the same folder with the same bytes (nothing in it holds a date),
+and new data never overwrite an old answer. `sweepctl fit points.csv` with the options in fit.yaml
+gives the same law again, without study and database.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
-from collections.abc import Iterable, Sequence
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sweepctl import __version__
-from sweepctl.analyse import Analysis, FitResult, bands, bootstrap
+from sweepctl.analyse import Analysis, Beside, FitResult, bands, bootstrap
 from sweepctl.errors import UsageError
+from sweepctl.report._doubts_figure import hold_out_figure, optimum_figure, residuals_figure
+from sweepctl.report._figure import figure
 from sweepctl.report._text import claims_text, fits_text
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON files."""
 
 _GRID = 101
+_OF_FIT = ("fit_y", "low", "high", "fitted", "leverage", "cook", "noise", "seeds", "weight")
+"""Columns of points.csv that are the fit's own: on its scale, except for seeds and weight."""
 
 
-def save(analysis: Analysis, folder: Path) -> tuple[Path, ...]:
-    """Write every fit of an analysis into a folder; files of an earlier save are replaced.
+def save(
+    analysis: Analysis,
+    folder: Path,
+    *,
+    of: str,
+    condition: str = "",
+    beside: Sequence[Beside] = (),
+    formats: Sequence[str] = ("png", "svg"),
+) -> dict[str, Path]:
+    """Keep every fit of an analysis in a folder of its own.
+
+    Args:
+        analysis: what `fit_study` gave.
+        folder: where the folders of the fits go.
+        of: what was fitted: the name of a study, of a figure of the paper, of a table.
+        condition: which cells; empty for all.
+        beside: the paper's points, for the figures.
+        formats: of the figures; none draws nothing.
 
     Returns:
-        the written files.
+        the folder of each fit by its name.
 
     Raises:
-        UsageError: the folder cannot be written.
+        UsageError: a folder cannot be written.
     """
     said = analysis.to_json()
-    facts = {"schema": SCHEMA, "sweepctl": __version__}
+    facts = {"schema": SCHEMA, "sweepctl": __version__, "of": of, "condition": condition}
+    kept = {}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = fits_text(analysis, terminal=True) + "\n" + claims_text(analysis, terminal=True)
-        (folder / "summary.txt").write_text(text, encoding="utf-8")
-        files = [folder / "summary.txt"]
-        files.append(_json(folder / "claims.json", facts | {"claims": said["claims"]}))
         for fit, plain in zip(analysis.fits, said["fits"], strict=True):
-            files += _save_fit(fit, facts | plain, folder / fit.name)
+            points = _points(fit)
+            text = json.dumps([facts, plain], sort_keys=True, allow_nan=False) + points
+            digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+            home = folder / f"{_slug(of)}-{_slug(fit.name)}-{digest}"
+            home.mkdir(parents=True, exist_ok=True)
+            alone = Analysis(fits=(fit,), claims=analysis.claims)
+            _write(home, alone, facts | plain, said["claims"], points, beside, formats)
+            kept[fit.name] = home
     except OSError as error:
         raise UsageError(
             f"cannot write the fits into {folder}: {error.strerror}",
-            hint="choose another folder with --save",
+            hint="choose another folder with --fits",
         ) from error
-    return tuple(files)
+    return kept
 
 
-def _save_fit(fit: FitResult, plain: dict[str, Any], folder: Path) -> list[Path]:
-    folder.mkdir(exist_ok=True)
-    files = [_json(folder / "fit.json", plain), _points(fit, folder / "points.csv")]
-    stale = [folder / name for name in ("predictions.csv", "draws.npz")]
-    for file in stale:
-        file.unlink(missing_ok=True)
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:60] or "law"
+
+
+def _write(
+    home: Path,
+    alone: Analysis,
+    plain: dict[str, Any],
+    claims: Any,
+    points: str,
+    beside: Sequence[Beside],
+    formats: Sequence[str],
+) -> None:
+    fit = alone.fits[0]
+    about = f"{plain['of']}" + (f" where {plain['condition']}" if plain["condition"] else "")
+    summary = f"{about}\n\n{fits_text(alone, terminal=True)}"
+    if alone.claims:
+        summary += f"\n{claims_text(alone, terminal=True)}"
+    (home / "summary.txt").write_text(summary, encoding="utf-8")
+    (home / "fit.yaml").write_text(_asked(fit, plain, points), encoding="utf-8")
+    _json(home / "fit.json", plain)
+    facts = {name: plain[name] for name in ("schema", "sweepctl", "of", "condition")}
+    _json(home / "claims.json", facts | {"claims": claims})
+    (home / "points.csv").write_text(points, encoding="utf-8", newline="")
     if not fit.fitted:
-        return files
-    files.append(_predictions(fit, folder / "predictions.csv"))
+        return  # fit.json says why
+    (home / "predictions.csv").write_text(_predictions(fit), encoding="utf-8", newline="")
+    _draws(fit, home / "draws.npz")
+    if formats:
+        _figures(alone, home / "figures", about, beside, formats)
+
+
+def _figures(
+    alone: Analysis, folder: Path, title: str, beside: Sequence[Beside], formats: Sequence[str]
+) -> None:
+    own = [one for one in beside if one.fit == alone.fits[0].name]
+    figure(alone, folder / "law", title=title, beside=own, formats=formats)
+    more: Mapping[str, Callable[..., list[Path]]] = {
+        "residuals": residuals_figure,
+        "holdout": hold_out_figure,
+        "optimum": optimum_figure,
+    }
+    for name, draw in more.items():
+        try:
+            draw(alone.fits, folder / name, title=title, formats=formats)
+        except UsageError:
+            continue  # a line has no optimum; a law through every point has no residuals
+
+
+def _draws(fit: FitResult, file: Path) -> None:
     try:
         drawn = bootstrap(fit)
     except UsageError:
-        # fit.json says it: a point of leverage 1 is among the warnings.
-        return files
-    file = folder / "draws.npz"
+        return  # fit.json says it: a point of leverage 1 is among the warnings
     np.savez(
         file,
         names=np.asarray(drawn.names),
@@ -80,31 +151,100 @@ def _save_fit(fit: FitResult, plain: dict[str, Any], folder: Path) -> list[Path]
         slopes=drawn.slopes,
         seed=np.asarray(drawn.seed),
     )
-    return [*files, file]
 
 
-def _json(file: Path, value: dict[str, Any]) -> Path:
+def _json(file: Path, value: dict[str, Any]) -> None:
     file.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return file
 
 
-def _points(fit: FitResult, file: Path) -> Path:
+# -------------------------------------------------------------------------------- what was asked
+
+
+def _asked(fit: FitResult, plain: Mapping[str, Any], points: str) -> str:
+    """fit.yaml: the question in the words of a study, and the command that asks it again."""
+    law: dict[str, Any] = {
+        "metric": fit.metric,
+        "on": fit.on,
+        "x": fit.xs[0] if len(fit.xs) == 1 else list(fit.xs),
+        "form": fit.form,
+    }
+    stated = {
+        "x_on": fit.x_on,
+        "where": dict(fit.where),
+        "factors": list(fit.factors),
+        "interaction": fit.interaction,
+        "scale": fit.scale if fit.form in ("linear", "quadratic", "cubic") else "",
+        "loss": "" if fit.loss == "squares" else fit.loss,
+    }
+    law |= {name: value for name, value in stated.items() if value}
+    lines = [
+        "# What was asked, and of which numbers. JSON values are YAML, too.",
+        f"of: {json.dumps(plain['of'])}",
+        f"condition: {json.dumps(plain['condition'])}",
+        f"protocol: {json.dumps(fit.protocol)}",
+        f"n_samples: {json.dumps(fit.n_samples)}",
+        f"sweepctl: {json.dumps(plain['sweepctl'])}",
+        f"points_sha256: {hashlib.sha256(points.encode()).hexdigest()}",
+        "fits:",
+        f"  {json.dumps(fit.name)}: {json.dumps(law, default=str)}",
+    ]
+    if fit.points:
+        lines += ["# Gives the same law again, from this folder:"]
+        lines += [f"again: {json.dumps(shlex.join(again(fit)))}"]
+    return "\n".join(lines) + "\n"
+
+
+def again(fit: FitResult) -> list[str]:
+    """The command that fits points.csv as the fit was made."""
+    words = ["sweepctl", "fit", "points.csv", "--y", fit.metric, "--form", fit.form]
+    for x in fit.xs:
+        words += ["--x", x]
+    for factor in fit.factors:
+        words += ["--factor", factor]
+    if fit.interaction:
+        words.append("--interaction")
+    if fit.form in ("linear", "quadratic", "cubic"):
+        words += ["--scale", fit.scale]
+    if fit.loss != "squares":
+        words += ["--loss", fit.loss]
+    return [*words, "--weight", _names(fit)["weight"]]
+
+
+def _names(fit: FitResult) -> dict[str, str]:
+    """How the fit's own columns are called beside the settings."""
+    taken = {name for point in fit.points for name in point.settings} | {fit.metric, *fit.xs}
+    return {name: f"fit_{name}" if name in taken else name for name in ("cells", *_OF_FIT)}
+
+
+def _points(fit: FitResult) -> str:
+    """points.csv: settings, variables, the metric in its unit, and what the fit makes of them."""
     settings = list(dict.fromkeys(name for point in fit.points for name in point.settings))
-    numbers = ("seeds", "y", "low", "high", "fitted", "leverage", "cook", "weight", "noise")
-    names = [*settings, "cells", *(f"x {x}" for x in fit.xs), *numbers]
-    rows = (
-        [
-            *(point.settings.get(name) for name in settings),
-            " ".join(map(str, point.cells)),
-            *point.xs,
-            *(getattr(point, name) for name in numbers),
-        ]
-        for point in fit.points
-    )
-    return _csv(file, names, rows)
+    settings = [name for name in settings if name != fit.metric]
+    others = [x for x in fit.xs if _column(settings, x) is None]
+    names = _names(fit)
+    rows = []
+    for point in fit.points:
+        own = [point.y if name == "fit_y" else getattr(point, name) for name in _OF_FIT]
+        xs = dict(zip(fit.xs, point.xs, strict=True))
+        value = float(np.exp2(point.y)) if fit.scale == "log2" else point.y
+        rows.append(
+            [
+                " ".join(map(str, point.cells)),
+                *(point.settings.get(name) for name in settings),
+                *(xs[x] for x in others),
+                value,
+                *own,
+            ]
+        )
+    header = [names["cells"], *settings, *others, fit.metric, *(names[name] for name in _OF_FIT)]
+    return _csv(header, rows)
 
 
-def _predictions(fit: FitResult, file: Path) -> Path:
+def _column(settings: Sequence[str], x: str) -> str | None:
+    return x if x in settings else None
+
+
+def _predictions(fit: FitResult) -> str:
     low, high = fit.points[0].x, fit.points[-1].x
     if fit.x_scale == "log2":
         grid = np.geomspace(low / 2, high * 2, _GRID)
@@ -113,12 +253,14 @@ def _predictions(fit: FitResult, file: Path) -> Path:
     found = bands(fit, grid)
     columns = ("mean", "mean_low", "mean_high", "low", "high", "outside")
     rows = zip(grid.tolist(), *(getattr(found, name).tolist() for name in columns), strict=True)
-    return _csv(file, [fit.x, *columns], rows)
+    return _csv([fit.x, *columns], rows)
 
 
-def _csv(file: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(["" if value is None else value for value in row] for row in rows)
-    return file
+def _csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(
+        ["" if value is None or value != value else value for value in row] for row in rows
+    )
+    return written.getvalue()

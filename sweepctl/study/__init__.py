@@ -33,8 +33,10 @@ from sweepctl.study._claims import (
 )
 from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
 from sweepctl.study._load import load_study
-from sweepctl.study._model import DERIVED, STAGES, Config, Run, Study
+from sweepctl.study._model import DERIVED, OPTIONAL, STAGES, Config, Run, Study
 from sweepctl.study._paths import Condition, resolve, short_name
+from sweepctl.study._search import Dimension, Keep, Objective, Search, settled
+from sweepctl.study._search_block import SearchBlock
 from sweepctl.study._site import DEVICE, OwnSet, Site, Workers, load_site
 from sweepctl.study._values import NAME, Comparison, Margin, parse_comparison
 
@@ -43,6 +45,7 @@ __all__ = [
     "DERIVED",
     "DEVICE",
     "LINES",
+    "OPTIONAL",
     "POWERS",
     "STAGES",
     "AnyClaim",
@@ -51,19 +54,24 @@ __all__ = [
     "Condition",
     "Conditional",
     "Config",
+    "Dimension",
     "EqualSlopesClaim",
     "Factor",
     "FactorClaim",
     "Fit",
     "Grid",
     "HoldoutClaim",
+    "Keep",
     "Loss",
     "Margin",
     "Match",
     "MonotoneClaim",
+    "Objective",
     "OptimumClaim",
     "OwnSet",
     "Run",
+    "Search",
+    "SearchBlock",
     "Site",
     "SlopeClaim",
     "Study",
@@ -77,6 +85,7 @@ __all__ = [
     "parse_comparison",
     "parse_loss",
     "resolve",
+    "settled",
     "short_name",
     "stated_fit",
 ]

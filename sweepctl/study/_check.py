@@ -14,13 +14,14 @@ from pydantic import ValidationError
 from sweepctl.errors import Problem, StudyError
 from sweepctl.study import _paths
 from sweepctl.study._check_laws import check_laws
+from sweepctl.study._check_search import check_search, space_places
 from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
 from sweepctl.study._model import STAGES, Config, Study
 from sweepctl.study._paths import Condition, not_among
 from sweepctl.study._words import in_words
 from sweepctl.study._yaml import Document, KeyPath
-from vitok_core.protocols import METRICS, PROTOCOLS
-from vitok_core.spec import SIZES
+from vitok_core.protocols import METRICS, PROTOCOLS, MetricGroup, not_in_group
+from vitok_core.spec import DIT_SIZES, SIZES
 
 
 def stop(document: Document) -> None:
@@ -47,7 +48,8 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
     data = document.data
     factors, axis_places = _factors(document)
     fixed = data.get("fixed") if isinstance(data.get("fixed"), dict) else {}
-    solved = _solved(data, axis_places, fixed)
+    searched = space_places(document)
+    solved = _solved(data, axis_places, searched, fixed)
 
     filled = _copy(data)
     placed: dict[KeyPath, KeyPath] = {}
@@ -58,6 +60,10 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
             placed[_paths.parts(path)] = (*where, 0)
     for path in solved:
         _put(filled, _paths.parts(path), 1)
+    for path, (where, value) in searched.items():
+        if path not in axis_places:
+            _put(filled, _paths.parts(path), value)
+            placed[_paths.parts(path)] = where
 
     study: Study | None = None
     try:
@@ -70,6 +76,7 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
     exclude, only, when = _matches(document, datasets)
     if study is not None:
         _check_fits(document, study, axis_places)
+        check_search(document, study, axis_places)
     stop(document)
     assert study is not None
     template = study.model_dump(mode="json", include=set(Config.model_fields))
@@ -187,9 +194,12 @@ def _factors(document: Document) -> tuple[tuple[Factor, ...], dict[str, KeyPath]
 
 
 def _solved(
-    data: dict[str, Any], axes: Mapping[str, KeyPath], fixed: Mapping[str, Any]
+    data: dict[str, Any],
+    axes: Mapping[str, KeyPath],
+    searched: Mapping[str, object],
+    fixed: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    """Which of p and c follow from the fixed values: those given neither as axis nor as value."""
+    """Which of p and c follow from the fixed values: those given in no other way."""
     if not fixed:
         return ()
     tokenizer = data.get("tokenizer")
@@ -197,7 +207,9 @@ def _solved(
     return tuple(
         path
         for path in ("tokenizer.p", "tokenizer.c")
-        if path not in axes and path.removeprefix("tokenizer.") not in given
+        if path not in axes
+        and path.removeprefix("tokenizer.") not in given
+        and path not in searched
     )
 
 
@@ -239,10 +251,8 @@ def _check_known(
                 continue
         for spot, value in spots:
             for below, name in _texts(spot, value):
-                if name not in allowed:
-                    document.problems.append(
-                        document.problem(below, not_among(name, allowed, what))
-                    )
+                if why := _not_known(path, name, allowed, what):
+                    document.problems.append(document.problem(below, why))
 
 
 def _known(datasets: Collection[str]) -> dict[str, tuple[list[str], str]]:
@@ -250,10 +260,28 @@ def _known(datasets: Collection[str]) -> dict[str, tuple[list[str], str]]:
         "data.train": (sorted(datasets), "data set"),
         "tokenizer.encoder": (list(SIZES), "size"),
         "tokenizer.decoder": (list(SIZES), "size"),
+        "stages.dit.size": (list(DIT_SIZES), "DiT size"),
         "evaluate.reconstruction.on": (sorted(datasets), "data set"),
-        "evaluate.reconstruction.metrics": (list(METRICS), "metric"),
+        "evaluate.reconstruction.metrics": (_metrics_of("reconstruction"), "metric"),
         "evaluate.reconstruction.protocol": (list(PROTOCOLS), "protocol"),
+        "evaluate.generation.on": (sorted(datasets), "data set"),
+        "evaluate.generation.metrics": (_metrics_of("generation"), "metric"),
+        "evaluate.generation.protocol": (list(PROTOCOLS), "protocol"),
     }
+
+
+def _metrics_of(group: MetricGroup) -> list[str]:
+    return [name for name, metric in METRICS.items() if metric.group == group]
+
+
+def _not_known(path: str, name: str, allowed: list[str], what: str) -> str | None:
+    """Why a config value is no name that exists there, or None."""
+    if name in allowed:
+        return None
+    if what == "metric" and name in METRICS:
+        group: MetricGroup = "generation" if "generation" in path else "reconstruction"
+        return not_in_group(name, group)
+    return not_among(name, allowed, what)
 
 
 def _texts(path: KeyPath, value: object) -> list[tuple[KeyPath, str]]:
@@ -343,21 +371,20 @@ def _when_values(
             continue
         allowed, what = _known(datasets).get(path, (None, ""))
         for below, text in _texts((*where, name), value):
-            if allowed is not None and text not in allowed:
-                document.problems.append(document.problem(below, not_among(text, allowed, what)))
+            if allowed is not None and (why := _not_known(path, text, allowed, what)):
+                document.problems.append(document.problem(below, why))
         values.append((path, list(checked) if isinstance(checked, tuple) else checked))
     return tuple(values)
 
 
 def _check_fits(document: Document, study: Study, axes: Mapping[str, KeyPath]) -> None:
     """Fits and claims may only speak of what is measured and declared."""
-    measured = set(study.evaluate.reconstruction.metrics)
-    datasets = set(study.evaluate.reconstruction.on)
-    for path, into in (
-        ("evaluate.reconstruction.metrics", measured),
-        ("evaluate.reconstruction.on", datasets),
-    ):
-        for value in _at(document.data, axes[path]) if path in axes else ():
-            into.update(value)
-
-    check_laws(document, study, axes, metrics=measured, datasets=datasets)
+    metrics: set[str] = set()
+    datasets: set[str] = set()
+    for group in ("reconstruction", "generation"):
+        for name, into in (("metrics", metrics), ("on", datasets)):
+            into.update(getattr(getattr(study.evaluate, group), name))
+            path = f"evaluate.{group}.{name}"
+            for value in _at(document.data, axes[path]) if path in axes else ():
+                into.update(value or ())
+    check_laws(document, study, axes, metrics=metrics, datasets=datasets)

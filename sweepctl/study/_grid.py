@@ -10,6 +10,7 @@ from sweepctl.errors import Problem
 from sweepctl.study import _paths
 from sweepctl.study._model import Study
 from sweepctl.study._paths import Condition
+from sweepctl.study._search import Search, settled
 from sweepctl.study._yaml import Document, KeyPath
 
 
@@ -103,7 +104,7 @@ class StudyFile:
         return self.study.study
 
     def axis_key(self, path: str) -> KeyPath | None:
-        """Where the axis of a config path is declared in the document, or None."""
+        """Where the axis of a config path, or its search, is declared in the document, or None."""
         for key in self.document.data.get("axes") or {}:
             if resolved(key) == path:
                 return ("axes", key)
@@ -111,7 +112,15 @@ class StudyFile:
             for key in group:
                 if resolved(key) == path:
                     return ("zip", index, key)
+        for key in (self.document.data.get("search") or {}).get("space") or {}:
+            if resolved(key) == path:
+                return ("search", "space", key)
         return None
+
+    @property
+    def search(self) -> Search | None:
+        """What is searched, None for a study that is a grid."""
+        return settled(self.study)
 
     def problem(self, path: str, message: str, value: object = None) -> Problem:
         """A problem with a cell's value: at the axis value, else where the config sets it."""
@@ -120,7 +129,7 @@ class StudyFile:
             declared: Any = self.document.data
             for part in where:
                 declared = declared[part]
-            if value in declared:
+            if isinstance(declared, list) and value in declared:
                 where = (*where, declared.index(value))
             return self.document.problem(where, message)
         return self.document.problem(_paths.parts(path), message)

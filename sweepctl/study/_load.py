@@ -125,6 +125,10 @@ def _forget(document: Document, path: KeyPath) -> None:
             del marks[known]
 
 
+def _same_leaf(one: object, other: str) -> bool:
+    return one == other or (resolved(one) is not None and resolved(one) == resolved(other))
+
+
 def _override(document: Document, override: str) -> None:
     """Apply one "path=value" of the command line."""
     place = f"--set {override}"
@@ -139,15 +143,18 @@ def _override(document: Document, override: str) -> None:
     parsed = parse(text, place) if text.strip() else Document(data=None)
     if parsed.problems:
         return refuse(f"{text!r} is not a YAML value: {parsed.problems[0].message}")
-    head = name.split(".")[0]
-    if head in Study.model_fields and head not in Config.model_fields:
-        path: KeyPath = tuple(name.split("."))
+    head, _, rest = name.partition(".")
+    axes = document.data.get("axes") or {}
+    if head == "axes" and rest:  # an axis may have dots in its name
+        path: KeyPath = ("axes", next((axis for axis in axes if _same_leaf(axis, rest)), rest))
+    elif head in Study.model_fields and head not in Config.model_fields:
+        path = tuple(name.split("."))
     else:
         try:
             path = _paths.parts(_paths.resolve(name))
         except ValueError as error:
             return refuse(str(error))
-        for axis in document.data.get("axes") or {}:
+        for axis in axes:
             if isinstance(axis, str) and resolved(axis) == ".".join(map(str, path)):
                 return refuse(f"{axis} is an axis here; set axes.{axis}=[...] instead")
     target = document.data

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from sweepctl.study._model import DERIVED, Config
+from sweepctl.study._model import DERIVED, OPTIONAL, Config
 from sweepctl.study._values import parse_comparison
 from sweepctl.study._yaml import KeyPath
 
@@ -45,14 +45,28 @@ def leaf_adapter(path: str) -> TypeAdapter[Any]:
 
 @cache
 def short_name(path: str) -> str:
-    """What a path is called in tables: its last part where that is unique, else the whole path."""
-    last = path.rsplit(".", 1)[-1]
-    twins = [leaf for leaf in config_leaves() if leaf.rsplit(".", 1)[-1] == last]
-    return last if len(twins) == 1 and last not in DERIVED else path
+    """What a path is called in tables: its shortest end that stands for it."""
+    steps = path.split(".")
+    ends = [".".join(steps[-count:]) for count in range(1, len(steps))]
+    return next((end for end in ends if end not in DERIVED and _meant(end) == [path]), path)
+
+
+@cache
+def _meant(name: str) -> list[str]:
+    """The paths that end in a name; of several, the one that every cell has, if there is one."""
+    matches = [leaf for leaf in config_leaves() if leaf.endswith(f".{name}")]
+    always = [leaf for leaf in matches if not leaf.startswith(_OPTIONAL)]
+    return always if len(always) == 1 else matches
+
+
+_OPTIONAL = tuple(f"{group}." for group in OPTIONAL)
 
 
 def resolve(name: str) -> str:
-    """The dotted path that a path or a unique end of one stands for.
+    """The dotted path that a path or an end of one stands for.
+
+    An end of several paths stands for the one that every cell has, if there is just one: `steps` is
+    that of stage 1, and stage 2 has `stage2.steps`.
 
     Raises:
         ValueError: nothing, or more than one thing, has that name; says what there is.
@@ -60,7 +74,7 @@ def resolve(name: str) -> str:
     leaves = config_leaves()
     if name in leaves:
         return name
-    matches = [leaf for leaf in leaves if leaf.endswith(f".{name}")]
+    matches = _meant(name)
     if len(matches) == 1:
         return matches[0]
     if matches:

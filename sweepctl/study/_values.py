@@ -18,7 +18,7 @@ NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 _COUNT = re.compile(r"^(\d+(?:\.\d+)?)([kM])$")
 
 
-def _count(value: object) -> object:
+def read_count(value: object) -> object:
     """Read "100k" and "4M" beside plain integers."""
     if isinstance(value, str) and (match := _COUNT.match(value)):
         number = float(match[1]) * {"k": 1_000, "M": 1_000_000}[match[2]]
@@ -30,7 +30,7 @@ def _count(value: object) -> object:
 Count = Annotated[
     int,
     Field(strict=True, ge=1, le=10**12),
-    BeforeValidator(_count),
+    BeforeValidator(read_count),
     WithJsonSchema(
         {
             "anyOf": [

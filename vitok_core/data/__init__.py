@@ -48,7 +48,7 @@ from vitok_core.data._sources import (
     Split,
     Video,
 )
-from vitok_core.data._stream import StreamSampler, StreamSet
+from vitok_core.data._stream import PlaceSampler, StreamSampler, StreamSet
 
 Samples = SampleSet | StreamSet
 """What a training takes: prepared and mapped from disk, or decoded when asked for."""
@@ -74,6 +74,7 @@ __all__ = [
     "Draw",
     "OwnData",
     "Picture",
+    "PlaceSampler",
     "PreparedInfo",
     "Reader",
     "SampleSet",

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitok_core.data._own import OWN_RECIPE, Fit
-from vitok_core.data._pixels import MOST_PIXELS, Square, Unusable, square
+from vitok_core.data._pixels import MIDDLE, MOST_PIXELS, Square, Unusable, square
 from vitok_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def read_clip(
     fps: float | None,
     resolution: int,
     crop: Fit,
+    place: tuple[float, float] = MIDDLE,
 ) -> Square:
     """One clip of a video.
 
@@ -68,6 +69,7 @@ def read_clip(
         fps: frames a second, each the nearest of the video's; None takes every frame.
         resolution: side of a frame in pixels.
         crop: how frames are cut.
+        place: where, the same in all of them; see `square`.
 
     Raises:
         Unusable: it is no video, is damaged, has no picture, or too few frames.
@@ -84,7 +86,7 @@ def read_clip(
         with av.open(str(path)) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if number == wanted[done]:
-                    pixels[done] = square(_upright(frame), resolution, crop)
+                    pixels[done] = square(_upright(frame), resolution, crop, place)
                     done += 1
                     if done == frames:
                         break

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from vitok_core.data._footage import need_av, read_clip
 from vitok_core.data._listing import in_order
 from vitok_core.data._own import OWN_RECIPE
-from vitok_core.data._pixels import Square, Unusable, quiet_pillow, read_square
+from vitok_core.data._pixels import MIDDLE, Square, Unusable, quiet_pillow, read_square
 from vitok_core.data._prepare import BrokenFile, PreparedInfo, write_whole
 from vitok_core.data._scan import Reader, Scan
 from vitok_core.data._walk import legible
@@ -283,7 +283,13 @@ def _chunks(
             told.look(done)
 
 
-def decode_sample(reader: Reader, index: int, shape: Shape, turn: int) -> Square | BrokenFile:
+def decode_sample(
+    reader: Reader,
+    index: int,
+    shape: Shape,
+    turn: int,
+    place: tuple[float, float] = MIDDLE,
+) -> Square | BrokenFile:
     """A sample of a data set, or what is wrong with its file.
 
     Args:
@@ -291,6 +297,7 @@ def decode_sample(reader: Reader, index: int, shape: Shape, turn: int) -> Square
         index: of the sample in its scan.
         shape: what the sample is to be.
         turn: number of the clip among those of the video.
+        place: of the square that is cut, see `_pixels.square`.
 
     Raises:
         DataError: the file cannot be read or is not the one that was scanned.
@@ -306,9 +313,10 @@ def decode_sample(reader: Reader, index: int, shape: Shape, turn: int) -> Square
                 fps=shape.fps,
                 resolution=shape.resolution,
                 crop=scan.own.crop,
+                place=place,
             )
         content = reader.content(index)
-        return read_square(content, resolution=shape.resolution, crop=scan.own.crop)
+        return read_square(content, resolution=shape.resolution, crop=scan.own.crop, place=place)
     except Unusable as error:
         return BrokenFile(name=legible(scan.name(index)), why=error.why, detail=error.detail)
 

@@ -98,13 +98,20 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def read_square(content: bytes, *, resolution: int, crop: Fit) -> Square:
-    """Decode a picture, convert it to RGB and cut its middle square.
+MIDDLE = (0.5, 0.5)
+"""The place of a square that is cut from the middle."""
+
+
+def read_square(
+    content: bytes, *, resolution: int, crop: Fit, place: tuple[float, float] = MIDDLE
+) -> Square:
+    """Decode a picture, convert it to RGB and cut a square, the middle one unless told otherwise.
 
     Args:
         content: the file.
         resolution: side of the square in pixels.
         crop: how it is cut.
+        place: of the square, see `square`.
 
     Raises:
         Unusable: it is no picture, is damaged or too large, or its colours have no rule here.
@@ -122,11 +129,21 @@ def read_square(content: bytes, *, resolution: int, crop: Fit) -> Square:
             "too long and thin",
             f"{width} x {height}; with the short side at {resolution} it has {scaled:,.0f} pixels",
         )
-    return Square(pixels=square(image, resolution, crop), notes=tuple(notes))
+    return Square(pixels=square(image, resolution, crop, place), notes=tuple(notes))
 
 
-def square(image: Image, resolution: int, crop: Fit) -> NDArray[np.uint8]:
-    """The middle square of an RGB picture, uint8 (R, R, 3)."""
+def square(
+    image: Image, resolution: int, crop: Fit, place: tuple[float, float] = MIDDLE
+) -> NDArray[np.uint8]:
+    """A square of an RGB picture, uint8 (R, R, 3).
+
+    Args:
+        image: of any size.
+        resolution: R; the picture's short side is brought to it first.
+        crop: how that is done.
+        place: of the square, from 0 (left, top) to 1 (right, bottom), of which the long side takes
+            its own; the middle one is cut as the two ways define it, roundings and all.
+    """
     from PIL.Image import Resampling
 
     width, height = image.size
@@ -144,6 +161,11 @@ def square(image: Image, resolution: int, crop: Fit) -> NDArray[np.uint8]:
         size = (resolution, long) if width <= height else (long, resolution)
         image = image.resize(size, Resampling.BILINEAR)
         left, top = round((size[0] - resolution) / 2), round((size[1] - resolution) / 2)
+    if place != MIDDLE:
+        left, top = (
+            min(int(at * (side - resolution + 1)), side - resolution)
+            for at, side in zip(place, size, strict=True)
+        )
     box = (left, top, left + resolution, top + resolution)
     return np.asarray(image.crop(box))
 

@@ -58,12 +58,20 @@ class SampleSet:
         return SampleSet(samples=self.samples[:count], labels=self.labels[:count])
 
     def batch(
-        self, indices: NDArray[np.int64], flips: NDArray[np.bool_] | None = None
+        self,
+        indices: NDArray[np.int64],
+        flips: NDArray[np.bool_] | None = None,
+        places: NDArray[np.float64] | None = None,
     ) -> NDArray[np.uint8]:
         """A copy of some samples, contiguous: images (B, 3, H, W) or clips (B, 3, T, H, W).
 
         Those with a True in `flips` are mirrored left-right, a clip in all its frames.
+
+        Raises:
+            DataError: there are `places`, but prepared samples are cut already.
         """
+        if places is not None:
+            raise DataError("prepared samples are cut already; a stream can cut them at places")
         picked: NDArray[np.uint8] = self.samples[indices]
         if flips is not None:
             picked[flips] = picked[flips][..., ::-1, :]

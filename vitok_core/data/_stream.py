@@ -4,7 +4,7 @@ A `StreamSet` stands where a `SampleSet` does: a length, a shape and `batch(indi
 that a batch is read from its shards and decoded by threads. Which sample comes next is a function
 of (seed, position), as with prepared sets, so a position is all that a checkpoint needs: it stands
 for a pass, a place among that pass's shuffled shards and an offset there, and nothing is replayed
-to find it.
+to find it. So is the place of a random crop: a function of (seed, pass, sample).
 
 Shards are shuffled in each pass and taken a window at a time; within a window all samples are
 shuffled. The window is the shuffle buffer of other loaders, with two differences: it is emptied
@@ -14,7 +14,9 @@ before the next one is begun, and it holds numbers of samples, not pixels. Disks
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache
@@ -23,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitok_core.data._own_prepare import Shape, decode_sample
-from vitok_core.data._pixels import Square, quiet_pillow
+from vitok_core.data._pixels import MIDDLE, Square, quiet_pillow
 from vitok_core.data._prepare import BrokenFile
 from vitok_core.data._sampler import Draw, Sampler
 from vitok_core.data._scan import Reader, Scan
@@ -96,6 +98,33 @@ class StreamSampler:
         return samples[order], words[len(samples) :] >> np.uint64(63) == 1
 
 
+class PlaceSampler:
+    """A sampler that also draws where each square is cut: uniformly, anew in every pass.
+
+    Args:
+        sampler: that says which sample comes next.
+    """
+
+    def __init__(self, sampler: Sampler | StreamSampler) -> None:
+        self.sampler, self.size, self.seed = sampler, sampler.size, sampler.seed
+        self._pass = lru_cache(maxsize=2)(self._places)
+
+    def draw(self, position: int, count: int) -> Draw:
+        """The samples at positions position, ..., position + count - 1, and their places."""
+        drawn = self.sampler.draw(position, count)
+        epochs = (position + np.arange(count)) // self.size
+        places = np.empty((count, 2))
+        for epoch in np.unique(epochs):
+            rows = epochs == epoch
+            places[rows] = self._pass(int(epoch))[drawn.indices[rows]]
+        return Draw(indices=drawn.indices, flips=drawn.flips, places=places)
+
+    def _places(self, epoch: int) -> NDArray[np.float64]:
+        """Of every sample in one pass, (size, 2)."""
+        words = np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 0, 2])
+        return np.random.Generator(words).random((self.size, 2))
+
+
 class StreamSet:
     """A scanned data set whose samples are decoded when they are asked for.
 
@@ -109,6 +138,8 @@ class StreamSet:
         fps: frames a second of clips, or None for every frame.
         threads: samples that are decoded at the same time.
         window: shards that are shuffled together.
+        random_crop: whether each pass cuts another square along the long side of a picture (of a
+            clip, the same in all frames); else it is the middle one, as in a prepared set.
 
     Raises:
         DataError: numbers out of range, or a data set that cannot be opened.
@@ -123,7 +154,9 @@ class StreamSet:
         fps: float | None = None,
         threads: int = 4,
         window: int = WINDOW,
+        random_crop: bool = False,
     ) -> None:
+        self.random_crop = random_crop
         self.scan, self.resolution, self.frames, self.window = scan, resolution, frames, window
         self._shape = Shape(resolution=resolution, frames=frames, fps=fps)
         self._shape.check(scan)
@@ -161,26 +194,36 @@ class StreamSet:
         with self._lock:
             return tuple(self._broken[index] for index in sorted(self._broken))
 
-    def sampler(self, seed: int) -> Sampler | StreamSampler:
+    def sampler(self, seed: int) -> Sampler | StreamSampler | PlaceSampler:
         """Which sample comes next: by shards, or all shuffled where samples are files."""
+        sampler: Sampler | StreamSampler
         if self.scan.own.kind in ("folder", "videos"):
-            return Sampler(len(self), seed)
-        units = len(self.scan.unit_ends)
-        counts = np.bincount(self.scan.entries["unit"], minlength=units).astype(np.int64)
-        return StreamSampler(counts, seed, window=self.window)
+            sampler = Sampler(len(self), seed)
+        else:
+            units = len(self.scan.unit_ends)
+            counts = np.bincount(self.scan.entries["unit"], minlength=units).astype(np.int64)
+            sampler = StreamSampler(counts, seed, window=self.window)
+        return PlaceSampler(sampler) if self.random_crop else sampler
 
     def batch(
-        self, indices: NDArray[np.int64], flips: NDArray[np.bool_] | None = None
+        self,
+        indices: NDArray[np.int64],
+        flips: NDArray[np.bool_] | None = None,
+        places: NDArray[np.float64] | None = None,
     ) -> NDArray[np.uint8]:
         """Some samples, contiguous: images (B, 3, H, W) or clips (B, 3, T, H, W).
 
-        Those with a True in `flips` are mirrored left-right, a clip in all its frames.
+        Those with a True in `flips` are mirrored left-right, a clip in all its frames. `places`,
+        (B, 2), say where each is cut; None from the middle.
 
         Raises:
             DataError: too many broken files, or one that changed after the scan.
         """
         samples = np.empty((len(indices), *self._shape.of_array), np.uint8)
-        decoded = self._threads.map(self._whole, (int(index) for index in indices))
+        cut: Iterable[tuple[float, float]] = itertools.repeat(MIDDLE)
+        if places is not None:
+            cut = [(float(across), float(down)) for across, down in places]
+        decoded = self._threads.map(self._whole, (int(index) for index in indices), cut)
         for row, one in enumerate(decoded):
             samples[row] = one.pixels
         if flips is not None:
@@ -191,13 +234,13 @@ class StreamSet:
         """End the threads and close the files."""
         self._open.close()
 
-    def _whole(self, index: int) -> Square:
+    def _whole(self, index: int, place: tuple[float, float]) -> Square:
         """A sample, or the first whole one behind it."""
         for number in range(index, index + len(self)):
             number %= len(self)
             if number in self._broken:
                 continue
-            one = decode_sample(self._reader, number, self._shape, 0)
+            one = decode_sample(self._reader, number, self._shape, 0, place)
             if isinstance(one, Square):
                 return one
             self._note(number, one)

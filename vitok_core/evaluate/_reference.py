@@ -14,7 +14,7 @@ from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, SpecError
 from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
 from vitok_core.metrics import frames_of, network_of, protocol
-from vitok_core.protocols import FEATURE_WIDTHS, Features
+from vitok_core.protocols import FEATURE_WIDTHS, SEE_CLIPS, Features
 
 FEATURES_FILE = "features.npy"
 
@@ -33,7 +33,7 @@ def reference_features(
     """Write features.npy of the originals under a protocol; return its path.
 
     float32, (N, F) of images; of clips (N * T, F), those of a clip one after the other, or (N, F)
-    where the backbone is I3D. F is `vitok_core.protocols.FEATURE_WIDTHS`.
+    where the backbone sees whole clips. F is `vitok_core.protocols.FEATURE_WIDTHS`.
 
     Args:
         samples: images or clips.
@@ -60,7 +60,7 @@ def reference_features(
     found = []
     for indices in batches(samples, batch, progress, should_stop, "the features"):
         originals = torch.from_numpy(samples.batch(indices)).to(device)
-        seen = originals if wanted == "i3d" else frames_of(originals)
+        seen = originals if wanted in SEE_CLIPS else frames_of(originals)
         found.append(network(seen).cpu().numpy())
     path = folder / FEATURES_FILE
     parts = gathered(found)

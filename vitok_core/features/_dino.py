@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vitok_core.spec import DINO_PATCH, dino_side
 from vitok_core.weights import weights_path
 
-DINO_PATCH = 14
 DINO_GRID = 37
 """Patches a side at which DINOv2's positions were learned (518 px)."""
 DINO_SIZE = 224
@@ -86,11 +86,6 @@ def _normalised(x: Tensor) -> Tensor:
     mean = x.new_tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
     std = x.new_tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
     return (x - mean) / std
-
-
-def dino_side(side: int) -> int:
-    """Side at which DINOv2 sees images of `side` px: the nearest multiple of 14, at least 14."""
-    return DINO_PATCH * max((side + DINO_PATCH // 2) // DINO_PATCH, 1)
 
 
 class DinoV2Trunk(nn.Module):

@@ -99,13 +99,13 @@ def frechet_distance(a: Given | Gaussian, b: Given | Gaussian) -> float:
     return max(float(difference @ difference + trace - 2 * roots.sum()), 0.0)
 
 
-def frechet_infinity(a_NF: Given, b_NF: Given) -> float:
+def frechet_infinity(a_NF: Given, b_NF: Given, *, paired: bool = True) -> float:
     """Frechet distance extrapolated to infinitely many rows (Chong and Forsyth 2020).
 
     The distance is measured on 15 numbers of rows, from a tenth of all (but at least twice the
     features, where half of all allows it) to all, drawn without replacement, seed 2020; its
-    straight line over 1/n is read off at 0. Rows are taken from both sides at the same indices when
-    there are as many of them, because reconstructions are paired with their originals.
+    straight line over 1/n is read off at 0. Rows of paired sets (reconstructions and their
+    originals) are taken from both sides at the same indices when there are as many of them.
 
     Raises:
         DataError: fewer than four rows on a side.
@@ -119,7 +119,8 @@ def frechet_infinity(a_NF: Given, b_NF: Given) -> float:
     values = []
     for size in sizes:
         left = rng.permutation(len(a_NF))[:size]
-        right = left if len(a_NF) == len(b_NF) else rng.permutation(len(b_NF))[:size]
+        same = paired and len(a_NF) == len(b_NF)
+        right = left if same else rng.permutation(len(b_NF))[:size]
         values.append(frechet_distance(a_NF[np.sort(left)], b_NF[np.sort(right)]))
     inverse = 1.0 / sizes
     centred = inverse - inverse.mean()
@@ -185,16 +186,21 @@ def bootstrap_error(
     b_NF: Given,
     *,
     resamples: int,
+    rows: int = 1,
+    paired: bool = True,
     seed: int = 2020,
 ) -> float:
-    """Standard error of a distance: its deviation over resamples with replacement.
+    """Standard error of a distance: its deviation over resamples of samples with replacement.
 
     Args:
         distance: a function of two sets.
-        a_NF: one set; drawn at the same indices as the other when they are equally long, because
-            reconstructions are paired with their originals.
+        a_NF: one set.
         b_NF: the other.
         resamples: number of resamples, at least 2; each costs as much as the distance.
+        rows: consecutive rows that are one sample and are drawn together: the frames of a clip
+            resemble each other, and drawn one by one they would pass for more than they are.
+        paired: whether the rows are pairs, as reconstructions and their originals are, and are
+            drawn together when there are as many of them.
         seed: of the draws.
 
     Raises:
@@ -205,10 +211,17 @@ def bootstrap_error(
     rng = np.random.Generator(np.random.Philox(seed))
     values = []
     for _ in range(resamples):
-        left = rng.integers(len(a_NF), size=len(a_NF))
-        right = left if len(a_NF) == len(b_NF) else rng.integers(len(b_NF), size=len(b_NF))
+        left = _drawn(rng, len(a_NF), rows)
+        same = paired and len(a_NF) == len(b_NF)
+        right = left if same else _drawn(rng, len(b_NF), rows)
         values.append(distance(a_NF[left], b_NF[right]))
     return float(np.std(values, ddof=1))
+
+
+def _drawn(rng: np.random.Generator, total: int, rows: int) -> NDArray[np.int64]:
+    samples = rng.integers(total // rows, size=total // rows)
+    drawn: NDArray[np.int64] = (samples[:, None] * rows + np.arange(rows)).reshape(-1)
+    return drawn
 
 
 def inception_score(

@@ -1,4 +1,4 @@
-"""How good are reconstructions? Accumulators: update with pairs of uint8 images, then compute.
+"""How good are reconstructions and samples? Accumulators: update with uint8 images, then compute.
 
 Metrics on pairs keep one score a sample. Metrics on distributions share one store: the features of
 a backbone are computed once for the reconstructions, and once for the originals unless they are
@@ -7,7 +7,8 @@ order of the samples, so that batches and processes have no say beyond the round
 
 Clips are judged frame by frame. A score of a clip is the mean over its frames, and the metric is
 the mean over clips, so that n counts independent samples. Distribution metrics see the frames of
-all clips, pooled or frame index by frame index as the protocol says; only I3D sees whole clips.
+all clips, pooled or frame index by frame index as the protocol says; I3D and VideoMAE see whole
+clips.
 
 Shape suffixes: B samples of a batch, N all images or frames, T frames of a clip, F features.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +39,17 @@ from vitok_core.metrics._distances import (
 )
 from vitok_core.metrics._neighbours import Cover, cover
 from vitok_core.metrics._pairs import ms_ssim, psnr_of, squared_error, ssim
-from vitok_core.protocols import FEATURE_WIDTHS, METRICS, PROTOCOLS, Features, Protocol, not_under
+from vitok_core.protocols import (
+    FEATURE_WIDTHS,
+    METRICS,
+    PROTOCOLS,
+    SEE_CLIPS,
+    Features,
+    MetricGroup,
+    Protocol,
+    not_in_group,
+    not_under,
+)
 from vitok_core.tokenizer import from_uint8, to_uint8
 
 Array = NDArray[np.float64]
@@ -102,10 +114,8 @@ def network_of(features: Features, rules: Protocol) -> nn.Module:
     Raises:
         WeightsError: its weights are not there.
     """
-    if features == "dinov2":
-        return feature_network("dinov2")
-    if features == "i3d":
-        return feature_network("i3d")
+    if features in ("dinov2", "clip", "i3d", "videomae"):
+        return feature_network(features)
     return feature_network(rules.network)
 
 
@@ -127,14 +137,17 @@ class MetricSet:
         protocol_name: key into `vitok_core.protocols.PROTOCOLS`.
         resolution: side of the images in pixels.
         frames: frames of a sample, 1 for images.
+        group: "reconstruction" for pairs of originals and reconstructions (`update`), "generation"
+            for generated samples (`add`), whose originals are known as `references` only.
         references: backbone -> features of all originals, of clips of all their frames, clip after
             clip, where they are known already.
         bootstrap: resamples for the standard error of distances between distributions; 0 for none.
         device: where the networks run.
 
     Raises:
-        SpecError: an unknown metric or protocol, one that does not go with the other, a metric
-            named twice, or samples too small or short for one.
+        SpecError: an unknown metric or protocol, one that does not go with the other or with the
+            group, a metric named twice, samples too small or short for one, or no reference for
+            generated ones.
         WeightsError: a pretrained network that a metric needs is missing.
     """
 
@@ -145,15 +158,16 @@ class MetricSet:
         protocol_name: str = "lite0",
         resolution: int,
         frames: int = 1,
+        group: MetricGroup = "reconstruction",
         references: Mapping[str, NDArray[np.float32]] | None = None,
         bootstrap: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
         self.protocol = protocol(protocol_name)
-        check_metrics(names, protocol_name, resolution, frames)
+        check_metrics(names, protocol_name, resolution, frames, group)
         if bootstrap == 1 or bootstrap < 0:
             raise SpecError("bootstrap", f"bootstrap = {bootstrap}: 0 for none, or at least 2")
-        self.names, self.frames = tuple(names), frames
+        self.names, self.frames, self.group = tuple(names), frames, group
         self.bootstrap, self.device = bootstrap, torch.device(device)
         used = [METRICS[name] for name in names]
         self._lpips: nn.Module | None = None
@@ -167,6 +181,13 @@ class MetricSet:
                 )
         self._wanted = {one.features for one in used if one.reference and one.features}
         self._known = dict(references or {})
+        absent = sorted(self._wanted - self._known.keys())
+        if group == "generation" and absent:
+            raise SpecError(
+                "references",
+                f"generated samples are compared with features of originals, and those of "
+                f"{', '.join(absent)} are not given; see reference_features",
+            )
         self._scores: dict[str, list[Tensor]] = {
             name: [] for name in names if METRICS[name].of == "pairs"
         }
@@ -191,11 +212,25 @@ class MetricSet:
         for name, scores in self._scores.items():
             scores.append(self._pair_scores(name, x, y).reshape(len(originals), -1).cpu())
         for name, network in self._networks.items():
-            left, right = clips if name == "i3d" else (x, y)
+            left, right = clips if name in SEE_CLIPS else (x, y)
             self._others[name].append(network(right).cpu().numpy())
             if name in self._wanted and name not in self._known:
                 self._originals[name].append(network(left).cpu().numpy())
         self.n += len(originals)
+
+    def add(self, samples: Tensor) -> None:
+        """Add generated uint8 images, (B, 3, H, W), or clips, (B, 3, T, H, W)."""
+        if self.group != "generation":
+            raise ValueError("reconstructions are added with their originals; see `update`")
+        if samples.dtype != torch.uint8:
+            raise ValueError("metrics are measured on uint8 images; see `rounded`")
+        if (samples.shape[2] if samples.ndim == 5 else 1) != self.frames:
+            raise ValueError(f"{samples.shape} does not hold samples of {self.frames} frame(s)")
+        clips = samples.to(self.device)
+        for name, network in self._networks.items():
+            seen = clips if name in SEE_CLIPS else frames_of(clips)
+            self._others[name].append(network(seen).cpu().numpy())
+        self.n += len(samples)
 
     def seen(self) -> Seen:
         """What has been added so far, as plain arrays, to be sent to another process."""
@@ -282,7 +317,8 @@ class _Store:
 
     def _check(self, name: Features) -> None:
         known, found = self._originals[name], self._others[name]
-        if len(known) != len(found):
+        # Generated samples have no originals of their own, and may be more or fewer.
+        if len(known) != len(found) and self.measures.group == "reconstruction":
             raise DataError(
                 f"the reference holds features of {len(known)} images, but {len(found)} were "
                 "reconstructed; compute the reference on the same images"
@@ -299,9 +335,9 @@ class _Store:
         assert features is not None
         parts = self._parts(features)
         results = [self._one(name, at, a, b) for at, (a, b) in enumerate(parts)]
-        rows = len(parts[0][1])
+        rows = min(len(side) for side in parts[0])
         note = f"mean over {len(parts)} frame indices" if len(parts) > 1 else ""
-        if METRICS[name].name.startswith(_FRECHET) and rows <= FEATURE_WIDTHS[features]:
+        if name[1:].startswith(_FRECHET) and rows <= FEATURE_WIDTHS[features]:
             singular = (
                 f"{rows} rows for {FEATURE_WIDTHS[features]} features: the covariances are "
                 "singular and the value is biased; use more samples"
@@ -317,18 +353,20 @@ class _Store:
         others = self._others[features]
         originals = self._originals.get(features, others)
         frames = self.measures.frames
-        if frames == 1 or features == "i3d" or not self.measures.protocol.frames_apart:
+        if frames == 1 or features in SEE_CLIPS or not self.measures.protocol.frames_apart:
             return [(originals, others)]
         return [(originals[at::frames], others[at::frames]) for at in range(frames)]
 
     def _one(self, name: str, at: int, a: Given, b: Given) -> tuple[float, float | None]:
         rules = self.measures.protocol
-        if name in ("rprecision", "rrecall", "rdensity", "rcoverage"):
+        # A metric of reconstructions and its twin of samples differ in the first letter only.
+        what, paired = name[1:], self.measures.group == "reconstruction"
+        if what in ("precision", "recall", "density", "coverage"):
             if at not in self._covers:
                 self._covers[at] = cover(a, b)
-            return dataclasses.asdict(self._covers[at])[name[1:]], None
+            return dataclasses.asdict(self._covers[at])[what], None
         distance: Callable[[Given, Given], float]
-        if name == "ris":
+        if what == "is":
             logits = self._logits(b)
 
             def score(_: Given, rows: Given) -> float:
@@ -337,21 +375,28 @@ class _Store:
                 )
 
             distance, a, b = score, logits, logits
-        elif name == "rfid_infinity":
-            return frechet_infinity(a, b), None
-        elif name in ("rkid", "rkid_lite0", "rkvd"):
+        elif what in ("fid_infinity", "fd_lite0_infinity"):
+            distance = functools.partial(frechet_infinity, paired=paired)
+        elif what in ("kid", "kid_lite0", "kvd"):
 
             def kernel(left: Given, right: Given) -> float:
                 return kernel_distance(left, right, rules.kid_subset)
 
             distance = kernel
-        elif name == "rmmd_dino":
+        elif what in ("mmd_dino", "cmmd"):
             distance = gaussian_kernel_distance
         else:
             distance = frechet_distance
         se = None
         if self.measures.bootstrap:
-            se = bootstrap_error(distance, a, b, resamples=self.measures.bootstrap)
+            se = bootstrap_error(
+                distance,
+                a,
+                b,
+                resamples=self.measures.bootstrap,
+                rows=len(b) // self.measures.n,
+                paired=paired,
+            )
         return distance(a, b), se
 
     def _logits(self, features_NF: Given) -> Array:
@@ -364,15 +409,21 @@ class _Store:
         return logits
 
 
-_FRECHET = ("rfid", "rfd", "rfvd")
+_FRECHET = ("fid", "fd", "fvd")
 
 
-def check_metrics(names: Sequence[str], protocol_name: str, resolution: int, frames: int) -> None:
+def check_metrics(
+    names: Sequence[str],
+    protocol_name: str,
+    resolution: int,
+    frames: int,
+    group: MetricGroup = "reconstruction",
+) -> None:
     """Whether these metrics can be measured under a protocol on such samples.
 
     Raises:
-        SpecError: an unknown metric, one named twice, one that the protocol has no rules for, or
-            samples too small or short for one.
+        SpecError: an unknown metric, one named twice, one of another group or that the protocol has
+            no rules for, or samples too small or short for one.
     """
     for name in names:
         if name not in METRICS:
@@ -382,7 +433,7 @@ def check_metrics(names: Sequence[str], protocol_name: str, resolution: int, fra
                 "metrics", f"{name!r} is no metric; there are {', '.join(METRICS)}{hint}"
             )
         metric = METRICS[name]
-        if why := not_under(name, protocol_name):
+        if why := not_in_group(name, group) or not_under(name, protocol_name):
             raise SpecError("metrics", why)
         if resolution < metric.smallest:
             raise SpecError(

@@ -8,19 +8,31 @@ must never meet in one fit.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
-from vitok_core.protocols._metrics import FEATURE_WIDTHS, METRICS, Features, Metric
-from vitok_core.protocols._protocols import PROTOCOLS, Network, Protocol
+from vitok_core.protocols._metrics import (
+    FEATURE_WIDTHS,
+    METRICS,
+    SEE_CLIPS,
+    Features,
+    Metric,
+    MetricGroup,
+)
+from vitok_core.protocols._protocols import LATER_BACKBONES, PROTOCOLS, Network, Protocol
 
 __all__ = [
     "FEATURE_WIDTHS",
+    "LATER_BACKBONES",
     "METRICS",
     "PROTOCOLS",
+    "SEE_CLIPS",
     "Features",
     "Metric",
+    "MetricGroup",
     "Network",
     "Protocol",
+    "not_in_group",
     "not_of_code",
     "not_under",
     "pretrained",
@@ -28,10 +40,11 @@ __all__ = [
 ]
 
 
+@functools.cache  # plans ask for every cell
 def not_under(metric: str, protocol: str) -> str | None:
     """Why a metric cannot be measured under a protocol, or None.
 
-    A protocol has one main backbone, and says in its record how DINOv2 and I3D are used, if at all.
+    A protocol has one main backbone, and says in its record how further ones are used.
     """
     wanted = METRICS[metric].features
     fitting = [name for name, one in PROTOCOLS.items() if _has(one, wanted)]
@@ -48,7 +61,25 @@ def _has(protocol: Protocol, wanted: Features | None) -> bool:
         return bool(protocol.dino)
     if wanted == "i3d":
         return bool(protocol.video)
+    if wanted == "clip":
+        return bool(protocol.clip)
+    if wanted == "videomae":
+        return bool(protocol.videomae)
     return wanted in (None, "alex", protocol.features)
+
+
+def not_in_group(metric: str, group: MetricGroup) -> str | None:
+    """Why a group of `evaluate` does not measure a metric, or None."""
+    own = METRICS[metric].group
+    if own == group:
+        return None
+    what = {"reconstruction": "reconstructions or codes", "generation": "generated samples"}
+    twin = ("g" if group == "generation" else "r") + metric[1:]
+    hint = f"; its twin here is {twin}" if twin in METRICS else ""
+    return (
+        f"{metric} is a metric of {what[own]} and belongs under evaluate.{own}.metrics, not under "
+        f"evaluate.{group}.metrics{hint}"
+    )
 
 
 def not_of_code(metric: str, *, grid: tuple[int, int, int] | None, random: bool) -> str | None:
@@ -83,6 +114,8 @@ def pretrained(metric: str, protocol: str) -> tuple[str, ...]:
         "alex": ("lpips-alex-trunk", "lpips-alex-heads"),
         "dinov2": ("dinov2-l14",),
         "i3d": ("i3d",),
+        "clip": ("clip-l14-336",),
+        "videomae": ("videomae-g-ssv2",),
     }[wanted]
 
 

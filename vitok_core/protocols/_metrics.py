@@ -2,20 +2,33 @@
 
 A metric says what is measured and how it is read (direction, scale for fits). Everything else that
 changes the number is a protocol's, see `vitok_core.protocols`. Names that begin with r compare
-reconstructions with their originals. `rfid`, `ris` and the other plain names are of Inception
-features, whichever Inception the protocol names; what is measured on other features says so in its
-name, because the two must never be read as one.
+reconstructions with their originals; every one that looks at sets of features has a twin that
+begins with g and looks at generated samples by the same rules. `rfid`, `ris` and the other plain
+names are of Inception features, whichever Inception the protocol names; what is measured on other
+features says so in its name, because the two must never be read as one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Features = Literal["alex", "lite0", "inception", "dinov2", "i3d"]
+Features = Literal["alex", "lite0", "inception", "dinov2", "clip", "i3d", "videomae"]
+MetricGroup = Literal["reconstruction", "generation"]
 
-FEATURE_WIDTHS: dict[str, int] = {"lite0": 1280, "inception": 2048, "dinov2": 1024, "i3d": 400}
-"""Features of one image, or of one clip for i3d, by backbone."""
+FEATURE_WIDTHS: dict[str, int] = {
+    "lite0": 1280,
+    "inception": 2048,
+    "dinov2": 1024,
+    "clip": 768,
+    "i3d": 400,
+    "videomae": 1408,
+}
+"""Features of one image, or of one clip for those of `SEE_CLIPS`, by backbone."""
+
+SEE_CLIPS: tuple[str, ...] = ("i3d", "videomae")
+"""Backbones that see whole clips; all others see images, or the frames of clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +43,8 @@ class Metric:
         unit: unit of the value; empty for a pure number.
         of: what it is a function of: "pairs" of an original and its reconstruction, "features" of
             whole sets, or "codes".
+        group: which group of `evaluate` measures it: "reconstruction" (metrics of codes too) or
+            "generation".
         features: backbone whose features the metric needs, or None.
         reference: whether it compares with features of the originals.
         needs: smallest number of images, or clips, that gives a value.
@@ -43,6 +58,7 @@ class Metric:
     scale: Literal["log2", "raw"]
     unit: str = ""
     of: Literal["pairs", "features", "codes"] = "features"
+    group: MetricGroup = "reconstruction"
     features: Features | None = None
     reference: bool = True
     needs: int = 2
@@ -102,6 +118,14 @@ _LITE0 = (
         scale="log2",
         features="lite0",
         about="Frechet distance of originals and reconstructions, EfficientNet-Lite0 features.",
+    ),
+    Metric(
+        name="rfd_lite0_infinity",
+        better="lower",
+        scale="log2",
+        features="lite0",
+        needs=100,
+        about="rfd_lite0 extrapolated to infinitely many images: linear in 1/n over 15 sizes.",
     ),
     Metric(
         name="rkid_lite0",
@@ -196,6 +220,17 @@ _DINO = (
     ),
 )
 
+_CLIP = (
+    Metric(
+        name="rcmmd",
+        better="lower",
+        scale="log2",
+        features="clip",
+        about="CMMD of Jayasumana et al. 2024: MMD (Gaussian kernel, sigma 10, unit vectors, times "
+        "1000) on embeddings of CLIP ViT-L/14 at 336 px.",
+    ),
+)
+
 _VIDEO = (
     Metric(
         name="rfvd",
@@ -212,6 +247,15 @@ _VIDEO = (
         features="i3d",
         frames=10,
         about="Kernel distance (cubic polynomial) of clips, I3D logits (Kinetics-400); unbiased.",
+    ),
+    Metric(
+        name="rfvd_videomae",
+        better="lower",
+        scale="log2",
+        features="videomae",
+        frames=16,
+        about="Content-debiased FVD of Ge et al. 2024: Frechet distance of clips, features of "
+        "VideoMAE v2 ViT-g fine-tuned on Something-Something v2.",
     ),
 )
 
@@ -277,9 +321,35 @@ _CODES = (
     ),
 )
 
+
+def _of_samples(metric: Metric) -> Metric:
+    """The twin of a metric of reconstructions that looks at generated samples."""
+    about = metric.about
+    for said, instead in (
+        ("reconstructions", "samples"),
+        ("a reconstruction", "a sample"),
+        ("original and reconstructed", "original and generated"),
+    ):
+        about = about.replace(said, instead)
+    return replace(
+        metric,
+        name=f"g{metric.name[1:]}",
+        group="generation",
+        # A metric that is explained by another one has that one's twin.
+        about=_SAMPLES_ABOUT.get(metric.name, re.sub(r"\brf(id|d|vd)", r"gf\1", about)),
+    )
+
+
+_SAMPLES_ABOUT = {"ris": "Inception score of samples: sure of a class each, and all classes."}
+"""What twins say where "samples" in the place of "reconstructions" is not enough."""
+
+_SAMPLES = tuple(
+    _of_samples(one) for group in (_LITE0, _INCEPTION, _DINO, _CLIP, _VIDEO) for one in group
+)
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
-    for group in (_PAIRS, _LITE0, _INCEPTION, _DINO, _VIDEO, _CODES)
+    for group in (_PAIRS, _LITE0, _INCEPTION, _DINO, _CLIP, _VIDEO, _CODES, _SAMPLES)
     for metric in group
 }
 """Every metric by name."""

@@ -8,6 +8,7 @@ that people have would lose their identity.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -46,6 +47,8 @@ class Protocol:
         reference: what reconstructions are compared with.
         dino: further backbone for the metrics that name DINOv2.
         video: further backbone for the metrics that name clips.
+        clip: further backbone for the metrics that name CLIP.
+        videomae: further backbone for the metrics that name VideoMAE.
         differs: where it differs from the code it is named after.
         library: library that computes a part, with the versions it was checked against.
         about: one sentence for people.
@@ -76,6 +79,8 @@ class Protocol:
     reference: str = ""
     dino: str = ""
     video: str = ""
+    clip: str = ""
+    videomae: str = ""
     differs: str = ""
     library: str = ""
     about: str
@@ -85,14 +90,23 @@ class Protocol:
         """The backbone as metrics name it, see `vitok_core.protocols.Metric.features`."""
         return "lite0" if self.network == "lite0" else "inception"
 
-    def record(self) -> dict[str, str | int]:
-        """The protocol as plain data, for identities and for the ledger; prose left out."""
+    def record(self, backbones: Collection[str] = ()) -> dict[str, str | int]:
+        """The protocol as plain data, for identities and for the ledger; prose left out.
+
+        Args:
+            backbones: those that a task looks through; a rule of `LATER_BACKBONES` that no value
+                depends on is left out, so that giving the tool one more moves no identity.
+        """
+        unused = {name for name in LATER_BACKBONES if name not in backbones}
         return {
             name: value
             for name, value in asdict(self).items()
-            if name not in _SAID_IN_WORDS and value != ""
+            if name not in _SAID_IN_WORDS and name not in unused and value != ""
         }
 
+
+LATER_BACKBONES = ("clip", "videomae")
+"""Further backbones that came after results existed; in the record of what uses them alone."""
 
 _SAID_IN_WORDS = {
     "network", "rounding", "ssim_border", "psnr_over", "frames_apart", "inception_splits",
@@ -116,6 +130,15 @@ _DINO = (
 _VIDEO = (
     "I3D of StyleGAN-V, 400 logits, 224 px trilinear without antialias, [-1, 1], weights "
     "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2"
+)
+_CLIP = (
+    "CLIP ViT-L/14 of OpenAI, projected embedding of 768, 336 px bicubic with antialias, CLIP's "
+    "mean and deviation, weights 3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
+)
+_VIDEOMAE = (
+    "VideoMAE v2 ViT-g/14 fine-tuned on Something-Something v2, 1408 normed mean features before "
+    "the head, first 16 frames, 224 px bilinear without antialias, [0, 1]; no hash is published: "
+    "the weights are those that were added first"
 )
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -156,6 +179,8 @@ PROTOCOLS: dict[str, Protocol] = {
             reference=_PAIRED,
             dino=_DINO,
             video=_VIDEO,
+            clip=_CLIP,
+            videomae=_VIDEOMAE,
             library="resize of torch-fidelity 0.4",
             about="The numbers of the library torch-fidelity, and of the FID of torchmetrics "
             "without its antialias; what most tokenizer papers report as rFID.",
@@ -182,6 +207,8 @@ PROTOCOLS: dict[str, Protocol] = {
             reference=_PAIRED,
             dino=_DINO,
             video=_VIDEO,
+            clip=_CLIP,
+            videomae=_VIDEOMAE,
             differs="precision and recall on all samples in float32, where ADM's script has "
             "float16 and 10,000 reference images",
             library="resize of torch-fidelity 0.4",
@@ -209,6 +236,8 @@ PROTOCOLS: dict[str, Protocol] = {
             reference=_PAIRED,
             dino=_DINO,
             video=_VIDEO,
+            clip=_CLIP,
+            videomae=_VIDEOMAE,
             about="The resize of clean-fid (Parmar et al. 2022), which does not alias when images "
             "are larger than 299 px.",
         ),
@@ -237,6 +266,8 @@ PROTOCOLS: dict[str, Protocol] = {
             reference=_PAIRED,
             dino=_DINO,
             video=_VIDEO,
+            clip=_CLIP,
+            videomae=_VIDEOMAE,
             differs="the authors pool squared errors over the batch of a device and take the range "
             "from the data; here over all samples, range 255",
             about="The first PyTorch code of ViTok's authors. Its numbers are on no other scale: "

@@ -4,6 +4,9 @@
     _counts     parameters and multiply-accumulates of the parts that models share
     _tokenizer  one tokenizer: encoder, decoder, tubelet, code, sample, and every option
     _dit        one generator: the grid and the channels of the codes it makes, and what it predicts
+    _networks   what stands beside them in training: LPIPS, DINOv2, the discriminator
+    _training   operations of whole trainings, told apart by precision
+    _devices    how fast devices are at most
 
 A spec is the paper's vocabulary: encoder and decoder size, tubelet q x p x p, c channels a token,
 and the shape of one sample (frames x resolution x resolution). From these follow the number of
@@ -16,12 +19,23 @@ The paper (Learnings from Scaling Visual Tokenizers, ICML 2025) prints MACs unde
 their own name.
 """
 
+from vitok_core.spec._devices import PEAK_FLOPS, Flops, known_device, least_seconds
 from vitok_core.spec._dit import (
     TIME_FEATURES,
     DiTPositions,
     DiTSpec,
     Target,
-    dit_training_flops,
+)
+from vitok_core.spec._networks import (
+    DINO_PATCH,
+    DISCRIMINATOR_LAST,
+    check_discriminator,
+    dino_macs,
+    dino_side,
+    discriminator_channels,
+    discriminator_macs,
+    discriminator_parameters,
+    lpips_macs,
 )
 from vitok_core.spec._sizes import DIT_SIZES, SIZES, Norm, Positions, Size
 from vitok_core.spec._tokenizer import (
@@ -30,24 +44,50 @@ from vitok_core.spec._tokenizer import (
     TokenizerSpec,
     Variant,
     parse_variant,
+)
+from vitok_core.spec._training import (
+    TrainingPrecision,
+    dit_training_flops,
+    in_precision,
+    perceptual_flops,
+    stage1_flops,
+    stage2_flops,
     training_flops,
 )
 
 __all__ = [
+    "DINO_PATCH",
+    "DISCRIMINATOR_LAST",
     "DIT_SIZES",
     "IMAGE_CHANNELS",
+    "PEAK_FLOPS",
     "SIZES",
     "TIME_FEATURES",
     "Bottleneck",
     "DiTPositions",
     "DiTSpec",
+    "Flops",
     "Norm",
     "Positions",
     "Size",
     "Target",
     "TokenizerSpec",
+    "TrainingPrecision",
     "Variant",
+    "check_discriminator",
+    "dino_macs",
+    "dino_side",
+    "discriminator_channels",
+    "discriminator_macs",
+    "discriminator_parameters",
     "dit_training_flops",
+    "in_precision",
+    "known_device",
+    "least_seconds",
+    "lpips_macs",
     "parse_variant",
+    "perceptual_flops",
+    "stage1_flops",
+    "stage2_flops",
     "training_flops",
 ]

@@ -161,14 +161,6 @@ class DiTSpec:
         return _counts(self.size, self.tokens, self.c, self.outputs, self.classes, self.qk_norm)
 
 
-def dit_training_flops(spec: DiTSpec, samples: int) -> int:
-    """Floating point operations of showing `samples` codes to the generator in training.
-
-    As `training_flops`: one MAC is two operations, and a backward pass costs twice a forward pass.
-    """
-    return 6 * spec.macs * samples
-
-
 @lru_cache(maxsize=4096)
 def _counts(
     name: str, tokens: int, c: int, outputs: int, classes: int, qk_norm: bool

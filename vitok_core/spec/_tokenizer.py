@@ -355,26 +355,6 @@ def parse_variant(text: str) -> Variant:
     return variant
 
 
-def training_flops(
-    spec: TokenizerSpec, samples: int, *, train: Literal["all", "decoder"] = "all"
-) -> int:
-    """Floating point operations of showing `samples` to the tokenizer in training.
-
-    One MAC is two operations, and a backward pass costs twice a forward pass (gradients of the
-    activations and of the weights), hence 6 for every MAC that is trained; a frozen encoder runs
-    forward only, hence 2 for its MACs. Pretrained networks of the loss, the discriminator, the
-    optimiser and everything element-wise are not counted, nor is what activation checkpointing
-    computes again.
-
-    Args:
-        spec: the tokenizer.
-        samples: images or clips shown, over all steps.
-        train: which part gets gradients.
-    """
-    encoder = 6 if train == "all" else 2
-    return (encoder * spec.encoder_macs + 6 * spec.decoder_macs) * samples
-
-
 def _divisors(number: int) -> str:
     return ", ".join(str(value) for value in range(1, number + 1) if number % value == 0)
 

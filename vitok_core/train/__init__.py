@@ -31,7 +31,6 @@ from vitok_core.train._stage2 import (
     Stage2Config,
     Stage2Result,
     paper_discriminator,
-    stage2_flops,
     train_stage2,
 )
 
@@ -55,7 +54,6 @@ __all__ = [
     "dit_optimiser",
     "learning_rate",
     "paper_discriminator",
-    "stage2_flops",
     "train_dit",
     "train_stage1",
     "train_stage2",

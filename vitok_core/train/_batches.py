@@ -80,7 +80,8 @@ def sample_batches(
     def load(step: int) -> Tensor:
         draw = sampler.draw(step * batch, batch)
         flips = draw.flips[rows] if flip else None
-        pixels = torch.from_numpy(samples.batch(draw.indices[rows], flips))
+        places = None if draw.places is None else draw.places[rows]
+        pixels = torch.from_numpy(samples.batch(draw.indices[rows], flips, places))
         return pixels.pin_memory() if device.type == "cuda" else pixels
 
     for pixels in read_ahead(load, steps):

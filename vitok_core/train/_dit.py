@@ -30,7 +30,7 @@ from vitok_core.diffusion import STEPS, add_noise, diffusion_loss, draw_times
 from vitok_core.dit import DiT, save_dit
 from vitok_core.errors import DataError, SpecError, Stopped
 from vitok_core.latents import Latents, LatentSet
-from vitok_core.spec import DiTSpec, dit_training_flops
+from vitok_core.spec import DiTSpec, dit_training_flops, in_precision
 from vitok_core.tokenizer import load_tokenizer
 from vitok_core.train._batches import check_run, read_ahead
 from vitok_core.train._checkpoints import Checkpoints
@@ -239,10 +239,11 @@ def train_dit(
         **pace.result(
             state.history,
             weights=weights,
-            flops=dit_training_flops(spec, config.steps * config.batch),
+            flops=in_precision(
+                dit_training_flops(spec, config.steps * config.batch), config.precision
+            ),
             began=began,
             device=state.device,
-            precision=config.precision,
             notes=notes,
         ),
         latent_mean=recent["latent_mean"],

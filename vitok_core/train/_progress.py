@@ -92,7 +92,8 @@ class TrainingResult:
         weights: path of the safetensors file.
         steps: updates made in all attempts.
         samples: samples shown in all attempts.
-        flops: floating point operations of all attempts, counted in closed form.
+        flops: floating point operations of all attempts, counted in closed form: tokenizer,
+            perceptual networks and discriminator, as `vitok_core.spec` says.
         loss: weighted total of the last step.
         loss_recent: mean weighted total over the last 50 steps.
         parts_recent: mean unweighted terms over the last 50 steps.
@@ -101,8 +102,9 @@ class TrainingResult:
         samples_per_s: of this attempt, all processes together, by the wall clock of the loop with
             its checkpoints and sheets; 0 when it had nothing left to do.
         flops_per_s: of this attempt, all processes together, by the same clock.
-        mfu: `flops_per_s` as a share of the dense peak of all devices at the precision; None when
-            the peak is not known, as on CPUs.
+        mfu: share of the peak: the least time for these operations, each at the dense peak of its
+            precision on all devices, over the time they took; None when the peak is not known, as
+            on CPUs.
         peak_memory_bytes: of this process: of the allocator on a GPU, else the largest resident
             size since the process began.
         seconds: wall time of this attempt.

@@ -2,7 +2,8 @@
 
 The clock tells the caller about once a second how far training is and says when a checkpoint is
 due. Throughput is samples and closed-form operations over the wall time of the loop. A share of the
-peak (MFU) is given only for devices whose dense peak stands in a data sheet, never guessed.
+peak (MFU) is given only for devices whose dense peak stands in a data sheet, never guessed; it is
+the least time for all operations, each at the peak of its precision, over the time they took.
 """
 
 from __future__ import annotations
@@ -18,29 +19,11 @@ from typing import Any
 
 import torch
 
-from vitok_core.train._optimise import Precision
+from vitok_core.spec import PEAK_FLOPS, Flops, least_seconds
 from vitok_core.train._parallel import agree, world
 from vitok_core.train._progress import History, Progress
 
 TELL_S = 1.0
-
-PEAK_FLOPS: dict[str, dict[str, float]] = {
-    "NVIDIA A10": {"fp32": 31.2e12, "tf32": 62.5e12, "bf16": 125e12},
-    "NVIDIA A30": {"fp32": 10.3e12, "tf32": 82e12, "bf16": 165e12},
-    "NVIDIA A40": {"fp32": 37.4e12, "tf32": 74.8e12, "bf16": 149.7e12},
-    "NVIDIA A100-PCIE-40GB": {"fp32": 19.5e12, "tf32": 156e12, "bf16": 312e12},
-    "NVIDIA A100-SXM4-40GB": {"fp32": 19.5e12, "tf32": 156e12, "bf16": 312e12},
-    "NVIDIA A100-SXM4-80GB": {"fp32": 19.5e12, "tf32": 156e12, "bf16": 312e12},
-    "NVIDIA A100 80GB PCIe": {"fp32": 19.5e12, "tf32": 156e12, "bf16": 312e12},
-    "NVIDIA H100 80GB HBM3": {"fp32": 67e12, "tf32": 494.7e12, "bf16": 989.4e12},
-    "NVIDIA H100 PCIe": {"fp32": 51e12, "tf32": 378e12, "bf16": 756e12},
-    "NVIDIA H200": {"fp32": 67e12, "tf32": 494.7e12, "bf16": 989.4e12},
-    "NVIDIA L4": {"fp32": 30.3e12, "tf32": 60e12, "bf16": 121e12},
-    "NVIDIA L40S": {"fp32": 91.6e12, "tf32": 183e12, "bf16": 362e12},
-    "NVIDIA RTX A6000": {"fp32": 38.7e12, "tf32": 77.4e12, "bf16": 154.8e12},
-}
-"""Device name as torch gives it -> dense peak in FLOP/s without sparsity, from NVIDIA's data sheets
-of these products (where a sheet prints the sparse number, half of it)."""
 
 
 class Pace:
@@ -124,10 +107,9 @@ class Pace:
         history: History,
         *,
         weights: Path,
-        flops: int,
+        flops: Flops,
         began: float,
         device: torch.device,
-        precision: Precision,
         notes: Sequence[str],
     ) -> dict[str, Any]:
         """The fields of `TrainingResult` at the end of the loop, to be passed on by name.
@@ -135,30 +117,31 @@ class Pace:
         Args:
             history: of all steps.
             weights: where the weights will be.
-            flops: floating point operations of all steps.
+            flops: of all steps, by precision.
             began: when this attempt began, by `time.perf_counter`.
             device: of this process.
-            precision: of the model.
             notes: for the result.
         """
         now = time.perf_counter()
         steps_per_s = (self.steps - self.first) / (now - self._began)
-        flops_per_s = steps_per_s * flops / self.steps
         recent = history.recent()
-        peak = peak_flops(device, precision)
+        share = None
+        if steps_per_s > 0:
+            in_a_device_s = world().size * self.steps / steps_per_s
+            share = share_of_peak(flops, in_a_device_s, device)
         return {
             "weights": weights,
             "steps": self.steps,
             "samples": self.steps * self.batch,
-            "flops": flops,
+            "flops": flops.total,
             "loss": history.at(self.steps - 1, "loss"),
             "loss_recent": recent.loss,
             "parts_recent": recent.parts,
             "curve": history.curve(),
             "events": tuple(history.events),
             "samples_per_s": steps_per_s * self.batch,
-            "flops_per_s": flops_per_s,
-            "mfu": None if peak is None else flops_per_s / (peak * world().size),
+            "flops_per_s": steps_per_s * flops.total / self.steps,
+            "mfu": share,
             "peak_memory_bytes": peak_memory_bytes(device),
             "seconds": now - began,
             "resumed_from": self.first,
@@ -166,15 +149,25 @@ class Pace:
         }
 
 
-def peak_flops(device: torch.device, precision: Precision) -> float | None:
-    """Dense peak of a device in FLOP/s at a precision; None if no data sheet is known here."""
+def share_of_peak(flops: Flops, seconds: float, device: torch.device) -> float | None:
+    """Least time for operations at a device's peaks over the time they took (MFU).
+
+    Args:
+        flops: the operations of one device.
+        seconds: the time they took, above 0.
+        device: of this process.
+
+    Returns:
+        The share, or None if no data sheet of the device is known here.
+    """
     if device.type != "cuda":
         return None
     peaks = PEAK_FLOPS.get(torch.cuda.get_device_name(device))
     if peaks is None:
         return None
-    fast = precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
-    return peaks["tf32" if fast else precision]
+    if torch.get_float32_matmul_precision() != "highest":
+        peaks = {**peaks, "fp32": peaks["tf32"]}
+    return least_seconds(flops, peaks) / seconds
 
 
 def peak_memory_bytes(device: torch.device) -> int:

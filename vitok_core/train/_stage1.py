@@ -27,7 +27,7 @@ from torch import Tensor
 from vitok_core.data import Samples
 from vitok_core.errors import SpecError, Stopped
 from vitok_core.losses import Perceptual, Stage1Loss, perceptual_networks, stage1_loss
-from vitok_core.spec import TokenizerSpec, training_flops
+from vitok_core.spec import Flops, TokenizerSpec, stage1_flops
 from vitok_core.tokenizer import Posterior, ViTok, from_uint8, save_tokenizer
 from vitok_core.train._batches import check_run, check_samples, code_draws, sample_batches
 from vitok_core.train._checkpoints import Checkpoints
@@ -109,6 +109,16 @@ class Stage1Config:
         self.optimiser.check()
         self.loss.check(spec)
         return self
+
+    def flops(self, spec: TokenizerSpec) -> Flops:
+        """Operations of all steps; what is counted is said in `vitok_core.spec._training`."""
+        return stage1_flops(
+            spec,
+            self.steps * self.batch,
+            precision=self.precision,
+            lpips_net=self.loss.lpips_net if self.loss.lpips_weight > 0 else None,
+            dino=self.loss.dino_weight > 0,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,10 +247,9 @@ def train_stage1(
         **pace.result(
             state.history,
             weights=weights,
-            flops=training_flops(spec, config.steps * config.batch),
+            flops=config.flops(spec),
             began=began,
             device=state.device,
-            precision=config.precision,
             notes=state.checkpoints.notes,
         ),
         kl_per_channel=kl_per_channel,

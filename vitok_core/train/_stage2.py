@@ -31,11 +31,6 @@ import torch
 from torch import Tensor
 
 from vitok_core.data import Samples
-from vitok_core.discriminator import (
-    check_discriminator,
-    discriminator_macs,
-    discriminator_parameters,
-)
 from vitok_core.errors import SpecError, Stopped
 from vitok_core.losses import (
     AdversarialLoss,
@@ -45,7 +40,13 @@ from vitok_core.losses import (
     perceptual_networks,
     stage1_loss,
 )
-from vitok_core.spec import TokenizerSpec, training_flops
+from vitok_core.spec import (
+    Flops,
+    TokenizerSpec,
+    check_discriminator,
+    discriminator_parameters,
+    stage2_flops,
+)
 from vitok_core.tokenizer import Posterior, ViTok, from_uint8, load_tokenizer, save_tokenizer
 from vitok_core.train._adversary import Adversary, CollapseWatch
 from vitok_core.train._batches import check_run, check_samples, code_draws, sample_batches
@@ -149,6 +150,21 @@ class Stage2Config:
             return self.loss
         return dataclasses.replace(self.loss, kl_weight=0.0)
 
+    def flops(self, spec: TokenizerSpec) -> Flops:
+        """Operations of all steps; what is counted is said in `vitok_core.spec._training`."""
+        return stage2_flops(
+            spec,
+            steps=self.steps,
+            batch=self.batch,
+            train=self.train,
+            precision=self.precision,
+            lpips_net=self.loss.lpips_net if self.loss.lpips_weight > 0 else None,
+            dino=self.loss.dino_weight > 0,
+            discriminator_width=self.discriminator_width if self.adversarial.weight > 0 else None,
+            adversarial_start=self.adversarial.start,
+            r1=self.adversarial.r1 > 0,
+        )
+
 
 def paper_discriminator(batch: int) -> Optimiser:
     """The paper's discriminator optimiser: lr 2e-5 * batch / 256, constant after 2.5 % warm-up."""
@@ -163,11 +179,6 @@ class Stage2Result(TrainingResult):
     "adversarial_weight" (after ramp and adaptive factor) of the decoder's loss; of the
     discriminator "hinge", "real_logit", "fake_logit", "r1", "lecam" and "discriminator_norm", the
     norm of its gradient before clipping.
-
-    `flops` are those of `training_flops` and of the discriminator's convolutions and linear layers:
-    for every frame three passes over the real one (forward, two backward), three over the
-    reconstruction, one more for the decoder's gradient in steps where its weight is not 0, and
-    three more on the real one for R1. What the adaptive weight measures is not counted.
 
     Attributes:
         tokenizer_sha256: of the weights file it began with.
@@ -297,10 +308,9 @@ def train_stage2(
         **pace.result(
             state.history,
             weights=weights,
-            flops=stage2_flops(spec, config),
+            flops=config.flops(spec),
             began=began,
             device=state.device,
-            precision=config.precision,
             notes=state.checkpoints.notes,
         ),
         tokenizer_sha256=state.tokenizer_sha256,
@@ -309,18 +319,6 @@ def train_stage2(
     record = with_metrics({**(about or {}), "tokenizer_sha256": state.tokenizer_sha256}, result)
     from_first(lambda: save_tokenizer(state.model, weights, about=record))
     return result
-
-
-def stage2_flops(spec: TokenizerSpec, config: Stage2Config) -> int:
-    """Floating point operations of all steps; what is counted is said at `Stage2Result`."""
-    flops = training_flops(spec, config.steps * config.batch, train=config.train)
-    adversarial = config.adversarial
-    if adversarial.weight > 0:
-        macs = discriminator_macs(spec.resolution, config.discriminator_width)
-        passes = config.steps * (9 if adversarial.r1 > 0 else 6)
-        passes += max(config.steps - adversarial.start, 0)
-        flops += 2 * macs * passes * config.batch * spec.frames
-    return flops
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,0 +1,259 @@
+"""What would runs do and cost? The tables of `plan`: one study by stage, or several together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sweepctl.cli._session import (
+    database,
+    give_json,
+    give_table,
+    many,
+    notices,
+    open_for_reading,
+    say,
+)
+
+if TYPE_CHECKING:
+    from sweepctl.plan import Calibration, On, Plan, Recorded, Speed, StageSummary, Total
+
+ASK = "--on 8xH100"
+
+
+def what_would_run(made: Plan, db: str | None, on: On | None, *, as_json: bool) -> None:
+    """One study: a line a stage, the hours and where they come from, why each task runs."""
+    from sweepctl.plan import Calibration, reasons, summary, total
+
+    known = what_is_known([made], db)
+    calibration = Calibration(known.speeds, on)
+    lines = summary(made, known.states, calibration)
+    whole = total([made], known.states, calibration)
+    why = reasons(made, known.states, known.recorded, known.attempts)
+    if as_json:
+        give_json(
+            {
+                "schema": 1,
+                "study": made.study_name,
+                "cells": len(made.cells),
+                "tasks": len(made.tasks),
+                "stages": lines,
+                "total": whole,
+                "wall_hours": _wall_hours([made], known.states, calibration),
+                "on": on,
+                "device": calibration.device,
+                "reasons": why,
+                "dropped": list(made.dropped),
+                "notices": list(made.notices),
+                "absent": [f"{one.path}: {one.message}" for one in made.absent],
+                "other_code": known.other_code,
+            }
+        )
+        return
+    say(
+        f"{made.study_name}: {many(len(made.cells), 'cell')}, {many(len(made.tasks), 'task')}, "
+        f"{whole.new} to run" + ("" if whole.new else ": nothing to do")
+    )
+    _give_stages(lines)
+    if whole.new:
+        _say_hours([made], known.states, calibration, whole)
+    for reason in why:
+        say(f"{reason.stage}: {many(reason.tasks, 'task')} {reason.why} (e.g. {reason.example})")
+    if known.other_code:
+        say(
+            f"note: {many(known.other_code, 'result')} were made by other code than this; they "
+            "are used as they are"
+        )
+    notices(made)
+
+
+def _give_stages(lines: Sequence[StageSummary]) -> None:
+    columns = (
+        *("stage", "cells", "tasks", "shared", "cached", "new", "blocked"),
+        *("FLOPs", "disk", "hours", "low", "high"),
+    )
+    rows = [
+        (
+            line.stage,
+            line.cells,
+            line.tasks,
+            line.shared,
+            line.cached,
+            line.new,
+            line.blocked,
+            f"{line.flops:.2e}" if line.flops else "",
+            in_bytes(line.disk_bytes),
+            *map(_hours, (line.hours, line.hours_low, line.hours_high)),
+        )
+        for line in lines
+    ]
+    give_table(columns, rows, "table")
+    for line in lines:
+        if line.source:
+            say(f"hours of {line.stage}: {line.source}")
+
+
+def what_they_share(plans: Sequence[Plan], db: str | None, on: On | None, *, as_json: bool) -> None:
+    """Several studies: a line each, and all together with shared tasks counted once."""
+    from sweepctl.plan import Calibration, total
+
+    known = what_is_known(plans, db)
+    calibration = Calibration(known.speeds, on)
+    each = [total([plan], known.states, calibration) for plan in plans]
+    whole = total(plans, known.states, calibration)
+    if as_json:
+        give_json(
+            {
+                "schema": 1,
+                "studies": [
+                    {"study": plan.study_name, "total": one, "notices": list(plan.notices)}
+                    for plan, one in zip(plans, each, strict=True)
+                ],
+                "tasks_of_the_studies": sum(one.tasks for one in each),
+                "hours_of_the_studies": sum(one.hours for one in each),
+                "total": whole,
+                "wall_hours": _wall_hours(plans, known.states, calibration),
+                "on": on,
+                "device": calibration.device,
+            }
+        )
+        return
+    columns = (
+        *("study", "cells", "uses", "tasks", "cached", "new", "blocked"),
+        *("FLOPs", "disk", "hours", "low", "high"),
+    )
+    rows = [
+        (
+            name,
+            one.cells,
+            one.uses,
+            one.tasks,
+            one.cached,
+            one.new,
+            one.blocked,
+            f"{one.flops:.2e}" if one.flops else "",
+            in_bytes(one.disk_bytes),
+            *map(_hours, (one.hours, one.hours_low, one.hours_high)),
+        )
+        for name, one in [
+            *((plan.study_name, one) for plan, one in zip(plans, each, strict=True)),
+            ("all, each task once", whole),
+        ]
+    ]
+    give_table(columns, rows, "table")
+    apart, by_cell = sum(one.tasks for one in each), whole.uses
+    say(
+        f"{many(whole.tasks, 'task')} in all: {apart:,} if each study had its own, {by_cell:,} if "
+        "each cell had"
+    )
+    if whole.hours:
+        alone = sum(one.hours for one in each)
+        say(
+            f"{_hours(whole.hours)} hours still to run: {_hours(alone)} if each study had its own "
+            f"tasks, {_hours(whole.hours_unshared)} if each cell had"
+        )
+    if whole.new:
+        _say_hours(plans, known.states, calibration, whole)
+    notices(*plans)
+
+
+def _say_hours(
+    plans: Sequence[Plan], states: Mapping[str, str], calibration: Calibration, whole: Total
+) -> None:
+    """How long it takes, where that is known from, and what is missing."""
+    if whole.hours:
+        ends = ""
+        if whole.hours_low is not None and whole.hours_high is not None:
+            ends = f" ({_hours(whole.hours_low)} to {_hours(whole.hours_high)})"
+        said = f"in all {_hours(whole.hours)} hours{ends} on one device or slot"
+        if calibration.on is not None and calibration.on.devices > 1:
+            devices = calibration.on.devices
+            said += (
+                f"; on {devices}, one task a device, "
+                f"{_hours(_wall_hours(plans, states, calibration))} hours; "
+                f"{_hours(whole.hours / devices)} if all tasks were spread over all"
+            )
+        say(said)
+        if len(plans) > 1:
+            for source in whole.sources:
+                say(f"hours: {source}")
+    if whole.unknown:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in whole.unknown.items())
+        hint = "" if whole.hours else f"; {ASK} assumes a device"
+        say(f"hours leave out what was never measured here: {kinds}{hint}")
+
+
+def _wall_hours(
+    plans: Sequence[Plan], states: Mapping[str, str], calibration: Calibration
+) -> float:
+    from sweepctl.plan import whole_run
+
+    devices = 1 if calibration.on is None else calibration.on.devices
+    return whole_run(plans, states, calibration, devices).seconds / 3600
+
+
+def _hours(hours: float | None) -> str:
+    """Three figures of small numbers, whole hours of large ones."""
+    if hours is None:
+        return ""
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+
+
+@dataclass(slots=True)
+class Known:
+    """What the ledger knows about plans; nothing at all when there is no ledger yet.
+
+    Attributes:
+        states: fingerprint -> state, as the next run will see it.
+        attempts: fingerprint -> number of attempts.
+        speeds: finished tasks to calibrate hours with.
+        recorded: what former submissions used, of one plan only.
+        other_code: results made by other code than this.
+    """
+
+    states: dict[str, str] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    speeds: list[Speed] = field(default_factory=list)
+    recorded: list[Recorded] = field(default_factory=list)
+    other_code: int = 0
+
+
+def what_is_known(plans: Sequence[Plan], db: str | None) -> Known:
+    """What the ledger knows about the tasks of plans."""
+    from sweepctl.ledger import ledger_exists
+    from sweepctl.runs import NOT_ITS_FAULT
+    from sweepctl.tasks import code_hash
+
+    known = Known()
+    if not ledger_exists(database(db)):
+        return known
+    tasks = list(dict.fromkeys(name for plan in plans for name in plan.tasks))
+    with open_for_reading(db) as ledger:
+        states = ledger.task_states(tasks)
+        known.states = {
+            # What the next run tries again by itself is not blocked by its failure.
+            name: "pending"
+            if state.state == "failed" and state.failure in NOT_ITS_FAULT
+            else state.state
+            for name, state in states.items()
+        }
+        known.attempts = {name: state.attempts for name, state in states.items()}
+        known.speeds = ledger.speeds()
+        if len(plans) > 1:
+            return known
+        if any(known.states.get(name) != "done" for name in tasks):
+            known.recorded = ledger.recorded(plans[0].study_name)
+        counts = ledger.code_counts(tasks)
+        known.other_code = sum(counts.values()) - counts.get(code_hash(), 0)
+    return known
+
+
+def in_bytes(count: int) -> str:
+    """A size with three figures and its unit."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB"

@@ -1,0 +1,490 @@
+"""Where does a point come from, and what became of it? `show`: a cell, a task or a measured value.
+
+A point is named as people have it at hand: `quickstart/7`, `quickstart p=8 c=16`, a task's id, or
+a cell with the metric that was read off a figure. What is told goes both ways: the tasks that it
+was made from, and the cells and studies that were made from the same tasks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweepctl.cli._session import (
+    give,
+    give_json,
+    give_table,
+    looks_like_file,
+    many,
+    open_for_reading,
+    plan_file,
+    run_folder,
+    say,
+    shown,
+)
+from sweepctl.errors import StudyError, UsageError
+
+if TYPE_CHECKING:
+    from sweepctl.ledger import Asked, Attempt, CellState, Kin, Ledger, TaskRecord
+    from sweepctl.runs import FileRecord, MetricValue
+    from sweepctl.study import StudyFile
+
+MOST = 5
+"""Cells and tasks of one kind that are named in text; --json names all."""
+
+_FORM = "sweepctl show STUDY/7, STUDY p=8 c=16, or a task's id; with a metric: STUDY/7 psnr"
+
+
+def show(
+    words: Sequence[str],
+    cell: int | None,
+    overrides: Sequence[str],
+    db: str | None,
+    runs: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Show a point; `words` are what stands on the command line."""
+    first, rest = words[0], list(words[1:])
+    inside = re.fullmatch(r"(.+)/(\d+)", first)
+    if inside is None and looks_like_file(first):
+        _show_planned(Path(first), cell, rest, overrides, as_json=as_json)
+        return
+    if overrides:
+        raise UsageError("--set needs a study file; a recorded cell is what it is")
+    with open_for_reading(db) as ledger:
+        names = ledger.study_names()
+        if inside is not None and inside[1] in names:
+            first, cell = inside[1], int(inside[2])
+        if first in names or (cell is not None and inside is None):
+            point = _cell_point(ledger, first, cell, rest)
+            told = _about_cell(ledger, point, run_folder(runs))
+        else:
+            if rest:
+                raise UsageError(
+                    f"there is no study {first!r} to find {' '.join(rest)} in", hint=_FORM
+                )
+            told = _about_task(ledger, ledger.find_task(first), run_folder(runs))
+    if as_json:
+        give_json({"schema": 1, **told})
+    else:
+        _give(told)
+
+
+# --- a cell of a file, before it is run -------------------------------------------------------
+
+
+def _show_planned(
+    file: Path, cell: int | None, words: Sequence[str], overrides: Sequence[str], *, as_json: bool
+) -> None:
+    made = plan_file(file, overrides)
+    if cell is None:
+        wanted = _wanted(words)[0]
+        fitting = [one.index for one in made.cells if _fits(one.axes, wanted)]
+        cell = _only(fitting, wanted, len(made.cells), list(made.axes))
+    elif words:
+        raise UsageError("give --cell or axis=value, not both")
+    _check_cell(cell, len(made.cells))
+    found = made.cells[cell - 1]
+    rows = _config_rows(found.config, made.study)
+    tasks = {stage: made.tasks[name].id for stage, name in found.tasks.items()}
+    if as_json:
+        facts = {"axes": dict(found.axes), "derived": found.derived, "tasks": tasks}
+        give_json({"schema": 1, "cell": cell, **facts, "config": rows})
+        return
+    _give_config(rows)
+    for stage, task in tasks.items():
+        say(f"{stage}: {task}")
+
+
+def _config_rows(config: Any, study: StudyFile | None) -> list[dict[str, Any]]:
+    from sweepctl.plan import flat
+
+    return [
+        {
+            "path": path,
+            "value": value,
+            "from": "recorded" if study is None else study.origin(path),
+        }
+        for path, value in flat(config)
+    ]
+
+
+_OFF_WITHOUT = {
+    "stages.stage2.": "stages.stage2.steps",
+    "stages.latents.": "stages.dit.steps",
+    "stages.dit.": "stages.dit.steps",
+    "evaluate.generation.": "evaluate.generation.images",
+}
+"""Groups of a config -> the value without which they are not used."""
+
+
+def _give_config(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The values that are used; --json has all."""
+    off = {row["path"] for row in rows if row["value"] is None}
+    lines = [
+        (row["path"], shown(row["value"]), row["from"])
+        for row in rows
+        if not any(
+            row["path"].startswith(group) and switch in off and row["path"] != switch
+            for group, switch in _OFF_WITHOUT.items()
+        )
+    ]
+    give_table(("path", "value", "from"), lines, "table")
+
+
+# --- which point is meant ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Point:
+    """A recorded cell and, where one was named, a metric of it."""
+
+    study: str
+    cell: CellState
+    metric: str | None
+
+
+def _cell_point(ledger: Ledger, study: str, number: int | None, words: Sequence[str]) -> _Point:
+    cells = ledger.cells(study)
+    wanted, metric = _wanted(words)
+    if number is None:
+        fitting = [one.index for one in cells if _fits({**one.values, **one.axes}, wanted)]
+        number = _only(fitting, wanted, len(cells), list(cells[0].axes) if cells else [])
+    elif wanted:
+        raise UsageError("give the cell's number or axis=value, not both")
+    _check_cell(number, len(cells))
+    return _Point(study=study, cell=cells[number - 1], metric=metric)
+
+
+def _wanted(words: Sequence[str]) -> tuple[dict[str, str], str | None]:
+    """Words as axis values and the name of a metric."""
+    wanted: dict[str, str] = {}
+    metric = None
+    for word in words:
+        name, sign, value = word.partition("=")
+        if sign and name and value:
+            wanted[name] = value
+        elif sign or metric is not None:
+            raise UsageError(f"{word!r} is neither axis=value nor a metric", hint=_FORM)
+        else:
+            metric = word
+    return wanted, metric
+
+
+def _fits(values: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+    return all(name in values and _same(values[name], text) for name, text in wanted.items())
+
+
+def _same(value: object, text: str) -> bool:
+    if shown(value) == text or (value is None and text in ("-", "null")):
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    with contextlib.suppress(ValueError):
+        return float(text) == value
+    return False
+
+
+def _only(fitting: Sequence[int], wanted: Mapping[str, str], cells: int, axes: list[str]) -> int:
+    """The one cell that fits, or an error that helps."""
+    if len(fitting) == 1:
+        return fitting[0]
+    said = " ".join(f"{name}={value}" for name, value in wanted.items())
+    known = f"the axes are {', '.join(axes)}" if axes else "the study has no axes"
+    if not wanted:
+        raise UsageError(f"which of the {many(cells, 'cell')}?", hint=f"{_FORM}; {known}")
+    if not fitting:
+        raise UsageError(f"no cell has {said}", hint=known)
+    numbers = ", ".join(map(str, fitting[:8])) + (", ..." if len(fitting) > 8 else "")
+    raise UsageError(f"{many(len(fitting), 'cell')} have {said}: {numbers}", hint=known)
+
+
+def _check_cell(cell: int, cells: int) -> None:
+    if not 1 <= cell <= cells:
+        raise UsageError(f"there is no cell {cell}; the study has {many(cells, 'cell')}")
+
+
+# --- what is told -----------------------------------------------------------------------------
+
+
+def _about_cell(ledger: Ledger, point: _Point, folder: Path) -> dict[str, Any]:
+    cell, study = point.cell, point.study
+    asked = ledger.asked(study)
+    stages = {
+        stage: _task(ledger, ledger.find_task(state.id), folder)
+        for stage, state in cell.stages.items()
+    }
+    measured = [
+        {"metric": one.name, "dataset": one.dataset, "protocol": one.protocol, "value": one.value,
+         "se": one.se, "n": one.n, "stage": stage, "task": state.id}
+        for stage, state in cell.stages.items()
+        for one in ledger.metrics(state.fingerprint)
+    ]  # fmt: skip
+    if point.metric is not None:
+        name, _, where = point.metric.partition("@")
+        known = sorted({f"{one['metric']}@{one['dataset']}" for one in measured})
+        measured = [
+            one
+            for one in measured
+            if one["metric"] == name
+            and where in ("", one["dataset"], f"{one['dataset']}/{one['protocol']}")
+        ]
+        if not measured:
+            raise UsageError(
+                f"{study}/{cell.index} has no {point.metric}",
+                hint=f"it has {', '.join(known)}" if known else "nothing of it is measured yet",
+            )
+        # Only what this value was made from.
+        behind = {one["task"] for one in measured}
+        behind |= {
+            kin["id"] for one in stages.values() if one["task"] in behind for kin in one["up"]
+        }
+        stages = {stage: one for stage, one in stages.items() if one["task"] in behind}
+    return {
+        "point": "cell" if point.metric is None else "metric",
+        "study": study,
+        "cell": cell.index,
+        "state": cell.state,
+        "axes": dict(cell.axes),
+        "derived": dict(cell.values),
+        "measured": measured,
+        "asked": _asked(asked),
+        "command": _command(asked.argv),
+        "command_of_this_cell": _command_alone(asked, cell),
+        "tasks": {stage: one["task"] for stage, one in stages.items()},
+        "stages": stages,
+        "config": _config_rows(ledger.cell_config(study, cell.key), None),
+    }
+
+
+def _about_task(ledger: Ledger, record: TaskRecord, folder: Path) -> dict[str, Any]:
+    told = _task(ledger, record, folder)
+    studies = dict.fromkeys(study for study, _, _ in record.cells)
+    asked = {study: ledger.asked(study) for study in studies}
+    import json
+
+    return {
+        "point": "task",
+        **told,
+        "identity": json.loads(record.identity),
+        "commands": {study: _command(one.argv) for study, one in asked.items()},
+    }
+
+
+def _task(ledger: Ledger, record: TaskRecord, folder: Path) -> dict[str, Any]:
+    """Everything about one task: what it is, made from, made into, how it ran, what it left."""
+    state = record.state
+    up, down = ledger.lineage(state.fingerprint)
+    own = folder / state.id
+    tries = ledger.attempts(state.fingerprint)
+    return {
+        "task": state.id,
+        "kind": state.kind,
+        "label": state.label,
+        "fingerprint": state.fingerprint,
+        "state": "blocked" if state.blocked else state.state,
+        "failure": state.failure,
+        "message": state.message,
+        "needs": [{"role": role, "task": parent} for role, parent in record.parents],
+        "up": [_kin(one) for one in up],
+        "down": [_kin(one) for one in down],
+        "used_by": [
+            {"study": study, "cell": cell, "stage": stage} for study, cell, stage in record.cells
+        ],
+        "folder": str(own),
+        "files": [_file(own, one) for one in ledger.files(state.fingerprint)],
+        "checkpoints": _names(own / "checkpoints", "*"),
+        "sheets": _names(own / "sheets", "*.png"),
+        "measured": [_measured(one) for one in ledger.metrics(state.fingerprint)],
+        "attempts": [_attempt(one) for one in tries],
+    }
+
+
+def _kin(one: Kin) -> dict[str, Any]:
+    return {
+        "id": one.id, "kind": one.kind, "label": one.label, "state": one.state, "depth": one.depth,
+    }  # fmt: skip
+
+
+def _file(folder: Path, one: FileRecord) -> dict[str, Any]:
+    path = folder / one.name
+    return {
+        "path": str(path), "bytes": one.bytes, "sha256": one.sha256, "there": path.is_file(),
+    }  # fmt: skip
+
+
+def _measured(one: MetricValue) -> dict[str, Any]:
+    return {
+        "metric": one.name, "dataset": one.dataset, "protocol": one.protocol,
+        "value": one.value, "se": one.se, "n": one.n,
+    }  # fmt: skip
+
+
+def _attempt(one: Attempt) -> dict[str, Any]:
+    kept = one.provenance
+    return {
+        "attempt": one.number,
+        "state": one.state,
+        "failure": one.failure,
+        "message": one.message,
+        "started_at": one.started_at,
+        "seconds": one.seconds,
+        "predicted_s": one.predicted_s,
+        "peak_memory_bytes": one.peak_memory_bytes,
+        "host": one.host,
+        "device": one.device,
+        "device_name": one.device_name,
+        "log": one.log,
+        "code": one.code,
+        "commit": kept.get("commit"),
+        "dirty": kept.get("dirty"),
+        "versions": kept.get("versions") or {},
+        "environment": kept.get("environment") or {},
+        "provenance": dict(kept),
+    }
+
+
+def _names(folder: Path, pattern: str) -> list[str]:
+    try:
+        return sorted(str(path) for path in folder.glob(pattern) if not path.name.startswith("."))
+    except OSError:
+        return []  # unreadable is as good as not there: the folder itself is named
+
+
+def _asked(asked: Asked) -> dict[str, Any]:
+    return {
+        "submission": asked.number,
+        "at": asked.created_at,
+        "commit": asked.git_commit,
+        "dirty": asked.git_dirty,
+        "sweepctl": asked.version,
+        "overrides": list(asked.overrides),
+    }
+
+
+def _command(argv: Sequence[str]) -> str | None:
+    """The command line of a submission, or None when it was not handed in by one."""
+    if len(argv) < 2:
+        return None
+    return shlex.join(["sweepctl", *argv[1:]])
+
+
+def _command_alone(asked: Asked, cell: CellState) -> str | None:
+    """A command that runs just this cell, or None when none was found that makes the same tasks."""
+    file = next((word for word in asked.argv[1:] if word.endswith((".yaml", ".yml"))), None)
+    if file is None or not Path(file).is_file():
+        return None
+    sets = [*asked.overrides]
+    for axis, value in cell.axes.items():
+        sets.append(f"axes.{axis}=[{shown(value)}]")
+    try:
+        made = plan_file(Path(file), sets)
+    except (StudyError, UsageError):
+        return None  # axes that cannot be set one by one, or a file that has changed
+    wanted = {stage: state.fingerprint for stage, state in cell.stages.items()}
+    if len(made.cells) != 1 or dict(made.cells[0].tasks) != wanted:
+        return None
+    words = [word for one in sets for word in ("--set", one)]
+    return shlex.join(["sweepctl", "run", file, *words])
+
+
+# --- how it is printed ------------------------------------------------------------------------
+
+
+def _give(told: Mapping[str, Any]) -> None:
+    if told["point"] == "task":
+        _give_task(told, "")
+        for study, command in told["commands"].items():
+            if command:
+                _line("made by", f"{command}  ({study})")
+        return
+    axes = "  ".join(f"{name} {shown(value)}" for name, value in told["axes"].items())
+    _line("cell", f"{told['study']}/{told['cell']}  {axes}  {told['state']}")
+    derived = told["derived"]
+    _line(
+        "code",
+        f"E {derived['E']}, {derived['tokens']} tokens of {derived['c']} channels; "
+        f"{derived['parameters']:,} parameters, {derived['macs']:,} MACs",
+    )
+    for one in told["measured"]:
+        error = "" if one["se"] is None else f" ± {one['se']:.2g}"
+        _line(
+            "measured",
+            f"{one['metric']} {one['value']:.6g}{error}  {one['dataset']}, {one['protocol']}, "
+            f"n {one['n']}, by {one['task']}",
+        )
+    asked = told["asked"]
+    tree = f", commit {asked['commit'][:12]}" if asked["commit"] else ""
+    tree += " with changes" if asked["dirty"] else ""
+    if told["command"]:
+        _line("made by", told["command"])
+    _line("", f"submission {asked['submission']}{tree}, sweepctl {asked['sweepctl']}")
+    if told["command_of_this_cell"]:
+        _line("only it", told["command_of_this_cell"])
+    for stage, one in told["stages"].items():
+        give("")
+        _give_task(one, stage, told["study"], told["cell"])
+    give("")
+    _give_config(told["config"])
+
+
+def _give_task(
+    one: Mapping[str, Any], stage: str, study: str | None = None, cell: int | None = None
+) -> None:
+    _line(stage or one["kind"], f"{one['task']}  {one['label']}  {one['state']}")
+    if one["failure"]:
+        _line("failure", f"{one['failure']}: {one['message']}")
+    for need in one["needs"]:
+        _line("needs", f"{need['task']}  ({need['role']})")
+    if study is None:
+        for name, kin in (("made from", one["up"]), ("made into", one["down"])):
+            for other in kin[:MOST]:
+                _line(name, f"{other['id']}  {other['label']}  {other['state']}")
+            if len(kin) > MOST:
+                _line("", f"{len(kin) - MOST:,} more")
+        for value in one["measured"]:
+            _line("measured", f"{value['metric']} {value['value']:.6g}  {value['dataset']}")
+    elif one["down"]:
+        _line("made into", many(len(one["down"]), "task"))
+    others = [use for use in one["used_by"] if (use["study"], use["cell"]) != (study, cell)]
+    if others:
+        named = ", ".join(f"{use['study']}/{use['cell']}" for use in others[:MOST])
+        more = f" and {len(others) - MOST:,} more" if len(others) > MOST else ""
+        _line("also in" if study else "used by", named + more)
+    if one["attempts"]:
+        _give_attempt(one["attempts"][-1])
+    for file in one["files"]:
+        gone = "" if file["there"] else "  (gone)"
+        _line("file", f"{file['path']}  {file['bytes']:,} bytes  sha256 {file['sha256']}{gone}")
+    for path in one["checkpoints"]:
+        _line("checkpoint", path)
+    if one["sheets"]:
+        _line("sheets", f"{many(len(one['sheets']), 'picture')}, the last {one['sheets'][-1]}")
+
+
+def _give_attempt(one: Mapping[str, Any]) -> None:
+    expected = "" if one["predicted_s"] is None else f" ({one['predicted_s']:.1f} s expected)"
+    where = ", ".join(filter(None, (one["host"], one["device_name"] or one["device"])))
+    took = f"attempt {one['attempt']} {one['state']}"
+    if one["state"] != "running":
+        took += f" in {one['seconds']:.1f} s"
+    _line("ran", f"{took}{expected}" + (f" on {where}" if where else ""))
+    made = [f"{name} {version}" for name, version in one["versions"].items()][:2]
+    if one["commit"]:
+        made.append(f"commit {one['commit'][:12]}{' with changes' if one['dirty'] else ''}")
+    if one["code"]:
+        made.append(f"code {one['code']}")
+    if made:
+        _line("with", ", ".join(made))
+    if one["log"]:
+        _line("log", one["log"])
+
+
+def _line(name: str, text: str) -> None:
+    give(f"{name:<22}{text}".rstrip() if len(name) < 22 else f"{name}  {text}")

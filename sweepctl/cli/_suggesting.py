@@ -1,0 +1,283 @@
+"""What should be run next? `suggest`: cells or seeds that narrow a law most for their cost."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sweepctl.cli._options import Db, File, Json, Sets
+from sweepctl.cli._session import (
+    database,
+    give,
+    give_json,
+    give_table,
+    many,
+    open_for_reading,
+    plan_file,
+    say,
+    site,
+    site_file,
+)
+from sweepctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from sweepctl.analyse import Suggestion
+    from sweepctl.plan import Calibration, Candidates, Plan
+    from sweepctl.study import Study
+
+SEEDS = 3
+"""Most further seeds of a configuration that --seeds-too chooses from."""
+
+
+def suggest(
+    file: File,
+    hours: Annotated[
+        float | None,
+        typer.Option("--hours", min=0, help="Hours of one device that may be spent."),
+    ] = None,
+    flops: Annotated[
+        float | None,
+        typer.Option("--flops", min=0, help="The same in floating point operations."),
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option("--fit", help="The law to narrow; the first by default.")
+    ] = None,
+    criterion: Annotated[
+        str,
+        typer.Option("--criterion", help="V: the law where it may be used; D: its parameters."),
+    ] = "V",
+    within: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--within",
+            metavar="AXIS=LOW..HIGH",
+            help="Bounds of a numeric axis, by default its own range; can be repeated.",
+        ),
+    ] = None,
+    seeds_too: Annotated[
+        bool, typer.Option("--seeds-too", help="Also further seeds, not only new cells.")
+    ] = False,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            "--noise", help="Deviation from run to run, log2 for distances; else from seeds."
+        ),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="DEVICE[@SHARE]",
+            help="Hours of such a device, at a share of its peak if you state one.",
+        ),
+    ] = None,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="On stdout only the block to paste.")
+    ] = False,
+    overrides: Sets = None,
+    db: Db = None,
+    as_json: Json = False,
+) -> None:
+    """Suggest the cells or seeds that narrow a law's intervals most for a budget.
+
+    Chosen from combinations of axis values and values between them, to the law so far. Prints a
+    `zip:` block that has the study's cells and the new ones, to paste in place of its `axes:`.
+
+    Example: sweepctl suggest studies/quickstart.yaml --flops 2e12 --noise 0.4
+    """
+    if (hours is None) == (flops is None):
+        raise UsageError("state what may be spent: --hours or --flops, one of them")
+    if criterion not in ("V", "D"):
+        raise UsageError(f"there is no criterion {criterion!r}", hint="V or D")
+    if as_yaml and as_json:
+        raise UsageError("--yaml and --json exclude each other")
+    bounds = dict(_range(text) for text in within or ())
+    made = plan_file(file, overrides or ())
+    found, offered = _candidates(made, bounds, SEEDS if seeds_too else 0)
+    measured, calibration = _known(made, db, on)
+    unit: Literal["hours", "FLOPs"] = "hours" if flops is None else "FLOPs"
+    told = _told(
+        made.study.study,
+        fit,
+        found,
+        offered,
+        _costs(made, offered, unit, calibration),
+        flops if hours is None else hours,
+        measured=measured,
+        noise=noise,
+        criterion="D" if criterion == "D" else "V",
+    )
+    block = found.block([run.cell for run in told.runs])
+    axes = [offered.cells[run.cell - 1].axes for run in told.runs]
+    if as_json:
+        runs = [
+            {"axes": cell, **_finite(run)} for cell, run in zip(axes, _plain(told), strict=True)
+        ]
+        give_json(
+            {
+                "schema": 1,
+                "study": made.study_name,
+                "unit": unit,
+                **{
+                    name: getattr(told, name)
+                    for name in ("fit", "criterion", "noise", "scatter", "whence", "considered")
+                },
+                "before": _finite(_ends(told.before)),
+                "cost": told.cost,
+                "runs": runs,
+                "block": block,
+            }
+        )
+        return
+    _say(told, unit, made)
+    if not as_yaml:
+        _table(told, unit, axes)
+    give(
+        f"# in place of `axes:` and `zip:`: {many(found.own, 'cell')} of {made.study_name} and "
+        f"{len(told.runs)} more\n{block}"
+    )
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    match = re.fullmatch(r"([^=]+)=([^=]+?)\.\.(.+)", text)
+    try:
+        low, high = (float(match[2]), float(match[3])) if match else (math.nan, math.nan)
+    except ValueError:
+        low = high = math.nan
+    if match is None or not low <= high or not math.isfinite(high - low):
+        raise UsageError(f"--within takes AXIS=LOW..HIGH, not {text!r}", hint="--within c=4..256")
+    return match[1].strip(), (low, high)
+
+
+def _candidates(
+    made: Plan, bounds: dict[str, tuple[float, float]], seeds: int
+) -> tuple[Candidates, Plan]:
+    from sweepctl.datasets import data_identities
+    from sweepctl.plan import candidates, make_plan
+
+    data = data_identities(site().datasets if site_file() else None)
+    found = candidates(made.study, data=data, within=bounds, seeds=seeds)
+    return found, make_plan(found.study, data=data)
+
+
+def _known(made: Plan, db: str | None, on: str | None) -> tuple[Any, Calibration]:
+    """Values that were measured, and what hours go by."""
+    from sweepctl.ledger import ledger_exists
+    from sweepctl.plan import Calibration, parse_on
+
+    devices = None if on is None else parse_on(on)
+    if not ledger_exists(database(db)):
+        return None, Calibration((), devices)
+    with open_for_reading(db) as ledger:
+        known = made.study_name in ledger.study_names()
+        measured = ledger.frame(made.study_name) if known else None
+        return measured, Calibration(ledger.speeds(), devices)
+
+
+def _costs(
+    made: Plan, offered: Plan, unit: Literal["hours", "FLOPs"], calibration: Calibration
+) -> dict[int, float]:
+    """What each further cell costs: its tasks that the study does not have anyway."""
+    from sweepctl.plan import expected_hours
+
+    costs: dict[int, float] = {}
+    for cell in offered.cells:
+        own = [offered.tasks[name] for name in set(cell.tasks.values()) if name not in made.tasks]
+        if unit == "FLOPs":
+            costs[cell.index] = float(sum(task.cost.flops for task in own))
+            continue
+        spent = expected_hours(own, calibration)
+        if spent.unknown:
+            kinds = ", ".join(spent.unknown)
+            raise UsageError(
+                f"how long tasks of these kinds take is not known here: {kinds}",
+                hint="say where they will run (--on H100@0.35), or give a budget by --flops",
+            )
+        costs[cell.index] = spent.hours
+    return costs
+
+
+def _told(
+    study: Study,
+    named: str | None,
+    found: Candidates,
+    offered: Plan,
+    costs: dict[int, float],
+    budget: float | None,
+    **known: Any,
+) -> Suggestion:
+    import pandas as pd
+
+    from sweepctl.analyse import suggest as choose
+    from sweepctl.plan import design_rows
+
+    if not study.fits:
+        raise UsageError(
+            f"{study.study} declares no fit, so there is no law to narrow",
+            hint="add one to `fits:`",
+        )
+    name = named or next(iter(study.fits))
+    if name not in study.fits:
+        raise UsageError(f"there is no fit {name!r}; the study's fits are: {', '.join(study.fits)}")
+    assert budget is not None
+    rows = pd.DataFrame.from_records(design_rows(offered))
+    return choose(name, study.fits[name], rows, found.own, costs, budget, **known)
+
+
+def _say(told: Suggestion, unit: str, made: Plan) -> None:
+    after = told.runs[-1].after
+    say(
+        f"fit {told.fit}, criterion {told.criterion}: {many(len(told.runs), 'run')} of "
+        f"{told.considered:,} that could be chosen, {told.cost:.3g} {unit}"
+    )
+    say(
+        f"noise of a run {told.noise:.3g}, of a configuration beyond it {told.scatter:.3g} "
+        f"({told.whence})"
+    )
+    for what, one, other in (
+        ("slope", told.before.slope, after.slope),
+        ("law", told.before.law, after.law),
+    ):
+        say(f"{what}: +-{one:.3g} (95 %) with the study's own cells, +-{other:.3g} with these")
+    if made.absent:
+        say("note: some of it cannot be run on this machine; `sweepctl plan` says why")
+
+
+def _table(told: Suggestion, unit: str, axes: Sequence[Any]) -> None:
+    names = list(axes[0])
+    columns = (*names, "run", unit, "slope_plus_minus", "law_plus_minus")
+    rows = [
+        (
+            *(cell[name] for name in names),
+            run.runs,
+            f"{run.cost:.3g}",
+            *(
+                float(f"{value:.3g}") if math.isfinite(value) else ""
+                for value in (run.after.slope, run.after.law)
+            ),
+        )
+        for cell, run in zip(axes, told.runs, strict=True)
+    ]
+    give_table(columns, rows, "table")
+
+
+def _plain(told: Suggestion) -> list[dict[str, Any]]:
+    return [
+        {"xs": run.xs, "run": run.runs, "cost": run.cost, **_ends(run.after)} for run in told.runs
+    ]
+
+
+def _ends(one: Any) -> dict[str, Any]:
+    return {"n": one.n, "slope_plus_minus": one.slope, "law_plus_minus": one.law}
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """For strict JSON: what is not a finite number is null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }

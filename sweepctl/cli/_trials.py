@@ -1,0 +1,205 @@
+"""Which trials did a search make, and which are best? `results --trials`, `--best`, `--pareto`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweepctl.cli._session import many, say, study_of
+from sweepctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from sweepctl.ledger import Ledger, SearchRecord, Table, TrialRecord
+    from sweepctl.search import Ended
+    from sweepctl.study import Search
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """One trial of a study and what came of it.
+
+    Attributes:
+        record: the trial.
+        axes: config path -> value of the cell of the grid that its search stands in.
+        cell: number of its cell, None when there is none.
+        state: the cell's state, or "refused".
+        ended: what it came to, None while it is open.
+    """
+
+    record: TrialRecord
+    axes: Mapping[str, Any]
+    cell: int | None
+    state: str
+    ended: Ended | None
+
+
+def searched(ledger: Ledger, study: str) -> Search:
+    """What a recorded study searches.
+
+    Raises:
+        UsageError: there is no such study, or it has no search.
+    """
+    from sweepctl.study import settled
+
+    search = settled(study_of(study, ledger))
+    if search is None:
+        raise UsageError(
+            f"{study} is a grid, it has no search",
+            hint=f"sweepctl results {study} prints its cells",
+        )
+    return search
+
+
+def trials(ledger: Ledger, study: str, search: Search) -> list[Made]:
+    """The trials of a study, in the order in which they were asked."""
+    from sweepctl.search import Ended
+
+    axes = {one.key: one.axes for one in ledger.searches(study)}
+    cells = {cell.key: cell for cell in ledger.cells(study)}
+    made = []
+    for record in ledger.trials(study):
+        cell = cells.get(record.cell)
+        state = "refused" if cell is None else cell.state
+        ended = None
+        if cell is None or state in ("failed", "blocked"):
+            ended = Ended(values=None)
+        elif state == "done":
+            names = {stage: task.fingerprint for stage, task in cell.stages.items()}
+            ended = _came_to(ledger, search, names)
+        made.append(
+            Made(
+                record=record,
+                axes=axes[record.search],
+                cell=None if cell is None else cell.index,
+                state=state,
+                ended=ended,
+            )
+        )
+    return made
+
+
+def _came_to(ledger: Ledger, search: Search, tasks: Mapping[str, str]) -> Ended:
+    from sweepctl.search import ended
+
+    measured = {
+        (value.name, value.dataset): value.value
+        for stage, name in tasks.items()
+        if stage.partition(":")[0] in ("reconstruct", "generate")
+        for value in ledger.metrics(name)
+    }
+    return ended(search, measured)
+
+
+def chosen(made: Sequence[Made], search: Search, *, best: bool, pareto: bool) -> list[Made]:
+    """The best trials, of each search on its own; all of them when neither is asked for.
+
+    Raises:
+        UsageError: the best of several objectives is asked for.
+    """
+    from sweepctl.search import front
+
+    if not (best or pareto):
+        return list(made)
+    if best and len(search.objectives) > 1:
+        names = ", ".join(one.metric for one in search.objectives)
+        raise UsageError(
+            f"there is no best trial of several objectives ({names})", hint="ask for --pareto"
+        )
+    kept = []
+    for key in dict.fromkeys(one.record.search for one in made):
+        mine = [one for one in made if one.record.search == key]
+        whole = [
+            (one, costs)
+            for one in mine
+            if one.ended is not None and (costs := one.ended.costs(search)) is not None
+        ]
+        indices = front([costs for _, costs in whole])
+        found = [whole[index] for index in indices]
+        if best:
+            found = found[:1]  # equal ones came later
+        kept += [one for one, _ in sorted(found, key=lambda pair: pair[1])]
+    return kept
+
+
+def table(ledger: Ledger, study: str, *, best: bool, pareto: bool) -> Table:
+    """The trials of a study as a table: axes, point, objectives; see `chosen`."""
+    from sweepctl.ledger import Table
+    from sweepctl.study import short_name
+
+    search = searched(ledger, study)
+    made = trials(ledger, study, search)
+    rows = chosen(made, search, best=best, pareto=pareto)
+    gridded = list(made[0].axes) if made else []
+    paths = [dimension.path for dimension in search.space]
+    several = len({one.dataset for one in search.objectives}) > 1
+    objectives = [
+        f"{one.metric}@{one.dataset}" if several else one.metric for one in search.objectives
+    ]
+    limits = ["kept"] if search.keep_if else []
+    columns = ("trial", "cell", *map(short_name, (*gridded, *paths)), "state")
+    table = Table(
+        columns=(*columns, *objectives, *limits),
+        rows=tuple(_row(one, gridded, paths, search) for one in rows),
+    )
+    done = sum(1 for one in made if one.ended is not None and one.ended.values is not None)
+    over = many(len(made), "trial")
+    say(f"{over}, {done} measured; {many(len(rows), 'row')}")
+    return table
+
+
+def _row(
+    one: Made, gridded: Sequence[str], paths: Sequence[str], search: Search
+) -> tuple[Any, ...]:
+    ended = one.ended
+    values: tuple[Any, ...] = (None,) * len(search.objectives)
+    if ended is not None and ended.values is not None:
+        values = ended.values
+    kept = () if not search.keep_if else (None if ended is None else ended.is_kept,)
+    return (
+        one.record.number,
+        one.cell,
+        *(one.axes.get(path) for path in gridded),
+        *(one.record.point.get(path) for path in paths),
+        one.state,
+        *values,
+        *kept,
+    )
+
+
+def export_optuna(ledger: Ledger, study: str, out: Path) -> int:
+    """Write the searches of a study as Optuna's own storage, a SQLite file; returns the trials.
+
+    Raises:
+        UsageError: the study has no search, or the file cannot be replaced.
+        LedgerError: it cannot be written.
+    """
+    from sweepctl.search import Past, export
+    from sweepctl.study import short_name
+
+    search = searched(ledger, study)
+    made = trials(ledger, study, search)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror}") from error
+    written = 0
+    for record in ledger.searches(study):
+        mine = [one for one in made if one.record.search == record.key]
+        written += export(
+            search,
+            [
+                Past(point=one.record.point, sampler=one.record.sampler, ended=one.ended)
+                for one in mine
+            ],
+            name=_name(study, record, short_name),
+            url=f"sqlite:///{out.absolute()}",
+            notes=[{"cell": one.cell, "state": one.state} for one in mine],
+        )
+    return written
+
+
+def _name(study: str, record: SearchRecord, short_name: Any) -> str:
+    axes = ", ".join(f"{short_name(path)} {value}" for path, value in record.axes.items())
+    return f"{study} ({axes})" if axes else study

@@ -1,0 +1,293 @@
+"""Which point comes next? Optuna's samplers, asked so that the answer depends on the past alone.
+
+Optuna keeps nothing: its study lives in memory and is made again from what the ledger holds. Three
+things make the next point a function of the search, its seed and its history. The sampler is made
+anew for every trial, seeded by (seed, number of the trial). What a sampler has written beside a
+trial (a generation, the state of an evolution strategy, the index in a sequence) is given out with
+the trial and taken back with the history. And points that are given, or of a grid, go through the
+sampler like its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from sweepctl.search._front import Costs, is_finite
+from sweepctl.study import Dimension, Search
+
+if TYPE_CHECKING:
+    import optuna
+
+State = Literal["open", "done", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What a trial came to.
+
+    Attributes:
+        values: of the objectives in their order; None when it failed or one is not finite.
+        violations: of the conditions in their order, 0 or less where they are met.
+    """
+
+    values: tuple[float, ...] | None
+    violations: tuple[float, ...] = ()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it has values and meets every condition."""
+        return self.values is not None and all(by <= 0 for by in self.violations)
+
+    def costs(self, search: Search) -> Costs | None:
+        """Its values, all to be made small; None when it is not kept."""
+        if self.values is None or not self.is_kept:
+            return None
+        signs = (1.0 if one.minimise else -1.0 for one in search.objectives)
+        return tuple(sign * value for sign, value in zip(signs, self.values, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A trial that was asked before.
+
+    Attributes:
+        point: config path -> value.
+        sampler: what was given out with it.
+        ended: what it came to, None while it is open.
+    """
+
+    point: Mapping[str, Any]
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    ended: Ended | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The next trial: its number from 0, its point, and what the sampler has to find again."""
+
+    number: int
+    point: dict[str, Any]
+    sampler: dict[str, Any]
+
+
+class Asker:
+    """One search, held in memory between two questions.
+
+    Args:
+        search: what is searched.
+        start: points to try first.
+        history: the trials that were asked, in their order.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        start: Sequence[Mapping[str, Any]] = (),
+        history: Sequence[Past] = (),
+    ) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.search = search
+        self._given = _given(search, start)
+        self._storage = optuna.storages.InMemoryStorage()
+        self._study = optuna.create_study(
+            storage=self._storage, directions=directions(search), study_name="search"
+        )
+        self._id = self._storage.get_study_id_from_name("search")
+        self.asked = 0
+        for trial in history:
+            self._put_back(trial)
+
+    def ask(self) -> Asked:
+        """The next point; it is open until it is told."""
+        number = self.asked
+        before = dict(self._storage.get_study_system_attrs(self._id))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # experimental, and meant for people at a notebook
+            self._study.sampler = _sampler(self.search, number)
+            if number < len(self._given):
+                given = self._given[number]
+                self._study.enqueue_trial({path: _category(value) for path, value in given.items()})
+            trial = self._study.ask()
+            point: dict[str, Any] = {}
+            for dimension in self.search.space:
+                if dimension.is_on(point):
+                    point[dimension.path] = _suggested(trial, dimension)
+        self.asked += 1
+        after = self._storage.get_study_system_attrs(self._id)
+        beside = self._storage.get_trial_system_attrs(self._trial_id(number))
+        changed = {key: value for key, value in after.items() if before.get(key) != value}
+        return Asked(number=number, point=point, sampler={"trial": dict(beside), "study": changed})
+
+    def tell(self, number: int, ended: Ended) -> None:
+        """Say what an open trial came to."""
+        import optuna
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if ended.values is None:
+                self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+                return
+            # Optuna's own way needs the object that `ask` gave, which a restart does not keep.
+            limits = optuna.create_trial(
+                state=optuna.trial.TrialState.RUNNING, constraints=_constraints(ended)
+            )
+            for key, value in limits.system_attrs.items():
+                self._storage.set_trial_system_attr(self._trial_id(number), key, value)
+            self._study.tell(number, list(ended.values))
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+
+    def _put_back(self, trial: Past) -> None:
+        """Add a trial of the history as it was."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._study.add_trial(frozen(self.search, trial))
+        for key, value in dict(trial.sampler.get("study", {})).items():
+            self._storage.set_study_system_attr(self._id, key, value)
+        self.asked += 1
+
+
+def directions(search: Search) -> list[Literal["minimize", "maximize"]]:
+    """What Optuna is to do with each objective."""
+    return ["minimize" if one.minimise else "maximize" for one in search.objectives]
+
+
+def frozen(search: Search, trial: Past) -> optuna.trial.FrozenTrial:
+    """A trial as Optuna keeps it."""
+    import optuna
+
+    states = optuna.trial.TrialState
+    ended = trial.ended
+    state = states.RUNNING
+    if ended is not None:
+        state = states.FAIL if ended.values is None else states.COMPLETE
+    spaces = {one.path: one for one in search.space if one.path in trial.point}
+    return optuna.create_trial(
+        state=state,
+        values=None if ended is None or ended.values is None else list(ended.values),
+        params={path: _category(trial.point[path]) for path in spaces},
+        distributions={path: _distribution(one) for path, one in spaces.items()},
+        system_attrs=dict(trial.sampler.get("trial", {})),
+        constraints=None if ended is None else _constraints(ended) or None,
+    )
+
+
+def _constraints(ended: Ended) -> dict[str, float]:
+    return {f"keep {index}": by for index, by in enumerate(ended.violations)}
+
+
+def ended(search: Search, measured: Mapping[tuple[str, str], float]) -> Ended:
+    """What a trial came to, by its measured numbers: (metric, data set) -> value."""
+    wanted = [(one.metric, one.dataset) for one in search.objectives]
+    limits = [(one.metric, one.dataset) for one in search.keep_if]
+    if any(key not in measured for key in (*wanted, *limits)):
+        return Ended(values=None)
+    values = tuple(measured[key] for key in wanted)
+    bounded = tuple(measured[key] for key in limits)
+    if not is_finite(values) or not is_finite(bounded):
+        return Ended(values=None)
+    by = zip(search.keep_if, bounded, strict=True)
+    return Ended(values=values, violations=tuple(keep.violation(value) for keep, value in by))
+
+
+def most_trials(search: Search, start: Sequence[Mapping[str, Any]]) -> int:
+    """How many trials there can be: a grid that has been seen whole has no more."""
+    if search.sampler != "grid":
+        return search.trials
+    return min(search.trials, len(_given(search, start)))
+
+
+def _given(search: Search, start: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The points that are known beforehand: those to start with, then those of a grid."""
+    given = [dict(point) for point in start]
+    if search.sampler == "grid":
+        known = {_plain(point) for point in given}
+        given += [point for point in grid(search) if _plain(point) not in known]
+    return given
+
+
+def grid(search: Search) -> list[dict[str, Any]]:
+    """All points of a space without conditions and of limited values, the first slowest."""
+    levels = [dimension.levels or () for dimension in search.space]
+    paths = [dimension.path for dimension in search.space]
+    return [dict(zip(paths, row, strict=True)) for row in itertools.product(*levels)]
+
+
+# --- Optuna's words ---------------------------------------------------------------------------
+
+
+def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler of one trial; it knows nothing but the study it is given."""
+    from optuna import samplers
+
+    seed = _seed(search.seed, number)
+    if search.sampler == "tpe":
+        conditional = any(one.given for one in search.space)
+        return samplers.TPESampler(seed=seed, multivariate=True, group=conditional)
+    if search.sampler == "gp":
+        return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+    if search.sampler == "nsga2":
+        return samplers.NSGAIISampler(seed=seed)
+    if search.sampler == "cmaes":
+        return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    if search.sampler == "qmc":
+        # The sequence is one for all trials; what is not in it is drawn by the trial's own seed.
+        return samplers.QMCSampler(
+            scramble=True,
+            seed=search.seed,
+            independent_sampler=samplers.RandomSampler(seed=seed),
+            warn_independent_sampling=False,
+        )
+    return samplers.RandomSampler(seed=seed)
+
+
+def _seed(seed: int, number: int) -> int:
+    digest = hashlib.sha256(f"{seed}:{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 2**31
+
+
+def _distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution:
+    from optuna import distributions
+
+    if dimension.kind == "choice":
+        return distributions.CategoricalDistribution([_category(one) for one in dimension.choices])
+    if dimension.kind == "int":
+        step = 1 if dimension.step is None else int(dimension.step)
+        return distributions.IntDistribution(
+            int(dimension.low), int(dimension.high), log=dimension.log, step=step
+        )
+    return distributions.FloatDistribution(
+        dimension.low, dimension.high, log=dimension.log, step=dimension.step
+    )
+
+
+def _suggested(trial: optuna.Trial, dimension: Dimension) -> Any:
+    name = dimension.path
+    if dimension.kind == "choice":
+        chosen = trial.suggest_categorical(name, [_category(one) for one in dimension.choices])
+        return next(one for one in dimension.choices if _category(one) == chosen)
+    if dimension.kind == "int":
+        step = 1 if dimension.step is None else int(dimension.step)
+        low, high = int(dimension.low), int(dimension.high)
+        return trial.suggest_int(name, low, high, step=step, log=dimension.log)
+    return trial.suggest_float(
+        name, dimension.low, dimension.high, step=dimension.step, log=dimension.log
+    )
+
+
+def _category(value: Any) -> Any:
+    """A value as Optuna takes it: a list, which it does not take, as its JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _plain(point: Mapping[str, Any]) -> str:
+    return json.dumps(dict(point), sort_keys=True)

@@ -1,0 +1,97 @@
+"""What has a search found so far? The front, how it grew, and which settings matter.
+
+The hypervolume is that between the front and the worst value of each objective among all trials, so
+it grows with every improvement and is compared within one search only. Importances are those of
+PED-ANOVA: how far the best tenth of the trials differs, in one setting, from all of them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sweepctl.search._asking import Past, frozen
+from sweepctl.search._front import Costs, far_corner, front, hypervolume
+from sweepctl.study import Search
+
+FEWEST = 4
+"""Trials without which nothing is said of importances."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search has found.
+
+    Attributes:
+        front: places of the trials that no other one beats, along the first objective; with one
+            objective the best one alone.
+        growth: (place of a trial, value after it) for every trial that counts: the best value so
+            far with one objective, else the hypervolume of the front so far.
+        importances: for each objective, path -> share of 1, the largest first; empty with too few
+            trials. A setting that is searched under a condition only has none.
+    """
+
+    front: tuple[int, ...]
+    growth: tuple[tuple[int, float], ...]
+    importances: tuple[dict[str, float], ...]
+
+
+def summarise(search: Search, trials: Sequence[Past]) -> Found:
+    """The front, growth and importances of a search, by its trials in their order."""
+    kept: list[tuple[int, Costs]] = []
+    for place, trial in enumerate(trials):
+        costs = None if trial.ended is None else trial.ended.costs(search)
+        if costs is not None:
+            kept.append((place, costs))
+    costs_of = [costs for _, costs in kept]
+    best = sorted(front(costs_of), key=lambda index: costs_of[index])
+    if len(search.objectives) == 1:
+        best = best[:1]
+    return Found(
+        front=tuple(kept[index][0] for index in best),
+        growth=tuple(_growth(search, kept)),
+        importances=tuple(
+            _importances(search, trials, index) for index in range(len(search.objectives))
+        ),
+    )
+
+
+def _growth(search: Search, kept: Sequence[tuple[int, Costs]]) -> list[tuple[int, float]]:
+    grown: list[tuple[int, float]] = []
+    corner = far_corner([costs for _, costs in kept])
+    held: list[Costs] = []
+    for place, costs in kept:
+        held.append(costs)
+        held = [held[index] for index in front(held)]
+        if len(search.objectives) > 1:
+            grown.append((place, hypervolume(held, corner)))
+        else:
+            sign = 1.0 if search.objectives[0].minimise else -1.0
+            grown.append((place, sign * held[0][0]))
+    return grown
+
+
+def _importances(search: Search, trials: Sequence[Past], objective: int) -> dict[str, float]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sign = 1.0 if search.objectives[objective].minimise else -1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # experimental, and meant for people at a notebook
+        study = optuna.create_study(direction="minimize")
+        for trial in trials:
+            if trial.ended is not None and trial.ended.values is not None:
+                made = frozen(search, trial)
+                study.add_trial(
+                    optuna.create_trial(
+                        value=sign * trial.ended.values[objective],
+                        params=made.params,
+                        distributions=made.distributions,
+                    )
+                )
+        if len(study.trials) < FEWEST:
+            return {}
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {path: float(share) for path, share in found.items()}

@@ -1,0 +1,293 @@
+"""How does one attempt run? A kind's function in a child process, and what is left of it on disk.
+
+`run` is what a worker's child process executes for an attempt: it reads the frozen task.json, calls
+the kind's function with the folders of the task's parents, writes result.json when that succeeds
+and, in any case, outcome.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+import re
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from sweepctl import runs
+from sweepctl.errors import SweepctlError
+from sweepctl.runs import AttemptOutcome, AttemptRequest, FileRecord, TaskResult
+from sweepctl.tasks._measure import discard_generated, generate, reconstruct
+from sweepctl.tasks._prepare import latents, prepare, reference
+from sweepctl.tasks._train import dit, stage1, stage2
+from sweepctl.tasks._work import Made, Work, log
+
+TASKS: dict[str, Callable[[Work], Made]] = {
+    "prepare": prepare,
+    "reference": reference,
+    "stage1": stage1,
+    "stage2": stage2,
+    "latents": latents,
+    "dit": dit,
+    "reconstruct": reconstruct,
+    "generate": generate,
+}
+"""What each kind does."""
+
+TRAININGS = ("stage1", "stage2", "dit")
+"""Kinds that leave checkpoints."""
+
+KEPT_ENVIRONMENT = (
+    "CUDA_VISIBLE_DEVICES",
+    "HOSTNAME",
+    "MKL_NUM_THREADS",
+    "NCCL_DEBUG",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_JOB_ID",
+    "SLURM_NODELIST",
+)
+"""Environment variables kept with a result; never the whole environment, which holds secrets."""
+
+EVENT_S = 1.0
+"""Least seconds between two progress events of an attempt."""
+
+
+def preload() -> None:
+    """Import what attempts need, once in each fork server; starts no threads, touches no GPU."""
+    import lpips  # noqa: F401 - seconds of imports that children then share
+    import torch_fidelity.metric_kid  # noqa: F401
+    import torchmetrics.functional.image  # noqa: F401
+
+    import sweepctl.plan  # noqa: F401
+    import vitok_core.evaluate
+    import vitok_core.train  # noqa: F401
+
+
+def run(request: AttemptRequest) -> None:
+    """Run one attempt of a task, and leave result.json and outcome.json behind.
+
+    Never raises for what a task may do wrong: that is written into outcome.json, by class.
+
+    Raises:
+        RunFolderError: the outcome cannot be written.
+        SystemExit: with code ENOSPC (28), the disk is too full for the outcome.
+    """
+    started = time.monotonic()
+    folder = Path(request.folder)
+    attempt = runs.attempt_folder(folder, request.attempt)
+    attempt.mkdir(parents=True, exist_ok=True)
+    outcome: dict[str, Any]
+    with _StopAsked(attempt / "stop") as stop:
+        try:
+            _do(request, folder, attempt, stop, started)
+            outcome = {"state": "done"}
+        except Exception as error:  # noqa: BLE001 - the border: every failure becomes an outcome
+            outcome = _classify(error)
+            if outcome["state"] == "failed":
+                with contextlib.suppress(OSError):  # a full disk has no room for it either
+                    traceback.print_exc()
+                    sys.stderr.flush()
+    try:
+        runs.write_json(
+            attempt / "outcome.json",
+            AttemptOutcome(
+                task_id=request.task_id,
+                attempt=request.attempt,
+                seconds=time.monotonic() - started,
+                host=socket.gethostname(),
+                **outcome,
+            ),
+        )
+    except OSError as error:
+        if not _is_disk_full(error):
+            raise
+        # Not even this fits: the exit code has to say it, see `sweepctl.cluster`.
+        sys.exit(errno.ENOSPC)
+
+
+def _do(
+    request: AttemptRequest,
+    folder: Path,
+    attempt: Path,
+    stop: _StopAsked,
+    started: float,
+) -> None:
+    task = runs.read_json(folder / "task.json")
+    identity = task["identity"]
+    device = _settle(request)
+    log(f"{request.task_id}  {task['label']}  attempt {request.attempt}")
+    log(f"on {socket.gethostname()}, {device}, {request.threads} thread(s)")
+    made = TASKS[task["kind"]](
+        Work(
+            task=request.task_id,
+            study=task.get("study", ""),
+            identity=identity,
+            folder=folder,
+            parents={role: folder.parent / name for role, name in task["parents"].items()},
+            device=device,
+            threads=request.threads,
+            checkpoint_s=request.checkpoint_s,
+            event=_events(attempt / "events.jsonl"),
+            should_stop=stop,
+        )
+    )
+    files: tuple[FileRecord, ...] = tuple(runs.file_record(folder, name) for name in made.files)
+    runs.write_result(
+        folder,
+        TaskResult(
+            fingerprint=task["fingerprint"],
+            attempt=request.attempt,
+            metrics=made.metrics,
+            files=files,
+            values=made.values,
+            provenance=_provenance(request, device),
+            seconds=time.monotonic() - started,
+            peak_memory_bytes=_peak_memory_bytes(),
+            flops=task.get("cost", {}).get("flops", 0),
+        ),
+    )
+    for metric in made.metrics:
+        log(f"{metric.name} on {metric.dataset}: {metric.value:.6g} (n {metric.n})")
+    log(f"done in {time.monotonic() - started:.1f} s: {', '.join(made.files)}")
+    # Only now: up to here a kill must find them again.
+    if task["kind"] in TRAININGS:
+        from vitok_core import train
+
+        train.discard_checkpoints(folder)
+    elif task["kind"] == "generate":
+        discard_generated(folder)
+
+
+def _settle(request: AttemptRequest) -> str:
+    """Set the threads and repeatability of this process; return the device to use."""
+    # Read by cuBLAS when the first context is made, which is later than this.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.set_num_threads(request.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if request.device != "auto":
+        return request.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _events(path: Path) -> Callable[[Mapping[str, Any]], None]:
+    last = [-EVENT_S]
+
+    def write(event: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        if now - last[0] >= EVENT_S or event.get("step") == event.get("steps"):
+            last[0] = now
+            runs.append_event(path, {"t": round(time.time(), 3), **event})
+            log("  ".join(f"{key} {_short(value)}" for key, value in event.items()))
+
+    return write
+
+
+def _short(value: object) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+class _StopAsked:
+    """Whether the attempt was asked to stop: by SIGTERM, or by a file where signals don't reach."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked = False
+        self._looked = 0.0
+        self._before: Any = None
+
+    def __enter__(self) -> _StopAsked:
+        try:
+            self._before = signal.signal(signal.SIGTERM, self._remember)
+        except ValueError:
+            self._before = None  # not the main thread: the file alone is heard
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if not self.asked and now - self._looked > 0.25:  # a stat a step would be felt on NFS
+            self._looked = now
+            self.asked = self.path.exists()
+        return self.asked
+
+
+def _classify(error: Exception) -> dict[str, Any]:
+    """An exception as the state, failure class and one-line message of an outcome."""
+    from vitok_core.errors import NonFiniteError, Stopped, VitokError
+
+    if isinstance(error, Stopped):
+        return {"state": "stopped", "message": str(error)}
+    message = str(error).strip().split("\n")[0][:500] or type(error).__name__
+    failure = "error"
+    # A message that explains itself needs no class name before it.
+    explained = isinstance(error, VitokError | SweepctlError)
+    if isinstance(error, NonFiniteError):
+        failure = "non_finite"
+    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        failure = "out_of_memory"
+    elif _is_disk_full(error):
+        failure, message, explained = "disk_full", "the disk is full", True
+    return {
+        "state": "failed",
+        "failure": failure,
+        "message": message if explained else f"{type(error).__name__}: {message}",
+    }
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _provenance(request: AttemptRequest, device: str) -> dict[str, Any]:
+    import torch
+
+    return {
+        "host": socket.gethostname(),
+        "device": device,
+        "device_name": _device_name(device, request.threads),
+        "threads": request.threads,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "environment": {key: os.environ[key] for key in KEPT_ENVIRONMENT if key in os.environ},
+    }
+
+
+def _device_name(device: str, threads: int) -> str:
+    """Kind of device, by which speeds are compared; of a CPU with the threads that were used."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        name = name if found is None else found[1].strip()
+    return f"{name}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def _peak_memory_bytes() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

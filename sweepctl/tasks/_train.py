@@ -1,0 +1,282 @@
+"""How does a task train? Its config becomes the settings of a stage, and the outcome its values.
+
+What all trainings have in common is here once: what is told while they run (`_Telling`) and what a
+finished one leaves in the record (`_trained`). The loops themselves are in `vitok_core.train`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sweepctl.tasks._work import BROKEN_SHOWN, Made, Work, log
+
+if TYPE_CHECKING:
+    from vitok_core.data import Samples
+    from vitok_core.losses import Stage1Loss
+    from vitok_core.spec import TokenizerSpec
+    from vitok_core.train import Optimiser, Progress, TrainingResult
+
+SHEETS = 5
+"""Sheets of samples that a training leaves in sheets/ of its folder, at least; pictures only."""
+
+
+def stage1(work: Work) -> Made:
+    """Train an auto-encoder, or go on where an earlier attempt stopped."""
+    from sweepctl.plan import completed
+    from vitok_core import train
+
+    config = work.identity["config"]
+    settings = completed(config["stage1"], "stages.stage1")
+    telling = _Telling(work)
+    with _samples(work) as samples:
+        result = train.train_stage1(
+            tokenizer_spec(config),
+            train.Stage1Config(
+                steps=settings["steps"],
+                batch=settings["batch"],
+                optimiser=_optimiser(settings["optimiser"]),
+                precision=settings["precision"],
+                flip=settings["flip"],
+                compile=settings["compile"],
+                ema=settings["ema"],
+                loss=_loss(settings["loss"]),
+                seed=config["seed"],
+            ),
+            samples,
+            work.folder,
+            device=work.device,
+            checkpoint_s=work.checkpoint_s,
+            sheet_every=_sheet_every(settings),
+            about=work.about(
+                "stage1",
+                {
+                    **config,
+                    "tokenizer": completed(config["tokenizer"], "tokenizer"),
+                    "stage1": settings,
+                },
+            ),
+            progress=telling,
+            should_stop=work.should_stop,
+        )
+    return _trained(
+        telling,
+        result,
+        kl_per_channel=list(result.kl_per_channel),
+        active_units=result.active_units,
+    )
+
+
+def stage2(work: Work) -> Made:
+    """Train a tokenizer on against a discriminator, or go on where an earlier attempt stopped."""
+    from sweepctl.plan import completed
+    from vitok_core import train
+    from vitok_core.losses import AdversarialLoss
+    from vitok_core.tokenizer import read_about
+
+    config = work.identity["config"]
+    settings = completed(config["stage2"], "stages.stage2")
+    tokenizer = work.parents["tokenizer"] / "weights.safetensors"
+    telling = _Telling(work)
+    with _samples(work) as samples:
+        result = train.train_stage2(
+            tokenizer,
+            train.Stage2Config(
+                steps=settings["steps"],
+                batch=settings["batch"],
+                optimiser=_optimiser(settings["optimiser"]),
+                discriminator=_optimiser(settings["discriminator"]),
+                discriminator_width=settings["discriminator_width"],
+                train=settings["train"],
+                precision=settings["precision"],
+                flip=settings["flip"],
+                compile=settings["compile"],
+                ema=settings["ema"],
+                loss=_loss(settings["loss"]),
+                adversarial=AdversarialLoss(**settings["adversarial"]),
+                seed=config["seed"],
+            ),
+            samples,
+            work.folder,
+            device=work.device,
+            checkpoint_s=work.checkpoint_s,
+            sheet_every=_sheet_every(settings),
+            # The numbers of stage 1 are not those of these weights.
+            about=work.about(
+                "stage2", {"stage2": settings}, {"config": read_about(tokenizer).get("config", {})}
+            ),
+            progress=telling,
+            should_stop=work.should_stop,
+        )
+    return _trained(
+        telling,
+        result,
+        tokenizer_sha256=result.tokenizer_sha256,
+        discriminator_parameters=result.discriminator_parameters,
+    )
+
+
+def dit(work: Work) -> Made:
+    """Train a generator of codes, or go on where an earlier attempt stopped."""
+    from sweepctl.plan import completed
+    from vitok_core import train
+    from vitok_core.latents import open_latents
+    from vitok_core.spec import DiTSpec
+    from vitok_core.tokenizer import load_tokenizer, read_about
+
+    config = work.identity["config"]
+    settings = completed(config["dit"], "stages.dit")
+    latents = open_latents(work.parents["latents"])
+    spec = DiTSpec.for_tokenizer(
+        load_tokenizer(latents.weights).spec,
+        size=settings["size"],
+        classes=config["classes"],
+        target=settings["target"],
+        learn_sigma=settings["learn_sigma"],
+        qk_norm=settings["qk_norm"],
+    )
+    telling = _Telling(work)
+    result = train.train_dit(
+        spec,
+        train.DiTConfig(
+            steps=settings["steps"],
+            batch=settings["batch"],
+            optimiser=_optimiser(settings["optimiser"]),
+            precision=settings["precision"],
+            flip=config["flip"],
+            class_dropout=settings["class_dropout"],
+            compile=settings["compile"],
+            ema=settings["ema"],
+            seed=config["seed"],
+        ),
+        latents,
+        work.folder,
+        device=work.device,
+        checkpoint_s=work.checkpoint_s,
+        sheet_every=_sheet_every(settings),
+        about=work.about(
+            "dit",
+            {"dit": settings, "classes": config["classes"]},
+            {"config": read_about(latents.weights).get("config", {})},
+        ),
+        progress=telling,
+        should_stop=work.should_stop,
+    )
+    return _trained(
+        telling,
+        result,
+        parameters=spec.parameters,
+        latent_mean=result.latent_mean,
+        latent_std=result.latent_std,
+    )
+
+
+def tokenizer_spec(config: Mapping[str, Any]) -> TokenizerSpec:
+    """The tokenizer that a stage's config describes."""
+    from sweepctl.plan import completed
+    from vitok_core.spec import TokenizerSpec
+
+    shape = {"resolution": config["resolution"], "frames": config["frames"]}
+    return TokenizerSpec.from_plain({**completed(config["tokenizer"], "tokenizer"), **shape})
+
+
+@contextlib.contextmanager
+def _samples(work: Work) -> Iterator[Samples]:
+    """What a tokenizer is trained on: the prepared parent, or a set of the user's as it lies."""
+    from sweepctl.plan import completed
+    from vitok_core import data
+
+    if "stream" not in work.identity["config"]:
+        yield data.open_prepared(work.parents["images"])
+        return
+    asked = completed(work.identity["config"]["stream"], "data")
+    with data.StreamSet(
+        data.find_scan(work.identity["data"]),
+        resolution=asked["resolution"],
+        frames=asked["frames"],
+        fps=asked["fps"],
+        threads=work.threads,
+        random_crop=asked["crop"] == "random",
+    ) as stream:
+        yield stream
+        for one in stream.broken[:BROKEN_SHOWN]:
+            why = f"{one.why}{': ' if one.detail else ''}{one.detail}"
+            log(f"note: {one.name} was replaced by the next whole one: {why}")
+
+
+class _Telling:
+    """Progress of a training as events and notes, each note once."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.noted: set[str] = set()
+
+    def __call__(self, at: Progress) -> None:
+        # At once: if the loss is no number in the next step, the spike before it was the warning.
+        self.note(at.notes)
+        self.work.event(
+            {
+                "step": at.step,
+                "steps": at.steps,
+                "loss": at.loss,
+                "samples_per_s": at.samples_per_s,
+                "eta_s": at.eta_s,
+            }
+        )
+
+    def note(self, texts: tuple[str, ...]) -> None:
+        for text in texts:
+            if text not in self.noted:
+                self.noted.add(text)
+                log(f"note: {text}")
+
+
+def _trained(telling: _Telling, result: TrainingResult, **own: Any) -> Made:
+    """What is recorded of a finished training; `own` are the values of its kind."""
+    telling.note((*result.notes, *(event.text for event in result.events)))
+    return Made(
+        files=(result.weights.name,),
+        values={
+            "loss": result.loss,
+            "loss_recent": result.loss_recent,
+            "parts_recent": dict(result.parts_recent),
+            "samples": result.samples,
+            "samples_per_s": result.samples_per_s,
+            "flops_per_s": result.flops_per_s,
+            "mfu": result.mfu,
+            "peak_memory_bytes": result.peak_memory_bytes,
+            "resumed_from": result.resumed_from,
+            **own,
+            "events": [dataclasses.asdict(event) for event in result.events],
+            "notes": list(result.notes),
+            "curve": [
+                {"step": point.step, "loss": point.loss, **point.parts} for point in result.curve
+            ],
+        },
+    )
+
+
+def _sheet_every(settings: Mapping[str, Any]) -> int:
+    return max(1, int(settings["steps"]) // SHEETS)
+
+
+def _optimiser(settings: Mapping[str, Any]) -> Optimiser:
+    from vitok_core.train import Optimiser
+
+    return Optimiser(**{**settings, "betas": tuple(settings["betas"])})
+
+
+def _loss(settings: Mapping[str, Any]) -> Stage1Loss:
+    from vitok_core.losses import Stage1Loss
+
+    return Stage1Loss(
+        pixel=settings["pixel"],
+        pixel_weight=settings["pixel_weight"],
+        kl_weight=settings["kl"],
+        lpips_weight=settings["lpips"],
+        lpips_net=settings["lpips_net"],
+        ssim_weight=settings["ssim"],
+        dino_weight=settings["dino"],
+    )

@@ -1,0 +1,86 @@
+"""What goes into a kind's function, and what comes out of it?
+
+A kind's function reads nothing but its task and its parents' files (`Work`), and says what it has
+made (`Made`); besides, it writes files into the task's folder and lines into the attempt's log.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweepctl.runs import MetricValue
+
+FRAMES_AT_A_TIME = 64
+"""Images, or frames of whole clips, that are in memory together where nothing is trained."""
+
+BROKEN_SHOWN = 20
+"""Broken files of a data set that a log names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a kind's function gets.
+
+    Attributes:
+        task: id of the task.
+        study: name of the study that asked for the task first.
+        identity: the task's identity as plain data: config, protocol, data.
+        folder: the task's folder; results go there.
+        parents: role -> folder of that parent.
+        device: torch device string.
+        threads: CPU threads that may be used.
+        checkpoint_s: seconds between checkpoints.
+        event: writes a progress event, at most one a second.
+        should_stop: whether the attempt was asked to stop.
+    """
+
+    task: str
+    study: str
+    identity: Mapping[str, Any]
+    folder: Path
+    parents: Mapping[str, Path]
+    device: str
+    threads: int
+    checkpoint_s: float
+    event: Callable[[Mapping[str, Any]], None]
+    should_stop: Callable[[], bool]
+
+    def about(
+        self, kind: str, config: Mapping[str, Any], before: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What a file of weights says of where it comes from, as plain data.
+
+        Args:
+            kind: of the task.
+            config: what the task was asked for, whole: readers know nothing of what an identity
+                leaves out.
+            before: what the weights it began with say of themselves; their config stays.
+        """
+        earlier = dict(before or {})
+        return {
+            **earlier,
+            "task": self.task,
+            "kind": kind,
+            "study": self.study,
+            "config": {**earlier.get("config", {}), **config},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a kind's function has made: files of the folder, numbers, and other facts."""
+
+    files: tuple[str, ...]
+    metrics: tuple[MetricValue, ...] = ()
+    values: Mapping[str, Any]
+
+
+def log(line: str) -> None:
+    """Write a line with the time of day; the pool has led stdout into the attempt's log.txt."""
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')}  {line}\n")
+    sys.stdout.flush()

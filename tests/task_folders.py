@@ -1,0 +1,112 @@
+"""Tasks of a plan as folders on disk, to be worked on in this process: whole, stopped, killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sweepctl import runs
+from sweepctl.datasets import data_identities
+from sweepctl.plan import Plan, Task, make_plan
+from sweepctl.runs import AttemptRequest, TaskResult
+from sweepctl.study import load_study
+from sweepctl.tasks import TASKS, Work, run
+
+
+def plan_of(folder: Path, text: str) -> Plan:
+    """The plan of a study of built-in data sets."""
+    data = data_identities()
+    file = folder / "study.yaml"
+    file.write_text(text)
+    return make_plan(load_study(file, datasets=data), data=data)
+
+
+def freeze(plan: Plan, task: Task, root: Path) -> Path:
+    """The task's folder with the task.json that a driver writes."""
+    folder = root / task.id
+    folder.mkdir(parents=True)
+    runs.write_json(
+        folder / "task.json",
+        {
+            "fingerprint": task.fingerprint,
+            "kind": task.kind,
+            "label": task.label,
+            "study": plan.study_name,
+            "identity": json.loads(task.identity),
+            "parents": {role: plan.tasks[parent].id for role, parent in task.parents},
+            "cost": {"flops": task.cost.flops},
+        },
+    )
+    return folder
+
+
+def attempt(folder: Path, number: int = 1) -> TaskResult:
+    """One whole attempt, as a worker's child makes it; its result."""
+    task = runs.read_json(folder / "task.json")
+    run(
+        AttemptRequest(
+            task_id=folder.name,
+            kind=task["kind"],
+            folder=str(folder),
+            attempt=number,
+            device="cpu",
+            checkpoint_s=60.0,
+        )
+    )
+    outcome = runs.read_json(runs.attempt_folder(folder, number) / "outcome.json")
+    assert outcome["state"] == "done", outcome
+    result = runs.read_result(folder, task["fingerprint"])
+    assert result is not None
+    return result
+
+
+def work_on(folder: Path, should_stop: Callable[[], bool]) -> None:
+    """The kind's function alone, with a say in when it is asked to stop."""
+    task = runs.read_json(folder / "task.json")
+    TASKS[task["kind"]](
+        Work(
+            task=folder.name,
+            study=task["study"],
+            identity=task["identity"],
+            folder=folder,
+            parents={role: folder.parent / name for role, name in task["parents"].items()},
+            device="cpu",
+            threads=1,
+            checkpoint_s=0.0,
+            event=lambda event: None,
+            should_stop=should_stop,
+        )
+    )
+
+
+def kill_at(folder: Path, asked: int) -> None:
+    """The kind's function in a child that is killed when it looks for the `asked`-th time."""
+    left = iter(range(asked))
+
+    def look() -> bool:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    child = os.fork()
+    if child == 0:  # no way back into the test, whatever happens
+        try:
+            work_on(folder, look)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def lasting(result: TaskResult) -> Mapping[str, Any]:
+    """What of a result must not depend on interruptions."""
+    ours = ("samples_per_s", "flops_per_s", "mfu", "peak_memory_bytes", "resumed_from")
+    return {
+        "files": [(file.name, file.sha256) for file in result.files],
+        "metrics": result.metrics,
+        "values": {name: value for name, value in result.values.items() if name not in ours},
+    }

@@ -1,0 +1,335 @@
+"""Do `fit`, `correlate`, `frontier`, `contours` and `status --fits` tell what the cells say?
+
+The cells are real ones of a planned study; their numbers are written here, so that nothing has to
+be trained and every answer is known.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ledger_plans import finish, metric
+
+from studies import plan_of
+from sweepctl import cli
+from sweepctl.ledger import Submission, open_ledger
+
+STUDY = """\
+format: 1
+study: nine
+axes:
+  p: [4, 8, 16]
+  c: [4, 16, 64]
+data: {train: photos-train, resolution: 64, images: 64}
+tokenizer: {encoder: nano, decoder: nano}
+stages:
+  stage1: {steps: 10, batch: 8, precision: fp32, loss: {lpips: 0}}
+evaluate:
+  reconstruction: {on: [photos-eval], images: 32, metrics: [psnr, ssim, rfd_lite0]}
+fits:
+  fidelity: {metric: psnr, on: photos-eval, form: semilog}
+  distance: {metric: rfd_lite0, on: photos-eval, form: loglog}
+claims:
+  - {name: E helps, fit: fidelity, slope: positive}
+  - {name: trade, metric: psnr, on: photos-eval, against: rfd_lite0}
+"""
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Run the command line as `main` does; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sweepctl", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+            sys.exit(0)
+        said = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), said.out, said.err
+
+    return run
+
+
+def filled(folder: Path, *, unfinished: tuple[int, ...] = (), broken: int | None = None) -> None:
+    """results.db with the study: PSNR is 10 + 1.6 log2 E and a little noise."""
+    (folder / "results.db").write_bytes(database(unfinished, broken))
+
+
+@functools.cache
+def database(unfinished: tuple[int, ...], broken: int | None) -> bytes:
+    with tempfile.TemporaryDirectory() as place:
+        fill(Path(place), unfinished, broken)
+        return (Path(place) / "results.db").read_bytes()
+
+
+def fill(folder: Path, unfinished: tuple[int, ...], broken: int | None) -> None:
+    plan = plan_of(folder, STUDY)
+    rng = np.random.default_rng(0)
+    with open_ledger(str(folder / "results.db")) as ledger:
+        study = plan.study.study.model_dump(mode="json", by_alias=True)
+        ledger.record_plan(plan, Submission(text=STUDY, resolved=study, version="0"))
+        done: set[str] = set()
+        for cell in plan.cells:
+            noise = rng.normal(size=3)
+            for stage, name in cell.tasks.items():
+                task = plan.tasks[name]
+                if name in done or (cell.index in unfinished and task.kind != "prepare"):
+                    continue
+                done.add(name)
+                values = []
+                if stage.startswith("reconstruct"):
+                    E = cell.derived.E
+                    psnr = 10 + 1.6 * math.log2(E) + 0.3 * noise[0]
+                    psnr -= 9.0 if cell.index == broken else 0.0
+                    numbers = {"psnr": psnr, "ssim": 0.05 * math.log2(E) + 0.02 * noise[1]}
+                    numbers["rfd_lite0"] = 4000 * E**-0.5 * 2 ** (0.1 * noise[2])
+                    values = [
+                        metric(value, label, "photos-eval") for label, value in numbers.items()
+                    ]
+                finish(ledger, task, *values)
+
+
+def table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text), delimiter="\t"))
+
+
+# --------------------------------------------------------------------------------------------- fit
+
+
+def test_where_chooses_cells_as_results_does_and_says_so(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path)
+    code, out, err = call("fit", "nine", "--where", "p = 8 or psnr > 30", "--no-figures", "--json")
+    assert code == 0 and "only cells where p = 8 or psnr > 30: " in err
+    said = json.loads(out)
+    _, rows, _ = call("results", "nine", "--where", "p = 8 or psnr > 30", "--format", "json")
+    chosen = {row["cell"] for row in json.loads(rows)}
+    assert said["where"] == "p = 8 or psnr > 30"
+    assert said["cells"] == {"used": len(chosen), "measured": 9}
+    assert {c for point in said["fits"][0]["points"] for c in point["cells"]} == chosen
+    assert said["claims"][1]["details"]["n"] == len(chosen)
+    # What is recorded with a condition stands beside the law of all cells, not in its place.
+    call("fit", "nine", "--no-figures")
+    sql = "select condition, n from v_fit where fit = 'fidelity' order by n"
+    _, out, _ = call("query", sql, "--format", "json")
+    assert json.loads(out) == [
+        {"condition": "p = 8 or psnr > 30", "n": len(chosen)},
+        {"condition": "", "n": 9},
+    ]
+    code, _, err = call("fit", "nine", "--where", "p = 99", "--no-figures")
+    assert code == 2 and "no measured cell of nine meets --where 'p = 99'" in err
+    code, _, err = call("fit", "nine", "--where", "P8 = 1", "--no-figures")
+    assert code == 2 and "--where 'P8 = 1' cannot be used" in err
+
+
+def test_where_chooses_rows_of_a_table_and_points_of_the_paper(call: Call, tmp_path: Path) -> None:
+    rows = [f"{2**i},{8 + 8 * (i % 2)},{2**-i * (1 + i % 2)!r}" for i in range(8)]
+    (tmp_path / "t.csv").write_text("\n".join(["E,p,loss", *rows]) + "\n")
+    words = ("fit", "t.csv", "--y", "loss", "--x", "E", "--form", "loglog", "--no-figures")
+    code, out, err = call(*words, "--json", "--where", "p = 16")
+    said = json.loads(out)
+    assert code == 0 and said["fits"][0]["n"] == 4 and said["rows"] == 4
+    assert "only rows where p = 16: 4 of 8" in err
+    assert [point["cells"] for point in said["fits"][0]["points"]] == [[2], [4], [6], [8]]
+    code, _, err = call(*words, "--where", "p = 7")
+    assert code == 2 and "no row of the table meets" in err
+    words = ("fit", "paper/figure-4", "--reference", "--no-figures", "--json")
+    code, out, err = call(*words, "--where", "c <= 16")
+    assert code == 0 and "only points where c <= 16" in err
+    assert {fit["n"] for fit in json.loads(out)["fits"]} == {9}
+
+
+def test_the_papers_points_stand_beside_a_study(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path)
+    code, out, err = call("fit", "nine", "--reference", "--no-figures", "--json")
+    assert code == 0 and "fidelity beside paper/figure-3" in err
+    beside = json.loads(out)["beside"]
+    assert {row["fit"] for row in beside} == {"fidelity"}  # the paper has no rfd_lite0
+    assert {row["as"] for row in beside} == {"difference"}
+    assert [row["paper"] is None for row in beside] == [row["x"] < 256 for row in beside]
+    code, out, _ = call("fit", "nine", "--reference", "paper/figure-12", "--no-figures")
+    assert code == 0 and out.splitlines()[-1].split("\t")[-2] == "paper/figure-12"
+    code, _, err = call("fit", "nine", "--reference", "figure-9", "--no-figures")
+    assert code == 2 and "paper/figure-9 has no points of psnr against E" in err
+    code, _, err = call("fit", "nine", "paper/figure-3", "--no-figures")
+    assert code == 2 and "is --reference missing?" in err
+
+
+def test_kept_fits_are_listed_with_their_folder(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path)
+    code, out, err = call("fit", "nine", "--save", "--no-figures", "--json")
+    kept = json.loads(out)["kept"]
+    assert code == 0 and set(kept) == {"fidelity", "distance"}
+    assert all((tmp_path / folder / "fit.yaml").is_file() for folder in kept.values())
+    assert f"kept: {kept['distance']}" in err
+    sql = "select fit, created_at, law, slope, slope_low, slope_high, r2, n, folder from v_fit "
+    _, out, _ = call("query", sql + "where folder is not null", "--format", "json")
+    rows = {row["fit"]: row for row in json.loads(out)}
+    assert set(rows) == set(kept)
+    assert Path(rows["fidelity"]["folder"]) == (tmp_path / kept["fidelity"]).absolute()
+    assert rows["fidelity"]["law"].startswith("psnr = ") and rows["fidelity"]["n"] == 9
+    assert rows["fidelity"]["slope_low"] < 1.6 < rows["fidelity"]["slope_high"]
+    # Asking again without --save finds the same law and forgets no folder.
+    call("fit", "nine", "--no-figures")
+    _, again, _ = call("query", sql + "where folder is not null", "--format", "json")
+    assert json.loads(again) == json.loads(out)
+    code, _, err = call("fit", "nine", "--fits", "elsewhere", "--no-figures")
+    assert code == 2 and "--save" in err
+
+
+@pytest.mark.slow
+def test_every_kind_of_figure_in_every_format(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path)
+    code, _, err = call("fit", "nine", "--figures", "all", "--format", "svg,pdf", "--out", "f")
+    assert code == 0
+    names = {path.name for path in (tmp_path / "f").iterdir()}
+    kinds = ("", "-residuals", "-holdout", "-front")  # lines have no optimum; no pictures are there
+    assert names == {f"nine{kind}.{form}" for kind in kinds for form in ("svg", "pdf")}
+    assert all(f"figure: f/{name}" in err for name in names)
+    assert (tmp_path / "f" / "nine.pdf").read_bytes().startswith(b"%PDF")
+    code, out, _ = call("fit", "nine", "--reference", "--format", "svg", "--out", "r", "--json")
+    assert code == 0 and json.loads(out)["figures"] == ["r/nine.svg"]
+    svg = (tmp_path / "r" / "nine.svg").read_text()
+    assert "the paper's points and law" in svg and "hollow: paper/figure-3" in svg
+
+
+def test_figures_that_cannot_be_drawn_are_refused(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path)
+    for words, said in (
+        (("--figures", "pie"), "there is no figure 'pie'"),
+        (("--format", "gif"), "cannot be written as 'gif'"),
+        (("--figures", "optimum"), "no fit has an optimum"),
+        (("--figures", "samples"), "no reconstructions are in the run folder"),
+    ):
+        code, _, err = call("fit", "nine", *words)
+        assert code == 2 and said in err
+    assert not list(tmp_path.rglob("*.png"))
+
+
+# ------------------------------------------------------------------------------------------ status
+
+
+def test_status_tells_the_laws_so_far_and_what_to_expect(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path, unfinished=(3, 9))
+    code, out, _ = call("status", "nine", "--fits", "--predict")
+    assert code == 0
+    grid, laws, foreseen = out.split("\n\n")
+    assert len(grid.splitlines()) == 10
+    law = table(laws)[0]
+    assert (law["fit"], law["cells"], law["of"]) == ("fidelity", "7", "9")
+    assert float(law["slope_low"]) < 1.6 < float(law["slope_high"])
+    expected = table(foreseen)
+    assert [(row["cell"], row["fit"]) for row in expected] == [
+        ("3", "distance"),
+        ("3", "fidelity"),
+        ("9", "distance"),
+        ("9", "fidelity"),
+    ]
+    E = 16 * 16 * 64
+    one = expected[1]
+    assert float(one["low"]) < 10 + 1.6 * math.log2(E) < float(one["high"])
+    assert one["outside"] == "True"
+    code, out, _ = call("status", "nine", "--predict", "--json")
+    said = json.loads(out)
+    assert len(said["foreseen"]) == 4 and said["laws"][0]["cells"] == 7 and said["surprises"] == []
+
+
+def test_a_broken_run_is_named_while_the_study_runs(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path, unfinished=(9,), broken=5)
+    code, out, err = call("status", "nine", "--fits")
+    assert code == 0 and table(out.split("\n\n")[1])[0]["surprises"] == "5"
+    assert "surprise: fidelity: p 8, c 16 (cell 5) has psnr" in err
+    code, out, _ = call("fit", "nine", "--no-figures", "--json")
+    assert "surprise" in json.loads(out)["fits"][0]["warnings"]
+
+
+def test_status_alone_repeats_what_was_fitted_last(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path, unfinished=(9,))
+    _, _, err = call("status", "nine")
+    assert "law " not in err
+    call("fit", "nine", "--no-figures")
+    _, _, err = call("status", "nine")
+    assert "law fidelity: psnr = " in err and ", n 8, as of 20" in err
+    assert "sweepctl status nine --fits" in err
+    code, _, err = call("status", "--fits")
+    assert code == 2 and "about one study" in err
+
+
+def test_nothing_measured_yet_is_no_error_for_status(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path, unfinished=tuple(range(1, 10)))
+    code, out, _ = call("status", "nine", "--fits", "--predict")
+    assert code == 0
+    assert table(out.split("\n\n")[1])[0]["reason"] == "nothing was measured yet"
+    code, _, err = call("fit", "nine")
+    assert code == 2 and "nothing of nine was measured yet" in err
+
+
+# --------------------------------------------------------------------------------------- relations
+
+
+def test_correlate_frontier_and_contours(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path)
+    code, out, _ = call("correlate", "nine", "--against", "rfd_lite0", "--no-figures")
+    rows = table(out)
+    assert code == 0 and {row["metric"] for row in rows} == {"psnr", "ssim"}
+    assert all(0.8 < float(row["spearman"]) <= 1 for row in rows)
+    code, out, _ = call("correlate", "nine", "--against", "rfd_lite0", "--no-figures", "--json")
+    assert json.loads(out)["relations"][0]["pearson"]["method"] in ("bca", "fisher")
+    code, _, err = call("correlate", "nine", "--no-figures")
+    assert code == 2 and "no 'gfid' was measured" in err
+
+    code, out, err = call("frontier", "nine", "--metric", "psnr", "--no-figures")
+    rows = table(out)
+    assert code == 0 and "along the frontier: psnr = " in err and len(rows) == 9
+    best = -math.inf
+    for row in rows:  # ordered by cost
+        assert (row["front"] == "True") == (float(row["psnr"]) > best)
+        best = max(best, float(row["psnr"]))
+    words = ("frontier", "nine", "-m", "psnr", "--cost", "tokens", "--where", "c = 4")
+    code, out, _ = call(*words, "--no-figures", "--json")
+    said = json.loads(out)
+    assert said["against"] == "tokens" and len(said["points"]) == 3 and said["law"]["x"] == "tokens"
+
+    code, out, _ = call("contours", "nine", "--metric", "psnr", "--no-figures", "--json")
+    said = json.loads(out)
+    assert code == 0 and said["over"] == ["p", "c"]
+    slopes = {name: one["estimate"] for name, one in said["law"]["coefficients"].items()}
+    assert slopes["slope p"] == pytest.approx(-3.2, abs=0.5)
+    assert slopes["slope c"] == pytest.approx(1.6, abs=0.3)
+    code, _, err = call("contours", "nine", "--metric", "psnr", "--over", "p")
+    assert code == 2 and "is not two columns" in err
+
+
+def test_the_paper_is_compared_without_a_database(call: Call) -> None:
+    code, out, _ = call("frontier", "paper/figure-3", "-m", "rfid", "--on", "COCO-2017 val",
+                        "--cost", "tokens", "--no-figures")  # fmt: skip
+    assert code == 0 and sum(row["front"] == "True" for row in table(out)) == 3
+    code, _, err = call("frontier", "paper/figure-3", "-m", "rfid", "--no-figures")
+    assert code == 2 and "say which: --on NAME" in err
+
+
+@pytest.mark.slow
+def test_their_figures_are_drawn(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path)
+    words = ("--format", "svg", "--out", "f")
+    assert call("correlate", "nine", "--against", "rfd_lite0", *words)[0] == 0
+    assert call("frontier", "nine", "-m", "rfd_lite0", *words)[0] == 0
+    assert call("contours", "nine", "-m", "psnr", "--where", "c > 4", *words)[0] == 0
+    assert {path.name for path in (tmp_path / "f").iterdir()} == {
+        *("nine-correlate-rfd_lite0.svg", "nine-frontier-rfd_lite0.svg", "nine-contours-psnr.svg")
+    }
+    assert "only where c &gt; 4" in (tmp_path / "f" / "nine-contours-psnr.svg").read_text()

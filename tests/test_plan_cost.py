@@ -1,0 +1,333 @@
+"""Are expected times those of what was measured, and as uncertain as it was?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from studies import SMALL, plan_of
+from sweepctl import cli
+from sweepctl.errors import UsageError
+from sweepctl.plan import (
+    Calibration,
+    Cost,
+    On,
+    Open,
+    Speed,
+    expected_hours,
+    parse_on,
+    summary,
+    time_left,
+    total,
+    whole_run,
+)
+from sweepctl.plan._cost import t_quantile
+from vitok_core.spec import Flops, TokenizerSpec, stage1_flops, stage2_flops
+
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+def speed(seconds: float, flops: float = 1e15, kind: str = "stage1", **more: object) -> Speed:
+    return Speed(**{"kind": kind, "device": "gpu", "seconds": seconds, "flops": flops, **more})
+
+
+def cost(flops: Flops) -> Cost:
+    return Cost(flops=flops.total, tf32_flops=flops.tf32, fp32_flops=flops.fp32)
+
+
+# --- the paper's hours ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on", ["8xH100", "8xH100@0.35"])
+def test_the_first_stage_of_the_paper_costs_what_it_says(on: str) -> None:
+    """S-B/16 at 256 px, 100,000 steps of 1024 images: 6 to 12 hours on 8 H100 (appendix A)."""
+    spec = TokenizerSpec(encoder="S", decoder="B", p=16, c=16, resolution=256)
+    flops = stage1_flops(spec, 100_000 * 1024, precision="bf16", lpips_net="vgg")
+    devices = parse_on(on)
+    expected = Calibration((), devices).expect("stage1", cost(flops))
+    assert expected is not None and expected.basis is not None
+    assert 6 / 2 < expected.seconds / 3600 / devices.devices < 12 * 2
+    assert "of 989 TFLOP/s" in expected.basis.source and H100 in expected.basis.source
+
+
+def test_the_built_in_assumption_covers_the_paper_s_hours() -> None:
+    spec = TokenizerSpec(encoder="S", decoder="B", p=16, c=16, resolution=256)
+    first = stage1_flops(spec, 100_000 * 1024, precision="bf16", lpips_net="vgg")
+    second = stage2_flops(
+        spec,
+        steps=100_000,
+        batch=256,
+        train="decoder",
+        precision="bf16",
+        lpips_net="vgg",
+        discriminator_width=1.0,
+    )
+    for flops, said in ((first, (6, 12)), (second, (3, 6))):
+        expected = Calibration((), On(devices=8, device="H100")).expect("stage1", cost(flops))
+        assert expected is not None and expected.low is not None and expected.high is not None
+        low, high = expected.low / 8 / 3600, expected.high / 8 / 3600
+        assert low < sum(said) / 2 < high
+
+
+# --- measured ---------------------------------------------------------------------------------
+
+
+def test_the_first_that_there_is_of_kind_training_and_assumption() -> None:
+    asked = Cost(flops=4 * 10**15)
+    own = Calibration([speed(2.0), speed(30.0, kind="dit")]).expect("stage1", asked)
+    assert own is not None and own.seconds == pytest.approx(8.0)
+    assert own.basis is not None and own.basis.source == "1 stage1 task on gpu"
+    training = Calibration([speed(30.0, kind="dit")]).expect("stage1", asked)
+    assert training is not None and training.seconds == pytest.approx(120.0)
+    assert training.basis is not None and "1 training task" in training.basis.source
+    assert Calibration([speed(1.0, kind="reconstruct")]).expect("stage1", asked) is None
+    assumed = Calibration([], On(device="h100", share=0.5)).expect("stage1", asked)
+    assert assumed is not None and assumed.seconds == pytest.approx(4e15 / (0.5 * 989.4e12))
+    assert assumed.low is None  # stated, not measured
+
+
+def test_what_has_no_flops_goes_by_samples() -> None:
+    known = Calibration([speed(10.0, flops=0, kind="prepare", samples=1000)])
+    expected = known.expect("prepare", Cost(samples=250))
+    assert expected is not None and expected.seconds == pytest.approx(2.5)
+    bare = Calibration([speed(10.0, flops=0, kind="prepare")]).expect("prepare", Cost())
+    assert bare is not None and bare.seconds == pytest.approx(10.0)
+    assert Calibration([], On(device="H100")).expect("prepare", Cost(samples=9)) is None
+
+
+def test_only_the_newest_kind_of_device_or_the_one_asked_for_counts() -> None:
+    both = [speed(1.0, device="NVIDIA L4"), speed(9.0, device="cpu, 2 threads")]
+    asked = Cost(flops=10**15)
+    for on, seconds in ((None, 9.0), (On(device="l4"), 1.0), (On(device="CPU"), 9.0)):
+        expected = Calibration(both, on).expect("stage1", asked)
+        assert expected is not None and expected.seconds == pytest.approx(seconds), on
+    stated = Calibration(both, On(device="l4", share=1.0)).expect("stage1", asked)
+    assert stated is not None and stated.seconds == pytest.approx(1e15 / 121e12)
+
+
+def test_tasks_of_about_the_size_count_when_there_are_enough() -> None:
+    small = [speed(1.0, 1e12), speed(1.0, 1e12), speed(1.0, 1e12)]
+    large = [speed(100.0, 1e16), speed(110.0, 2e16)]
+    near = Calibration(small + large).expect("stage1", Cost(flops=10**12))
+    assert near is not None and near.seconds == pytest.approx(1.0)
+    far = Calibration(small + large).expect("stage1", Cost(flops=10**16))
+    assert far is not None and far.basis is not None and far.basis.measured == 5
+
+
+# --- intervals --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 20, 200])
+def test_the_quantile_is_student_s(freedom: int) -> None:
+    assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=2e-3)
+
+
+def test_one_attempt_has_no_interval_and_two_a_wide_one() -> None:
+    asked = Cost(flops=10**15)
+    one = Calibration([speed(2.0)]).expect("stage1", asked)
+    assert one is not None and (one.low, one.high) == (None, None)
+    two = Calibration([speed(2.0), speed(2.2)]).expect("stage1", asked)
+    assert two is not None and two.low is not None and two.high is not None
+    assert two.high / two.low > 3
+    many = Calibration([speed(2.0 + 0.2 * (i % 2)) for i in range(40)]).expect("stage1", asked)
+    assert many is not None and many.low is not None and many.high is not None
+    assert many.low / 0.9 > 1.9 and many.high < 2.5
+
+
+@settings(max_examples=40)
+@given(
+    logs=st.lists(st.floats(-1, 1), min_size=3, max_size=12),
+    level=st.floats(-3, 3),
+)
+def test_the_interval_is_that_of_one_more_task(logs: list[float], level: float) -> None:
+    """Equal to the prediction interval of a mean, in logarithms."""
+    known = Calibration([speed(math.exp(level + one)) for one in logs])
+    expected = known.expect("stage1", Cost(flops=10**15))
+    assert expected is not None and expected.low is not None and expected.high is not None
+    mean, n = level + sum(logs) / len(logs), len(logs)
+    sd = statistics.stdev(logs)
+    half = stats.t.ppf(0.975, n - 1) * sd * math.sqrt(1 + 1 / n)
+    assert math.log(expected.seconds) == pytest.approx(mean, abs=1e-6)
+    assert math.log(expected.high) == pytest.approx(mean + half, abs=0.01 * half + 1e-5)
+    assert math.log(expected.low) == pytest.approx(mean - half, abs=0.01 * half + 1e-5)
+
+
+def test_a_sum_averages_what_is_each_task_s_own(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, SMALL)
+    trainings = [task for task in plan.tasks.values() if task.kind == "stage1"]
+    flops = trainings[0].cost.flops
+    known = Calibration([speed(2.0 + 0.1 * (i % 3), flops) for i in range(9)])
+    single, several = expected_hours(trainings[:1], known), expected_hours(trainings, known)
+    assert single.high is not None and several.high is not None
+    assert several.high / several.hours < single.high / single.hours
+    # What nothing is known of is named and left out.
+    rest = expected_hours(plan.tasks.values(), known)
+    assert rest.hours > several.hours and set(rest.unknown) == {"prepare", "reference"}
+
+
+# --- what is asked for ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "on"),
+    [
+        ("8xH100@0.35", On(devices=8, device="H100", share=0.35)),
+        ("H100", On(devices=1, device="H100")),
+        ("2 x L40S @ 40%", On(devices=2, device="L40S", share=0.4)),
+        ("4xA100-SXM4-80GB", On(devices=4, device="A100-SXM4-80GB")),
+    ],
+)
+def test_devices_are_read_as_people_write_them(text: str, on: On) -> None:
+    assert parse_on(text) == on
+
+
+@pytest.mark.parametrize("text", ["", "8x", "H100@2", "H100@0", "0xH100", "H100@1.2.3", "@0.3"])
+def test_devices_that_cannot_be_are_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        Calibration((), parse_on(text))
+
+
+# --- until the end ----------------------------------------------------------------------------
+
+
+def a_task(*parents: str, **more: object) -> Open:
+    return dataclasses.replace(
+        Open(kind="stage1", cost=Cost(flops=10**15), parents=parents), **more
+    )
+
+
+def test_the_time_left_knows_slots_chains_and_what_runs() -> None:
+    known = Calibration([speed(10.0), speed(10.0), speed(10.0)])
+    four = {name: a_task() for name in "abcd"}
+    assert [time_left(four, known, slots).seconds for slots in (1, 2, 4, 9)] == pytest.approx(
+        [40, 20, 10, 10]
+    )
+    chain = {"a": a_task(), "b": a_task("a"), "c": a_task("b", "done before")}
+    left = time_left(chain, known, 8)
+    assert (left.seconds, left.chain_seconds, left.work_seconds) == pytest.approx((30, 30, 30))
+    # A running task that tells its pace is believed; one that does not, by what is left of it.
+    running = {"a": a_task(running=True, fraction=0.5, rest_s=100.0)}
+    assert time_left(running, known, 1).seconds == pytest.approx(100.0)
+    running = {"a": a_task(running=True, fraction=0.5)}
+    assert time_left(running, known, 1).seconds == pytest.approx(5.0)
+    unknown = time_left({"a": Open(kind="reference", cost=Cost())}, known, 1)
+    assert unknown.seconds == 0 and unknown.unknown == {"reference": 1}
+
+
+@settings(max_examples=40)
+@given(
+    seconds=st.lists(st.floats(0.1, 100), min_size=1, max_size=12),
+    slots=st.integers(1, 6),
+    links=st.lists(st.integers(0, 11), max_size=12),
+)
+def test_the_end_is_between_the_bounds_of_any_schedule(
+    seconds: list[float], slots: int, links: list[int]
+) -> None:
+    """Graham 1969: no less than work / slots and the longest chain, no more than their sum."""
+    known = Calibration([speed(1.0), speed(1.0)])
+    tasks = {
+        str(index): Open(
+            kind="stage1",
+            cost=Cost(flops=round(1e15 * length)),
+            parents=tuple(str(link) for link in links[index : index + 1] if link < index),
+        )
+        for index, length in enumerate(seconds)
+    }
+    left = time_left(tasks, known, slots)
+    least = max(left.work_seconds / slots, left.chain_seconds)
+    assert least * (1 - 1e-9) <= left.seconds
+    assert left.seconds <= (left.work_seconds / slots + left.chain_seconds) * (1 + 1e-9)
+
+
+# --- plans ------------------------------------------------------------------------------------
+
+
+def test_tasks_that_studies_share_are_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one = plan_of(tmp_path / "one", SMALL)
+    two = plan_of(tmp_path / "two", SMALL.replace("c: [4, 16]", "c: [4, 32]"))
+    assert len(one.tasks) == len(two.tasks)
+    known = Calibration([], On(devices=2, device="H100", share=0.4))
+    both = total([one, two], {}, known)
+    assert both.tasks == len({**one.tasks, **two.tasks}) < len(one.tasks) + len(two.tasks)
+    assert both.cells == 8 and both.uses == total([one], {}, known).uses * 2
+    assert both.hours < 2 * total([one], {}, known).hours < 1.01 * both.hours_unshared
+    twice = total([one, one], {}, known)
+    assert twice.tasks == len(one.tasks) and twice.hours == total([one], {}, known).hours
+    # With tasks that are done already nothing is left of them.
+    done = dict.fromkeys(one.tasks, "done")
+    rest = total([one, two], done, known)
+    assert rest.cached == len(one.tasks) and rest.hours < both.hours
+    assert whole_run([one], {}, known, 2).seconds <= total([one], {}, known).hours * 3600
+
+
+def test_a_stage_s_hours_name_their_source(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, SMALL)
+    known = Calibration([], On(device="L4"))
+    lines = {line.stage: line for line in summary(plan, {}, known)}
+    stage1 = lines["stage1"]
+    assert stage1.hours is not None and stage1.hours_low is not None
+    assert stage1.hours_low < stage1.hours < (stage1.hours_high or 0)
+    assert stage1.source == "assumed 20 % of 121 TFLOP/s, 13 to 34 % (NVIDIA L4)"
+    assert lines["prepare"].hours is None and lines["prepare"].source == ""
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.yaml").write_text(SMALL)
+    (tmp_path / "two.yaml").write_text(
+        SMALL.replace("study: small", "study: other").replace("c: [4, 16]", "c: [4, 32]")
+    )
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["sweepctl", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0), said.out, said.err
+
+    return run
+
+
+def test_plan_counts_several_studies_together(call: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = call("plan", "one.yaml", "two.yaml", "--on", "8xH100@0.35")
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert code == 0 and [row[0] for row in rows[1:]] == ["small", "other", "all, each task once"]
+    tasks = [int(row[3]) for row in rows[1:]]
+    assert tasks[2] < tasks[0] + tasks[1]
+    assert f"{tasks[0] + tasks[1]} if each study had its own" in err
+    assert "on 8, one task a device" in err and "assumed 35 % of 989 TFLOP/s" in err
+    code, out, _ = call("plan", "one.yaml", "two.yaml", "--on", "H100", "--json")
+    told = json.loads(out)
+    assert told["total"]["tasks"] == tasks[2] and told["tasks_of_the_studies"] > tasks[2]
+    assert told["device"] == H100
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("one.yaml", "--on", "TPU"), "H100"),
+        (("one.yaml", "--on", "H100@3"), "share"),
+        (("one.yaml", "two.yaml", "--power"), "one study at a time"),
+    ],
+)
+def test_what_cannot_be_costed_is_exit_code_2(
+    call: Callable[..., tuple[int, str, str]], words: tuple[str, ...], said: str
+) -> None:
+    code, _, err = call("plan", *words)
+    assert code == 2 and said in err

@@ -1,0 +1,42 @@
+"""What codes does a generator learn from? The posteriors of a data set, computed once, on disk.
+
+Encoding a sample costs as much as a training step of a small generator, and a tokenizer does not
+change any more; so the posterior of every sample is computed once and mapped into memory. Stored
+are its parameters, mean and log-variance in float32, not a draw from it: every epoch draws anew.
+With mirroring, the mirrored samples are encoded too and stand behind the others.
+
+    mean.npy             float32 (N or 2N, L, c)
+    logvar.npy           the same; not there for tokenizers whose code is not random
+    labels.npy           int64 (N,)
+    weights.safetensors  the tokenizer, with the statistics of exactly these codes inside
+
+Generators are trained on normalised codes. The statistics that normalise them are those of DRAWN
+codes, not of means: the variance of a channel is var(mean) + mean(posterior variance), over samples
+and tokens, in float64. They live inside the tokenizer's file, where decoding finds them: codes that
+are normalised for training and decoded as they are give noise.
+
+Writing needs memory for one batch only, whatever the number of samples. On request an interrupted
+computation is gone on with: what was written stays under a hidden name, with the statistics so far,
+and the same batches follow, so that the files are the same byte for byte.
+
+    _compute     encode everything, once
+    _statistics  mean and variance of drawn codes
+    _part        files that are whole, or gone on with
+    _read        what a generator is trained on
+"""
+
+from __future__ import annotations
+
+from vitok_core.latents._compute import LatentsInfo, compute_latents
+from vitok_core.latents._part import PROGRESS_FILE
+from vitok_core.latents._read import WEIGHTS_FILE, Latents, LatentSet, open_latents
+
+__all__ = [
+    "PROGRESS_FILE",
+    "WEIGHTS_FILE",
+    "LatentSet",
+    "Latents",
+    "LatentsInfo",
+    "compute_latents",
+    "open_latents",
+]

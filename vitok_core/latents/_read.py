@@ -1,0 +1,131 @@
+"""What does a generator read? Posteriors mapped from disk, and their normalisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitok_core.errors import DataError
+from vitok_core.tokenizer import Normalisation, load_tokenizer
+
+WEIGHTS_FILE = "weights.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latents:
+    """The posteriors of a few samples.
+
+    Attributes:
+        mean: float32, (B, L, c).
+        logvar: float32, (B, L, c); None for a code that is not random.
+        labels: int64, (B,).
+    """
+
+    mean: NDArray[np.float32]
+    logvar: NDArray[np.float32] | None
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentSet:
+    """The posteriors of a data set, mapped from disk, read-only.
+
+    Attributes:
+        mean: float32, (N or 2N, L, c); of 2N, the second half are the mirrored samples.
+        logvar: float32, the same shape; None for codes that are not random.
+        labels: int64, (N,).
+        normalisation: of drawn codes, see `vitok_core.tokenizer.Normalisation`.
+        weights: path of the tokenizer whose codes these are.
+    """
+
+    mean: NDArray[np.float32]
+    logvar: NDArray[np.float32] | None
+    labels: NDArray[np.int64]
+    normalisation: Normalisation
+    weights: Path
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the mirrored samples are there too."""
+        return len(self.mean) == 2 * len(self.labels)
+
+    @property
+    def tokens(self) -> int:
+        """L, tokens of a code."""
+        return int(self.mean.shape[1])
+
+    @property
+    def c(self) -> int:
+        """Channels of a token."""
+        return int(self.mean.shape[2])
+
+    def batch(self, indices: NDArray[np.int64], flips: NDArray[np.bool_] | None = None) -> Latents:
+        """A copy of some posteriors; of samples with a True in `flips`, those of the mirrored one.
+
+        Raises:
+            DataError: a mirrored sample was asked for and the set has none.
+        """
+        rows = indices
+        if flips is not None and flips.any():
+            if not self.mirrored:
+                raise DataError(
+                    "these latents have no mirrored copies; compute them with flip, or train "
+                    "without"
+                )
+            rows = indices + flips * len(self)
+        return Latents(
+            mean=self.mean[rows],
+            logvar=None if self.logvar is None else self.logvar[rows],
+            labels=self.labels[indices],
+        )
+
+
+def open_latents(folder: Path) -> LatentSet:
+    """Map what `compute_latents` wrote.
+
+    Raises:
+        DataError: a file is missing or does not hold what it should.
+        WeightsError: the tokenizer's file is missing or cannot be read.
+    """
+    tokenizer = load_tokenizer(folder / WEIGHTS_FILE)
+    spec, normalisation = tokenizer.spec, tokenizer.normalisation
+    if normalisation is None:
+        raise DataError(f"{folder / WEIGHTS_FILE} has no statistics; compute the latents again")
+    random = spec.bottleneck in ("kl", "noise")
+    mean, labels = _mapped(folder / "mean.npy"), _mapped(folder / "labels.npy")
+    logvar = _mapped(folder / "logvar.npy") if random else None
+    arrays = [mean] if logvar is None else [mean, logvar]
+    fits = labels.ndim == 1 and labels.dtype == np.int64
+    for array in arrays:
+        fits = fits and array.dtype == np.float32 and array.shape[1:] == (spec.tokens, spec.c)
+        fits = fits and len(array) == len(mean) and len(array) in (len(labels), 2 * len(labels))
+    if not fits:
+        held = ", ".join(f"{array.dtype} {array.shape}" for array in (*arrays, labels))
+        raise DataError(
+            f"{folder} holds arrays {held}; expected float32 (N or 2N, {spec.tokens}, {spec.c}) "
+            "and int64 (N,); compute the latents again"
+        )
+    return LatentSet(
+        mean=mean,
+        logvar=logvar,
+        labels=labels,
+        normalisation=normalisation,
+        weights=folder / WEIGHTS_FILE,
+    )
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; compute the latents first") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is damaged: {error}; compute the latents again") from error
+    return array
