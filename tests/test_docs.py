@@ -553,7 +553,7 @@ TASK_ID = re.compile(r"\b(prepare|reference|stage1|reconstruct)-[0-9a-f]{4,16}\b
 NEEDS_A_SERVER = "postgresql://"
 NEEDS_A_FILE = "weights add"
 GOES_ON = ("sweepctl ui", "--tracker")
-"""Commands that do not end by themselves or tell others; test_ui_browser.py and test_trackers.py."""
+"""Commands that do not end or that tell others; see test_ui_browser.py, test_trackers.py."""
 
 
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:

@@ -333,3 +333,38 @@ def test_their_figures_are_drawn(call: Call, tmp_path: Path) -> None:
         *("nine-correlate-rfd_lite0.svg", "nine-frontier-rfd_lite0.svg", "nine-contours-psnr.svg")
     }
     assert "only where c &gt; 4" in (tmp_path / "f" / "nine-contours-psnr.svg").read_text()
+
+
+# ------------------------------------------------------------------------------------------ suggest
+
+
+def test_what_was_predicted_stands_beside_what_was_measured(call: Call, tmp_path: Path) -> None:
+    """The law of the other six cells, which is known, and cell 9, which lies 9 dB below it."""
+    filled(tmp_path, broken=9)
+    (tmp_path / "nine.yaml").write_text(STUDY)
+    code, out, err = call("suggest", "nine.yaml", "--check", "p = 16", "--fit", "fidelity")
+    rows = table(out)
+    assert code == 0 and [row["cell"] for row in rows] == ["7", "8", "9"]
+    assert [row["inside"] for row in rows] == ["yes", "yes", "no"] and "2 of 3 values" in err
+    for row, E in zip(rows, (64, 256, 1024), strict=True):
+        assert float(row["predicted"]) == pytest.approx(10 + 1.6 * math.log2(E), abs=0.8)
+        assert float(row["low"]) < float(row["predicted"]) < float(row["high"])
+    told = json.loads(call("suggest", "nine.yaml", "--check", "p = 16", "--json")[1])
+    assert {row["fit"] for row in told["cells"]} == {"fidelity", "distance"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--check", "p = 5"], "no measured cell of nine meets"),
+        (["--check", "p = 16", "--hours", "1"], "chooses nothing"),
+        (["--check", "p = 16", "--fit", "x"], "there is no fit 'x'"),
+        (["--check", "p > 4 or c > 4"], "no law without these cells"),
+    ],
+)
+def test_what_cannot_be_checked_is_said(
+    call: Call, tmp_path: Path, words: list[str], message: str
+) -> None:
+    filled(tmp_path)
+    (tmp_path / "nine.yaml").write_text(STUDY)
+    assert message in call("suggest", "nine.yaml", *words)[2]

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ledger_plans import finish, make_plan, metric, submission
+from ledger_plans import SmallPlan, finish, make_plan, metric, submission
 
 from sweepctl.errors import LedgerError, UsageError
-from sweepctl.ledger import VIEWS, Ledger, open_ledger
+from sweepctl.ledger import VIEWS, Ledger, SearchRecord, TrialRecord, open_ledger
 
 ANYTHING_ELSE = [
     "INSERT INTO sweep_study VALUES ('x', '', '', '2025-01-01')",
@@ -71,6 +71,9 @@ def ledger(database: str) -> Iterator[Ledger]:
         for task in plan.tasks.values():
             finish(opened, task, *([metric(20.0)] if task.kind == "reconstruct" else []))
         opened.save_fit("small", "law", {"slope": 1})
+        opened.begin_searches("small", [SearchRecord(key="one", position=0, axes={})])
+        trial = TrialRecord(search="one", number=0, point={"lr": 1e-4}, cell=plan.cells[0].key)
+        opened.add_trial(SmallPlan(study_name="small", cells=(), tasks={}), trial)
         published = dict.fromkeys(VIEWS["v_reference"][1]) | {"id": 1, "source": "paper"}
         published |= {"place": "Table 1", "name": "psnr", "value": 30.0, "protocol": "paper"}
         opened.keep_reference("one", lambda: [published])
@@ -99,6 +102,8 @@ def everything(ledger: Ledger) -> list[tuple[object, ...]]:
         "file",
         "fit",
         "reference",
+        "search",
+        "trial",
     )
     counts = ", ".join(f"(SELECT count(*) FROM sweep_{name})" for name in tables)
     states = "SELECT state, count(*) FROM sweep_task GROUP BY state"
@@ -138,6 +143,16 @@ def test_views_are_what_their_documentation_says(ledger: Ledger) -> None:
         assert table.columns == tuple(columns), view
         assert len(table.rows) > 0, view
         assert about.startswith("One row")
+
+
+def test_an_axis_with_the_name_of_a_metric_has_a_column_of_its_own(tmp_path: Path) -> None:
+    plan = make_plan(axes=({"psnr": 0.5}, {"psnr": 1.0}))  # as the weight of LPIPS and LPIPS
+    with open_ledger(str(tmp_path / "results.db")) as opened:
+        opened.record_plan(plan, submission())
+        for task in plan.tasks.values():
+            finish(opened, task, *([metric(20.0)] if task.kind == "reconstruct" else []))
+        table = opened.results("small", where="axis_psnr > 0.6", columns=["axis_psnr", "psnr"])
+        assert table.rows == ((1.0, 20.0),)
 
 
 def test_the_question_of_the_readme(ledger: Ledger) -> None:

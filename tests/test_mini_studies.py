@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from test_findings import row as law_row
 
 from sweepctl.analyse import Analysis, FitResult, fit_study, readable
 from sweepctl.cli._table_file import read_points
+from sweepctl.datasets import data_identities
 from sweepctl.study import StudyFile, load_study
 
 MINI = Path(__file__).resolve().parent.parent / "studies" / "mini"
@@ -49,7 +51,7 @@ def names() -> list[str]:
 
 
 def loaded(name: str) -> StudyFile:
-    return load_study(MINI / f"{name}.yaml")
+    return load_study(MINI / f"{name}.yaml", datasets=data_identities())
 
 
 def analysed(name: str) -> Analysis:
@@ -85,28 +87,20 @@ def section(name: str, analysis: Analysis) -> str:
     lines += [
         f"| {claim.name} | **{claim.verdict}** | {claim.evidence} |" for claim in analysis.claims
     ]
-    lines += ["", "| Law | n | R2 | Slope a doubling | Best x | To be doubted for |"]
+    lines += ["", "| Law | n | R2 | Slope a doubling | To be doubted for | Best x |"]
     lines += ["| --- | --- | --- | --- | --- | --- |", *map(row, analysis.fits)]
     return "\n".join(lines) + "\n"
 
 
 def row(fit: FitResult) -> str:
-    assert fit.slope is not None and fit.r2 is not None
-    low, high = fit.slope_interval()
-    r2 = f"{fit.r2:.2f} [{fit.r2_low:.2f}, {fit.r2_high:.2f}]"
-    slope = f"{readable(fit.slope.estimate)} [{readable(low)}, {readable(high)}]"
-    if fit.x_scale == "raw":
-        slope += f" (a unit of {fit.x})"
-    elif fit.form == "quadratic":
-        slope += f" at {fit.x} = {readable(2**fit.center)}"
+    """A law as docs/findings.md has it, with its optimum."""
     best = ""
     if fit.optimum is not None:
-        ends = (fit.optimum.low, fit.optimum.high)
-        bounds = "unbounded" if None in ends else f"[{', '.join(readable(end) for end in ends)}]"
+        low, high = fit.optimum.low, fit.optimum.high
+        known = low is not None and high is not None
+        bounds = f"[{readable(low)}, {readable(high)}]" if known else "unbounded"
         best = f"{readable(fit.optimum.x)} {bounds}"
-    doubts = ", ".join(dict.fromkeys(f"`{warning.code}`" for warning in fit.warnings))
-    law = f"`{fit.name}`: {fit.metric} over {fit.x}, {fit.form}"
-    return f"| {law} | {fit.n} | {r2} | {slope} | {best} | {doubts} |"
+    return f"{law_row(fit)} {best} |"
 
 
 def spent() -> dict[str, tuple[int, int]]:

@@ -24,7 +24,7 @@ from studies import DATA, SMALL, load
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.execute import RunSummary, Settings, run_study
 from sweepctl.ledger import Ledger, TrialRecord, open_ledger
-from sweepctl.plan import Plan, Trial, make_plan
+from sweepctl.plan import DataSet, Plan, Trial, make_plan
 from sweepctl.search import (
     Asker,
     Ended,
@@ -139,7 +139,9 @@ def measured(point: Mapping[str, Any]) -> dict[tuple[str, str], float]:
 
 def asked(search: Search, count: int, at_once: int, *, again: bool) -> list[dict[str, Any]]:
     """The points of a search; `again` makes the asker anew, from JSON, before every question."""
-    asker, past, waiting = Asker(search, search.start), [], []
+    asker = Asker(search, search.start)
+    past: list[Past] = []
+    waiting: list[int] = []
     while len(past) < count:
         while len(waiting) < at_once and len(past) < count:
             if again:
@@ -428,7 +430,8 @@ from sweepctl.ledger import open_ledger
 folder, at_once = Path(sys.argv[1]), sys.argv[2]
 text = written("tpe", ("trials: 8", f"trials: 20\\n  at_once: {at_once}"))
 with open_ledger(str(folder / "results.db")) as ledger:
-    go(folder, text, ledger, where="local", workers=int(at_once))
+    where = "inline" if at_once == "1" else "local"
+    go(folder, text, ledger, where=where, workers=int(at_once))
 """
 
 
@@ -476,6 +479,107 @@ def _count(folder: Path) -> int:
             return len(ledger.trials("small"))
     except Exception:  # noqa: BLE001  # being made just now
         return 0
+
+
+# --- what was found -------------------------------------------------------------------------------
+
+
+def say(*words: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> tuple[int, str, str]:
+    from sweepctl.cli import main
+
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["sweepctl", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0), *capsys.readouterr()
+
+
+def test_the_best_and_the_front_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from functools import partial
+
+    ask = partial(say, monkeypatch=monkeypatch, capsys=capsys)
+    monkeypatch.chdir(tmp_path)
+    with open_ledger("results.db") as ledger:
+        go(tmp_path, written("random"), ledger)
+        values = [row[0] for row in ledger.query("select psnr from v_cell order by cell").rows]
+    code, out, err = ask("results", "small", "--best", "--format", "json")
+    (best,) = json.loads(out)
+    assert code == 0 and "8 trials, 8 measured" in err
+    assert best["psnr"] == max(values) and best["trial"] == values.index(max(values))
+    code, out, _ = ask(
+        "results", "small", "--trials", "--where", "psnr > 0.5", "--columns", "trial"
+    )
+    assert [int(line) for line in out.split()[1:]] == [
+        number for number, value in enumerate(values) if value > 0.5
+    ]
+    code, out, _ = ask("search", "small", "--no-figures", "--json")
+    (found,) = json.loads(out)["searches"]
+    assert found["best"][0]["trial"] == best["trial"]
+    assert found["growth"][-1][1] == max(values)
+    assert sum(found["importances"]["psnr"].values()) == pytest.approx(1.0)
+    assert ask("results", "small", "--best", "--pareto")[0] == 2
+    code, out, _ = ask("export", "small", "--optuna", "search.db")
+    assert code == 0 and Path("search.db").stat().st_size > 0
+    assert ask("export", "small", "--optuna", "search.db", "-o", "a.csv")[0] == 2
+    # A study without a search says so.
+    with open_ledger("results.db") as ledger:
+        go_grid(tmp_path, ledger)
+    for command in (("results", "grid", "--best"), ("search", "grid")):
+        code, _, err = ask(*command)
+        assert code == 2 and "is a grid" in err
+
+
+def go_grid(folder: Path, ledger: Ledger) -> None:
+    study = load(folder, SMALL.replace("study: small", "study: grid"))
+    how = Settings(
+        folder=folder / "runs", where="inline", entry="execute_entries:run", preload=None
+    )
+    run_study(make_plan(study, data=DATA), ledger, how, Collected(), provenance=PROVENANCE)
+
+
+def test_a_front_of_two_objectives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from functools import partial
+
+    ask = partial(say, monkeypatch=monkeypatch, capsys=capsys)
+    monkeypatch.chdir(tmp_path)
+    text = written(
+        "random",
+        ("metrics: [psnr]", "metrics: [psnr, ssim]"),
+        ("[{metric: psnr}]", "[{metric: psnr}, {metric: psnr, on: other-eval}]"),
+        ("on: [photos-eval]", "on: [photos-eval, other-eval]"),
+        ("trials: 8", 'trials: 12\n  keep_if: [{metric: psnr, is: ">= 0.3"}]'),
+        ("metrics: [psnr, ssim]", "metrics: [psnr]"),
+    )
+    monkeypatch.setitem(DATA, "other-eval", DataSet(identity={"data": "other-eval"}, video=False))
+    with open_ledger("results.db") as ledger:
+        go(tmp_path, text, ledger)
+        names = ["photos-eval", "other-eval"]
+        asked = "select cell, value from v_metric where dataset = '{}' order by cell"
+        first, second = (
+            [row[1] for row in ledger.query(asked.format(name)).rows] for name in names
+        )
+    assert ask("results", "small", "--best")[0] == 2
+    code, out, _ = ask("results", "small", "--pareto", "--format", "json")
+    pairs = list(zip(first, second, strict=True))
+    expected = {
+        number
+        for number, one in enumerate(pairs)
+        if one[0] >= 0.3
+        and not any(
+            other[0] >= max(one[0], 0.3) and other[1] >= one[1] and other != one for other in pairs
+        )
+    }
+    rows = json.loads(out)
+    assert {row["trial"] for row in rows} == expected
+    assert all(row["kept"] for row in rows)
+    code, _, err = ask("search", "small", "--format", "svg")
+    assert code == 0 and "figure: runs/figures/small-search.svg" in err
+    drawn = Path("runs/figures/small-search.svg").read_text()
+    assert "hypervolume of the front so far" in drawn and "misses a condition" in drawn
 
 
 # --- Optuna's own storage -------------------------------------------------------------------------

@@ -312,6 +312,61 @@ def test_looking_changes_nothing(tmp_path: Path) -> None:
     assert hashes() == before
 
 
+def test_the_reader_asks_either_database(database: str, tmp_path: Path) -> None:
+    place = fill(tmp_path, cells=2, database=database)
+    with place.reading() as ledger:
+        reader = Reader(ledger, place.runs)
+        before = reader.mark("small")
+        (card,) = reader.studies()
+        assert (card.name, card.cells, card.question) == ("small", 4, "Does E help?")
+        running(place, 3, step=3)
+        assert reader.mark("small") != before
+        standing = reader.standing("small")
+        assert [standing.states[number] for number in (1, 2, 3, 4)] == [
+            *("done", "done", "running", "pending")
+        ]
+        assert [one.fraction for one in standing.line("stage1")] == [None, None, 0.3, None]
+        assert standing.strip("stage1") == [(0, 2, "done"), (2, 1, "running"), (3, 1, "pending")]
+        point = reader.point("small", 2)
+        assert {one.name: one.value for one in point.metrics}["psnr"] == value_of(
+            place.plan.cells[1]
+        )
+        assert [place.task for place in reader.cluster().running] == [
+            standing.line("stage1")[2].task
+        ]
+        assert len(reader.task(point.tasks[-1][1].record.state.id).up) == 4
+
+
+def test_samples_of_a_generator_stand_by_class(tmp_path: Path) -> None:
+    import numpy as np
+    from ledger_plans import SmallPlan, finish, make_plan, make_task, submission
+
+    small = make_plan()
+    dit = make_task("dit", {"classes": 3}, {})
+    drawn = make_task("generate", {"images": 5}, {"dit": dit.fingerprint})
+    cells = [
+        replace(cell, tasks={"dit": dit.fingerprint, "generate:photos": drawn.fingerprint})
+        for cell in small.cells
+    ]
+    plan = SmallPlan(
+        study_name="small",
+        cells=tuple(cells),
+        tasks={task.fingerprint: task for task in (dit, drawn)},
+    )
+    with open_ledger(str(tmp_path / "results.db")) as ledger:
+        ledger.record_plan(plan, submission())  # type: ignore[arg-type]  # the part that is read
+        finish(ledger, dit)
+        finish(ledger, drawn)
+    folder = tmp_path / "runs" / drawn.id
+    folder.mkdir(parents=True)
+    np.save(folder / "samples.npy", np.zeros((5, 8, 8, 3), np.uint8))
+    with open_ledger(str(tmp_path / "results.db"), create=False, read_only=True) as ledger:
+        app: Any = application(ledger, tmp_path / "runs")
+        html = TestClient(app, base_url="http://localhost").get("/study/small/point/1").text
+    shown = re.findall(r'picture/sample/(\d)" alt="sample \d, class (\d)', html)
+    assert shown == [("0", "0"), ("3", "0"), ("1", "1"), ("4", "1"), ("2", "2")]
+
+
 # --- who may look -------------------------------------------------------------------------------
 
 

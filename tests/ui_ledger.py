@@ -25,10 +25,7 @@ class Place:
 
     folder: Path
     plan: Plan
-
-    @property
-    def database(self) -> str:
-        return str(self.folder / "results.db")
+    database: str
 
     @property
     def runs(self) -> Path:
@@ -78,11 +75,12 @@ def fill(
     title: str = "",
     cells: int = 4,
     change: Callable[[Plan], Plan] = lambda plan: plan,
+    database: str = "",
 ) -> Place:
     """Record a study and finish the tasks of its first cells."""
     plan = change(plan_of(folder, text))
-    database = folder / "results.db"
-    with open_ledger(str(database)) as ledger:
+    database = database or str(folder / "results.db")
+    with open_ledger(database) as ledger:
         ledger.record_plan(
             plan,
             Submission(
@@ -96,7 +94,7 @@ def fill(
         )
         for cell in plan.cells[:cells]:
             finish_cell(ledger, plan, cell, folder / "runs")
-    return Place(folder=folder, plan=plan)
+    return Place(folder=folder, plan=plan, database=database)
 
 
 def finish_cell(ledger: Ledger, plan: Plan, cell: Any, place: Path) -> None:

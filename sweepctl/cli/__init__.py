@@ -28,6 +28,7 @@ from sweepctl.cli import (
     _reading,
     _relating,
     _running,
+    _searching,
     _sharing,
     _showing,
     _spec,
@@ -328,6 +329,7 @@ app.command()(_sharing.report)
 app.command()(_sharing.plot)
 app.command()(_sharing.export)
 app.command()(_fitting.fit)
+app.command()(_searching.search)
 app.command()(_relating.correlate)
 app.command()(_relating.frontier)
 app.command()(_relating.contours)

@@ -75,6 +75,10 @@ def suggest(
             help="Hours of such a device, at a share of its peak if you state one.",
         ),
     ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option("--check", metavar="CONDITION", help="Cells that ran: predicted, measured."),
+    ] = None,
     as_yaml: Annotated[
         bool, typer.Option("--yaml", help="On stdout only the block to paste.")
     ] = False,
@@ -86,9 +90,16 @@ def suggest(
 
     Chosen from combinations of axis values and values between them, to the law so far. Prints a
     `zip:` block that has the study's cells and the new ones, to paste in place of its `axes:`.
+    After they ran, `--check "c = 24"` puts what the law without these cells says of them beside
+    what was measured.
 
     Example: sweepctl suggest studies/quickstart.yaml --flops 2e12 --noise 0.4
     """
+    if check is not None:
+        if (hours, flops, noise, on, within) != (None,) * 5 or seeds_too or as_yaml:
+            raise UsageError("--check chooses nothing: it goes with --fit, --db and --json only")
+        _check(plan_file(file, overrides or ()), fit, check, db, as_json=as_json)
+        return
     if (hours is None) == (flops is None):
         raise UsageError("state what may be spent: --hours or --flops, one of them")
     if criterion not in ("V", "D"):
@@ -140,6 +151,53 @@ def suggest(
         f"# in place of `axes:` and `zip:`: {many(found.own, 'cell')} of {made.study_name} and "
         f"{len(told.runs)} more\n{block}"
     )
+
+
+CHECKED = ("cell", "fit", "predicted", "low", "high", "measured", "inside")
+"""Columns of the check: the 95 % interval is that of one run of a new configuration."""
+
+
+def _check(made: Plan, named: str | None, condition: str, db: str | None, *, as_json: bool) -> None:
+    """Measured cells that meet a condition, beside what the laws of all the others say of them."""
+    from sweepctl.analyse import fit_study, foresee
+    from sweepctl.ledger import matching
+
+    study = made.study.study
+    declared = {name: law for name, law in study.fits.items() if named in (None, name)}
+    if not declared:
+        raise UsageError(f"there is no fit {named!r}; the study's fits are: {_listed(study)}")
+    with open_for_reading(db) as ledger:
+        frame = ledger.frame(made.study_name)
+    plain = frame.astype("object").where(frame.notna(), None)
+    added = plain.iloc[
+        matching(list(map(str, plain.columns)), plain.to_numpy().tolist(), condition)
+    ]
+    if not len(added):
+        raise UsageError(f"no measured cell of {made.study_name} meets --check {condition!r}")
+    rest = frame.drop(index=added.index)
+    laws = fit_study(rest, declared, ()).fits
+    rows: list[tuple[Any, ...]] = []
+    for law in laws:
+        if not law.fitted:
+            say(f"fit {law.name}: no law without these cells: {law.reason}")
+            continue
+        own = added[(added["metric"] == law.metric) & (added["dataset"] == law.on)]
+        for one, value in zip(own.to_dict("records"), own["value"], strict=True):
+            for told in foresee([law], [one]):
+                inside = told.low <= value <= told.high
+                rows.append((told.cell, law.name, told.value, told.low, told.high, value, inside))
+    rows.sort(key=lambda row: (row[1], row[0]))
+    kept = sum(row[-1] for row in rows)
+    if as_json:
+        told_rows = [dict(zip(CHECKED, row, strict=True)) for row in rows]
+        give_json({"schema": 1, "study": made.study_name, "check": condition, "cells": told_rows})
+        return
+    say(f"{kept} of {many(len(rows), 'value')} inside the 95 % interval that was predicted")
+    give_table(CHECKED, [(*row[:-1], "yes" if row[-1] else "no") for row in rows], "table")
+
+
+def _listed(study: Study) -> str:
+    return ", ".join(study.fits) or "none"
 
 
 def _range(text: str) -> tuple[str, tuple[float, float]]:
@@ -222,7 +280,7 @@ def _told(
         )
     name = named or next(iter(study.fits))
     if name not in study.fits:
-        raise UsageError(f"there is no fit {name!r}; the study's fits are: {', '.join(study.fits)}")
+        raise UsageError(f"there is no fit {name!r}; the study's fits are: {_listed(study)}")
     assert budget is not None
     rows = pd.DataFrame.from_records(design_rows(offered))
     return choose(name, study.fits[name], rows, found.own, costs, budget, **known)

@@ -218,12 +218,7 @@ class Searching:
         return f" at {axes}" if axes else ""
 
     def _said(self, one: _One, trial: TrialRecord) -> str:
-        point = ", ".join(
-            f"{short_name(path)} {value:.4g}"
-            if isinstance(value, float)
-            else f"{short_name(path)} {value}"
-            for path, value in trial.point.items()
-        )
+        point = ", ".join(f"{short_name(path)} {_word(v)}" for path, v in trial.point.items())
         refused = f": no cell, {trial.why_not}" if trial.why_not else ""
         return f"trial {trial.number}{self._where(one)}: {point}{refused}"
 
@@ -279,3 +274,9 @@ def _remove(config: Any, path: str) -> None:
         here = here.get(part) if isinstance(here, dict) else None
     if isinstance(here, dict):
         here.pop(last, None)
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -236,9 +236,9 @@ def _level(value: object) -> object:
     return json.dumps(value) if isinstance(value, list) else value
 
 
-def axis_columns(axes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Axis -> name of its column; an axis called like a column of ours gets `axis_` before it."""
-    taken = {name.casefold() for name in ("cell", *_FRAME_TAIL, "state")}
+def axis_columns(axes: Iterable[Mapping[str, Any]], others: Iterable[str] = ()) -> dict[str, str]:
+    """Axis -> name of its column; an axis called like another column gets `axis_` before it."""
+    taken = {name.casefold() for name in ("cell", *_FRAME_TAIL, "state", *others)}
     names = dict.fromkeys(axis for cell in axes for axis in cell)
     return {name: f"axis_{name}" if name.casefold() in taken else name for name in names}
 

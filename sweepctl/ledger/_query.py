@@ -299,8 +299,9 @@ def _wide(connection: Connection, study: str) -> tuple[list[str], list[str], lis
     """The default columns, all columns, and all rows in the order of the study."""
     cells = _cells.cells(connection, study)
     measured = _cells.final_metrics(connection, study)
-    axes = _cells.axis_columns([cell.axes for cell in cells])
     metrics = _metric_columns(measured)
+    # A weight of a loss may be an axis, and have the name of what is measured.
+    axes = _cells.axis_columns([cell.axes for cell in cells], metrics.values())
     folded = {name.casefold() for name in axes.values()}
     values = [name for name in _cells.VALUES if name.casefold() not in folded]
     found: dict[str, dict[str, Any]] = {cell.key: {} for cell in cells}

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         relation_rows,
     )
     from sweepctl.report._save import save
+    from sweepctl.report._search_figure import Tried, search_figure
     from sweepctl.report._sheet import SheetRow, sheet
     from sweepctl.report._style import FORMATS, formats_of
     from sweepctl.report._text import claims_text, equation, fits_text
@@ -66,6 +67,7 @@ _HOMES = {
             *("front_facts", "front_rows", "relation_facts", "relation_rows"),
         ),
         "_save": ("save",),
+        "_search_figure": ("Tried", "search_figure"),
         "_sheet": ("SheetRow", "sheet"),
         "_style": ("FORMATS", "formats_of"),
         "_text": ("claims_text", "equation", "fits_text"),
@@ -84,6 +86,7 @@ __all__ = [
     "SheetRow",
     "StageState",
     "StatusCell",
+    "Tried",
     "Wanted",
     "beside_rows",
     "claims_text",
@@ -113,6 +116,7 @@ __all__ = [
     "residuals_figure",
     "results_text",
     "save",
+    "search_figure",
     "sheet",
     "status_grid",
 ]

@@ -226,14 +226,22 @@ def _slice(axes: Axes, trials: Sequence[Tried], name: str, metric: str, *, logge
     values = [one.settings[name] for one in mine]
     words = not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if words:
-        levels = sorted({str(value) for value in values})
+        levels = sorted({_word(value) for value in values})
         axes.set_xticks(range(len(levels)), levels)
         axes.set_xlim(-0.5, len(levels) - 0.5)
     elif logged:
+        from matplotlib.ticker import FuncFormatter, NullFormatter
+
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     for one in mine:
         value = one.settings[name]
-        x = float(levels.index(str(value))) if words else float(value)
+        x = float(levels.index(_word(value))) if words else float(value)
         if words:  # spread a little, so that equal ones are seen
             x += 0.24 * ((one.number * 0.618) % 1.0 - 0.5)
         _dot(axes, x, one.values[0], one)
+
+
+def _word(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -358,8 +358,19 @@ class Reader:
             sheets=len(_folders.sheets(folder)) if folder else 0,
             up=self._kin("task", "ancestor", task) if lineage else (),
             down=self._kin("ancestor", "task", task) if lineage else (),
-            classes=_classes(record),
+            classes=self._classes(record),
         )
+
+    def _classes(self, record: TaskRecord) -> int:
+        """Classes of a generator's samples, as its DiT knows them; sample i is of i mod classes."""
+        if record.state.kind != "generate":
+            return 0
+        for role, parent in record.parents:
+            if role == "dit":
+                config = json.loads(self._ledger.find_task(parent).identity).get("config", {})
+                classes = config.get("classes", 0)
+                return classes if isinstance(classes, int) else 0
+        return 0
 
     def _kin(self, mine: str, theirs: str, task: str) -> tuple[Kin, ...]:
         rows = self._rows(
@@ -532,13 +543,6 @@ def _pictures(folder: Path | None, kind: str) -> dict[str, int]:
     # A prepared data set has samples.npy too: those are its originals, not what a model drew.
     kinds = ("original", "reconstruction") if kind != "generate" else ("sample",)
     return {name: many for name in kinds if (many := _folders.count(folder, name))}
-
-
-def _classes(record: TaskRecord) -> int:
-    """Classes that the samples of a generator belong to; sample i is of class i mod classes."""
-    found = dict(flat(json.loads(record.identity)))
-    many = [value for path, value in found.items() if path.rpartition(".")[2] == "classes"]
-    return int(many[0]) if many and isinstance(many[0], int) else 0
 
 
 def is_number(value: object) -> bool:

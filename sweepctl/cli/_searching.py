@@ -1,0 +1,236 @@
+"""What has a search found? `search`: the front in words, and a figure with sheets of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweepctl.cli._options import Db, FigureFormats, Json, Name, Runs
+from sweepctl.cli._session import (
+    finite,
+    give_json,
+    give_table,
+    many,
+    open_for_reading,
+    run_folder,
+    say,
+)
+
+if TYPE_CHECKING:
+    from sweepctl.cli._trials import Made
+    from sweepctl.ledger import Ledger, SearchRecord
+    from sweepctl.report import SheetRow
+    from sweepctl.search import Found
+    from sweepctl.study import Search
+
+SHEET_ROWS, SHEET_COLUMNS = 6, 10
+"""Most trials of the front on a sheet, evenly along it, and pictures of each."""
+
+
+def search(
+    study: Name,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the figure; runs/figures by default.")
+    ] = None,
+    formats: FigureFormats = None,
+    no_figures: Annotated[bool, typer.Option("--no-figures", help="Numbers only.")] = False,
+    db: Db = None,
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a search has found: its front, how that grew, which settings matter.
+
+    Draws the front (with one objective the best so far), the hypervolume over the trials, the
+    importance of each setting, a slice along each, and a sheet of reconstructions along the front.
+
+    Example: sweepctl search mini-search-losses
+    """
+    from sweepctl.cli._trials import searched, trials
+    from sweepctl.report import formats_of
+    from sweepctl.search import Past, summarise
+
+    wanted = formats_of(formats)
+    with open_for_reading(db) as ledger:
+        what = searched(ledger, study)
+        made = trials(ledger, study, what)
+        records = ledger.searches(study)
+        shown = []
+        for record in records:
+            mine = [one for one in made if one.record.search == record.key]
+            past = [
+                Past(point=one.record.point, sampler=one.record.sampler, ended=one.ended)
+                for one in mine
+            ]
+            found = summarise(what, past)
+            files: list[Path] = []
+            if not no_figures and found.growth:
+                name = f"{study}-search" + (f"-{record.position + 1}" if len(records) > 1 else "")
+                place = (out or run_folder(runs) / "figures") / name
+                files = _draw(ledger, study, record, what, mine, found, place, runs, wanted)
+            shown.append(_facts(record, what, mine, found, files))
+    if as_json:
+        give_json({"schema": 1, "study": study, "searches": shown})
+        return
+    _give(what, shown)
+
+
+def _facts(
+    record: SearchRecord,
+    search: Search,
+    made: Sequence[Made],
+    found: Found,
+    files: Sequence[Path],
+) -> dict[str, Any]:
+    from sweepctl.study import short_name
+
+    names = [one.metric for one in search.objectives]
+    best = []
+    for place in found.front:
+        one = made[place]
+        assert one.ended is not None and one.ended.values is not None
+        point = {short_name(path): value for path, value in one.record.point.items()}
+        values = finite(dict(zip(names, one.ended.values, strict=True)))
+        best.append({"trial": one.record.number, "cell": one.cell, "point": point} | values)
+    return {
+        "axes": {short_name(path): value for path, value in record.axes.items()},
+        "trials": len(made),
+        "measured": sum(1 for one in made if one.ended and one.ended.values is not None),
+        "best": best,
+        "growth": [[made[place].record.number, value] for place, value in found.growth],
+        "importances": {
+            name: {short_name(path): share for path, share in shares.items()}
+            for name, shares in zip(names, found.importances, strict=True)
+        },
+        "figures": list(files),
+    }
+
+
+def _give(search: Search, shown: Sequence[Mapping[str, Any]]) -> None:
+    from sweepctl.study import short_name
+
+    paths = [short_name(dimension.path) for dimension in search.space]
+    names = [one.metric for one in search.objectives]
+    axes = list(shown[0]["axes"]) if shown else []
+    rows = [
+        (
+            *facts["axes"].values(),
+            one["trial"],
+            one["cell"],
+            *(one["point"].get(path) for path in paths),
+            *(one[name] for name in names),
+        )
+        for facts in shown
+        for one in facts["best"]
+    ]
+    settings = [f"axis_{path}" if path in names else path for path in (*axes, *paths)]
+    columns = [*settings[: len(axes)], "trial", "cell", *settings[len(axes) :], *names]
+    give_table(columns, rows, "table")
+    for facts in shown:
+        where = ", ".join(f"{name} {value}" for name, value in facts["axes"].items())
+        lead = f"{where}: " if where else ""
+        say(f"{lead}{many(facts['trials'], 'trial')}, {facts['measured']} measured")
+        for metric, shares in facts["importances"].items():
+            if shares:
+                said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+                say(f"{lead}what matters for {metric}: {said}")
+        for file in facts["figures"]:
+            say(f"figure: {file}")
+
+
+def _draw(
+    ledger: Ledger,
+    study: str,
+    record: SearchRecord,
+    search: Search,
+    made: Sequence[Made],
+    found: Found,
+    place: Path,
+    runs: Path | None,
+    formats: Sequence[str],
+) -> list[Path]:
+    from sweepctl.report import Tried, search_figure, sheet
+    from sweepctl.study import short_name
+
+    given = [dict(point) for point in record.start]
+    shown = [
+        Tried(
+            number=one.record.number,
+            values=one.ended.values,
+            settings={short_name(path): value for path, value in one.record.point.items()},
+            is_best=index in found.front,
+            is_given=dict(one.record.point) in given,
+            is_kept=one.ended.is_kept,
+        )
+        for index, one in enumerate(made)
+        if one.ended is not None and one.ended.values is not None
+    ]
+    where = ", ".join(f"{short_name(path)} {value}" for path, value in record.axes.items())
+    files = search_figure(
+        shown,
+        [one.metric for one in search.objectives],
+        {short_name(one.path): one.log for one in search.space},
+        [(made[index].record.number, value) for index, value in found.growth],
+        [
+            {short_name(path): share for path, share in shares.items()}
+            for shares in found.importances
+        ],
+        place,
+        title=f"{study}: search" + (f" at {where}" if where else ""),
+        basis=f"{len(shown)} measured trials   ·   {search.sampler}",
+        formats=formats,
+    )
+    rows = _sheet_rows(ledger, study, search, [made[index] for index in found.front], runs)
+    if rows:
+        files.append(sheet(rows, place.with_name(f"{place.name}-samples.png")))
+    return files
+
+
+def _sheet_rows(
+    ledger: Ledger, study: str, search: Search, best: Sequence[Made], runs: Path | None
+) -> list[SheetRow]:
+    """Reconstructions of trials along the front, those whose pictures are in the run folder."""
+    import numpy as np
+
+    from sweepctl.report import SheetRow
+    from sweepctl.study import short_name
+
+    if len(best) > SHEET_ROWS:
+        best = [best[round(k * (len(best) - 1) / (SHEET_ROWS - 1))] for k in range(SHEET_ROWS)]
+    stage = f"reconstruct:{search.objectives[0].dataset}"
+    tasks = {cell.index: cell.stages.get(stage) for cell in ledger.cells(study)}
+    rows: list[SheetRow] = []
+    for order, one in enumerate(best):
+        task = tasks.get(one.cell or 0)
+        if task is None or one.ended is None or one.ended.values is None:
+            continue
+        folder = run_folder(runs) / task.id
+        try:
+            originals = np.load(folder / "originals.npy", allow_pickle=False)
+            made = np.load(folder / "reconstructions.npy", allow_pickle=False)
+        except (OSError, ValueError):
+            continue  # measured on another machine, or its files were removed
+        values = "  ".join(
+            f"{objective.metric} {value:.4g}"
+            for objective, value in zip(search.objectives, one.ended.values, strict=True)
+        )
+        point = "  ".join(
+            f"{short_name(path)} {_short(value)}" for path, value in one.record.point.items()
+        )
+        row = SheetRow(
+            label=f"trial {one.record.number}  {values}  {point}",
+            E=float(order),  # rows stand along the front
+            originals=originals[:SHEET_COLUMNS],
+            reconstructions=made[:SHEET_COLUMNS],
+        )
+        if not rows or np.array_equal(row.originals, rows[0].originals):
+            rows.append(row)
+    return rows
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
