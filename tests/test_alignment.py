@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from studies import SMALL, write
 
+from studies import SMALL, write
 from sweepctl import cli
 from sweepctl.analyse import Measured, align, configured, place_of, published, run_to_run
 from sweepctl.cli._session import plan_file

@@ -252,7 +252,10 @@ def test_refusals_name_their_reason() -> None:
     gap = frame.assign(value=[*frame["value"][:9], math.nan])
     assert codes(fit_one(gap)) == {"nonfinite_value"}
     unknown = fit_one(frame.assign(E=[*frame["E"][:9], math.nan]))
-    assert codes(unknown) == {"nonfinite_value"} and "E has no value in cells 9" in unknown.warnings[0].message
+    assert (
+        codes(unknown) == {"nonfinite_value"}
+        and "E has no value in cells 9" in unknown.warnings[0].message
+    )
     assert codes(fit_one(frame.assign(task="t0"))) == {"several_values"}
     assert codes(fit_one(frame.assign(E=64))) == {"few_levels"}
     for refused in (few, fit_one(mixed), fit_one(zero)):

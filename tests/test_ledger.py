@@ -375,8 +375,8 @@ def test_frame_is_long_and_typed(ledger: Ledger) -> None:
     columns = " ".join(frame.columns)
     assert columns == (
         "cell p lr q c encoder decoder resolution frames seed tokens E compression parameters "
-        "macs encoder_parameters decoder_parameters encoder_macs decoder_macs dit_parameters dit_macs "
-        "training_flops metric dataset protocol n value se task"
+        "macs encoder_parameters decoder_parameters encoder_macs decoder_macs dit_parameters "
+        "dit_macs training_flops metric dataset protocol n value se task"
     )
     assert list(frame["metric"]) == ["fid", "psnr"]
     row = frame.iloc[1]

@@ -20,6 +20,7 @@ from sweepctl.study import OPTIONAL, load_study, resolve, short_name
 from sweepctl.study._paths import config_leaves
 from vitok_core.errors import SpecError
 from vitok_core.generate import Sampling
+from vitok_core.protocols import METRICS
 from vitok_core.spec import DiTSpec, discriminator_parameters, stage2_flops
 
 LABELLED = {name: replace(one, classes=8) for name, one in DATA.items()}
@@ -323,6 +324,11 @@ def test_short_names_are_first_of_what_every_cell_has() -> None:
         "size",
     )
     assert all(resolve(short_name(leaf)) == leaf for leaf in config_leaves())
+
+
+def test_no_setting_has_the_short_name_of_a_number_that_is_measured() -> None:
+    """Both are columns of `results`: the weight of LPIPS is `loss.lpips` there."""
+    assert not {short_name(leaf) for leaf in config_leaves()} & set(METRICS)
     with pytest.raises(ValueError, match=r"could be data\.images, evaluate\.reconstruction"):
         resolve("images")
 

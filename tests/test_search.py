@@ -284,7 +284,7 @@ def test_trials_are_ordinary_cells(tmp_path: Path) -> None:
         assert (summary.failed, summary.done_before) == ((), 0)
         trials = ledger.trials("small")
         assert [trial.number for trial in trials] == list(range(8))
-        table = ledger.results("small", columns=["cell", "state", "lpips", "psnr"])
+        table = ledger.results("small", columns=["cell", "state", "loss.lpips", "psnr"])
         assert [row[:2] for row in table.rows] == [(n, "done") for n in range(1, 9)]
         assert [row[2] for row in table.rows] == [
             trial.point["stages.stage1.loss.lpips"] for trial in trials
@@ -400,7 +400,7 @@ class _Dies(Collected):
         self._age()
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["random", pytest.param("tpe", marks=pytest.mark.slow)])
 def test_a_driver_that_dies_at_any_moment_asks_the_same(tmp_path: Path, sampler: str) -> None:
     text = written(sampler, ("trials: 8", "trials: 13"))
     with open_ledger(str(tmp_path / "whole.db")) as ledger:
@@ -427,8 +427,8 @@ import sys
 from pathlib import Path
 from test_search import go, written
 from sweepctl.ledger import open_ledger
-folder, at_once = Path(sys.argv[1]), sys.argv[2]
-text = written("tpe", ("trials: 8", f"trials: 20\\n  at_once: {at_once}"))
+folder, at_once, trials = Path(sys.argv[1]), *sys.argv[2:4]
+text = written("tpe", ("trials: 8", f"trials: {trials}\\n  at_once: {at_once}"))
 with open_ledger(str(folder / "results.db")) as ledger:
     where = "inline" if at_once == "1" else "local"
     go(folder, text, ledger, where=where, workers=int(at_once))
@@ -436,9 +436,9 @@ with open_ledger(str(folder / "results.db")) as ledger:
 
 
 @pytest.mark.slow  # worker processes, killed three times
-@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize(("at_once", "count"), [(1, 20), (2, 12)])
 def test_a_search_killed_three_times_loses_and_doubles_nothing(
-    tmp_path: Path, at_once: int
+    tmp_path: Path, at_once: int, count: int
 ) -> None:
     here = str(Path(__file__).parent)
     environment = {**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"}
@@ -446,21 +446,24 @@ def test_a_search_killed_three_times_loses_and_doubles_nothing(
         folder.mkdir()
     command = [sys.executable, "-c", _SCRIPT]
     if at_once == 1:
-        subprocess.run([*command, str(whole), "1"], env=environment, check=True, timeout=200)
+        subprocess.run([*command, str(whole), "1", "20"], env=environment, check=True, timeout=200)
     draw = random.Random(at_once)
     for _ in range(3):
-        driver = subprocess.Popen([*command, str(torn), str(at_once)], env=environment)
-        wanted = _count(torn) + draw.randint(2, 5)
+        driver = subprocess.Popen([*command, str(torn), str(at_once), str(count)], env=environment)
+        wanted = _count(torn) + draw.randint(2, count // 4)
         deadline = time.monotonic() + 100
         while _count(torn) < wanted and driver.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-    subprocess.run([*command, str(torn), str(at_once)], env=environment, check=True, timeout=200)
+    subprocess.run(
+        [*command, str(torn), str(at_once), str(count)], env=environment, check=True, timeout=200
+    )
     with open_ledger(str(torn / "results.db")) as ledger:
         after = ledger.trials("small")
-        assert [trial.number for trial in after] == list(range(20))
-        assert ledger.query("select count(*) from v_cell where state = 'done'").rows == ((20,),)
+        assert [trial.number for trial in after] == list(range(count))
+        done = "select count(*) from v_cell where state = 'done'"
+        assert ledger.query(done).rows == ((count,),)
         doubled = (
             "select max(n) from (select count(*) as n from v_cell_task "
             "where stage = 'stage1' group by task) as counted"
@@ -494,6 +497,7 @@ def say(*words: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> tuple[int,
     return int(end.value.code or 0), *capsys.readouterr()
 
 
+@pytest.mark.slow  # Optuna's file, figures; test_docs.py runs the commands by default
 def test_the_best_and_the_front_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -539,6 +543,7 @@ def go_grid(folder: Path, ledger: Ledger) -> None:
     run_study(make_plan(study, data=DATA), ledger, how, Collected(), provenance=PROVENANCE)
 
 
+@pytest.mark.slow  # Optuna's file, figures; test_docs.py runs the commands by default
 def test_a_front_of_two_objectives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,9 +125,7 @@ def _give(search: Search, shown: Sequence[Mapping[str, Any]]) -> None:
         for facts in shown
         for one in facts["best"]
     ]
-    settings = [f"axis_{path}" if path in names else path for path in (*axes, *paths)]
-    columns = [*settings[: len(axes)], "trial", "cell", *settings[len(axes) :], *names]
-    give_table(columns, rows, "table")
+    give_table([*axes, "trial", "cell", *paths, *names], rows, "table")
     for facts in shown:
         where = ", ".join(f"{name} {value}" for name, value in facts["axes"].items())
         lead = f"{where}: " if where else ""

@@ -138,11 +138,7 @@ def table(ledger: Ledger, study: str, *, best: bool, pareto: bool) -> Table:
         f"{one.metric}@{one.dataset}" if several else one.metric for one in search.objectives
     ]
     limits = ["kept"] if search.keep_if else []
-    taken = {"trial", "cell", "state", *objectives, *limits}
-    names = [
-        f"axis_{name}" if name in taken else name for name in map(short_name, (*gridded, *paths))
-    ]
-    columns = ("trial", "cell", *names, "state")
+    columns = ("trial", "cell", *map(short_name, (*gridded, *paths)), "state")
     table = Table(
         columns=(*columns, *objectives, *limits),
         rows=tuple(_row(one, gridded, paths, search) for one in rows),

@@ -300,7 +300,7 @@ def _wide(connection: Connection, study: str) -> tuple[list[str], list[str], lis
     cells = _cells.cells(connection, study)
     measured = _cells.final_metrics(connection, study)
     metrics = _metric_columns(measured)
-    # A weight of a loss may be an axis, and have the name of what is measured.
+    # Ledgers of former plans may have an axis with the name of a metric, as the weight of LPIPS.
     axes = _cells.axis_columns([cell.axes for cell in cells], metrics.values())
     folded = {name.casefold() for name in axes.values()}
     values = [name for name in _cells.VALUES if name.casefold() not in folded]

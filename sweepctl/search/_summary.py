@@ -29,7 +29,7 @@ class Found:
         growth: (place of a trial, value after it) for every trial that counts: the best value so
             far with one objective, else the hypervolume of the front so far.
         importances: for each objective, path -> share of 1, the largest first; empty with too few
-            trials. A setting that is searched under a condition only has none.
+            trials.
     """
 
     front: tuple[int, ...]

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from sweepctl.study._model import DERIVED, OPTIONAL, Config
 from sweepctl.study._values import parse_comparison
 from sweepctl.study._yaml import KeyPath
+from vitok_core.protocols import METRICS
 
 
 @cache
@@ -45,10 +46,14 @@ def leaf_adapter(path: str) -> TypeAdapter[Any]:
 
 @cache
 def short_name(path: str) -> str:
-    """What a path is called in tables: its shortest end that stands for it."""
+    """What a path is called in tables: its shortest end that stands for it and for no number.
+
+    The weight of LPIPS is `loss.lpips`: tables have a column `lpips` for what was measured.
+    """
     steps = path.split(".")
     ends = [".".join(steps[-count:]) for count in range(1, len(steps))]
-    return next((end for end in ends if end not in DERIVED and _meant(end) == [path]), path)
+    free = (end for end in ends if end not in DERIVED and end not in METRICS)
+    return next((end for end in free if _meant(end) == [path]), path)
 
 
 @cache
