@@ -134,7 +134,12 @@ def what_they_share(plans: Sequence[Plan], db: str | None, on: On | None, *, as_
             one.blocked,
             f"{one.flops:.2e}" if one.flops else "",
             in_bytes(one.disk_bytes),
-            *map(_hours, (one.hours, one.hours_low, one.hours_high)),
+            # Nothing known of what is new is no zero.
+            *(
+                ["", "", ""]
+                if one.new and not one.hours
+                else map(_hours, (one.hours, one.hours_low, one.hours_high))
+            ),
         )
         for name, one in [
             *((plan.study_name, one) for plan, one in zip(plans, each, strict=True)),
