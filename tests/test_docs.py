@@ -394,6 +394,7 @@ def test_the_counts_are_those_of_the_paper(
         assert costs == pytest.approx(printed, rel=0.003)
 
 
+@pytest.mark.slow
 def test_the_python_of_the_pages_works(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -673,6 +674,7 @@ def say(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return 0
 
 
+@pytest.mark.slow
 @by_name
 def test_the_commands_of_the_pages_work(
     page: Path,
@@ -719,6 +721,7 @@ def test_every_command_has_an_example_and_is_documented() -> None:
         assert re.search(rf"sweepctl {command}\b", pages), f"{command} is in no page"
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_help_work(at_work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = 0
     for text in help_texts().values():

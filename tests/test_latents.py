@@ -217,6 +217,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("spec", KINDS.values(), ids=KINDS)
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [0, 2, 4])
 def test_interrupted_latents_end_with_the_same_bytes(
     spec: TokenizerSpec, asked: int, tmp_path: Path
