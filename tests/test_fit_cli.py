@@ -368,3 +368,29 @@ def test_what_cannot_be_checked_is_said(
     filled(tmp_path)
     (tmp_path / "nine.yaml").write_text(STUDY)
     assert message in call("suggest", "nine.yaml", *words)[2]
+
+
+# ----------------------------------------------------------------------------------- exported points
+
+
+def test_exported_points_are_judged_as_the_study_itself(call: Call, tmp_path: Path) -> None:
+    filled(tmp_path)
+    (tmp_path / "nine.yaml").write_text(STUDY)
+    assert call("export", "nine", "--long", "-o", "points.csv")[0] == 0
+    code, out, err = call("fit", "nine.yaml", "--points", "points.csv", "--no-figures")
+    assert code == 0 and "27 values of points.csv" in err
+    assert out == call("fit", "nine", "--no-figures")[1]
+    some = call("fit", "nine.yaml", "--points", "points.csv", "--where", "p = 8", "--no-figures")
+    assert {row["n"] for row in table(some[1].split("claim\t")[0])} == {"3"}
+
+
+def test_a_value_that_is_not_there_meets_no_condition(call: Call, tmp_path: Path) -> None:
+    """The paper's points state not everything; exported ones do, so a gap is no maybe."""
+    filled(tmp_path)
+    (tmp_path / "nine.yaml").write_text(STUDY)
+    call("export", "nine", "--long", "-o", "points.csv")
+    asked = ["fit", "nine.yaml", "--points", "points.csv", "--no-figures", "--where"]
+    code, _, err = call(*asked, "dit_parameters > 0")
+    assert code == 2 and "no exported value meets --where 'dit_parameters > 0'" in err
+    code, _, err = call("fit", "nine", "--points", "points.csv")
+    assert code == 2 and "--points needs the file of the study" in err

@@ -454,6 +454,8 @@ def main() -> None:
             app()
         except SystemExit as ended:
             code = ended.code
+            if _was_interrupted(ended):
+                sys.stderr.write("stopped by Ctrl-C\n")
         stdout.flush()  # here a failure can be explained, at exit it cannot
     except SweepctlError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -469,6 +471,15 @@ def main() -> None:
     if sys.stdout is not stdout and _nobody_reads(stdout):
         code = 0  # typer has met the broken pipe before us and calls it a failure
     sys.exit(code)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what ended a command that has no word of its own for it, as `run` has."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _nobody_reads(stdout: TextIO) -> bool:

@@ -29,8 +29,12 @@ from sweepctl.cli._table_file import TABLES, read_points, read_table
 from sweepctl.errors import SweepctlError, UsageError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweepctl.analyse import PaperStudy
     from sweepctl.plan import Plan
     from sweepctl.report import Fitted, Wanted
+    from sweepctl.study import Study
 
 
 def fit(
@@ -174,9 +178,9 @@ def _only_planned(what: str, db: str | None) -> Plan | None:
 
 def _fit_planned(plan: Plan, wanted: Wanted, *, as_json: bool) -> None:
     """The laws of a paper's study on what the paper published of its cells."""
-    from sweepctl.analyse import as_published, fit_study, place_of
+    from sweepctl.analyse import as_published, place_of
     from sweepctl.plan import design_rows
-    from sweepctl.report import Fitted, draw_kinds, keep_fits, published
+    from sweepctl.report import published
 
     name, study = plan.study_name, plan.study.study
     configs = {cell.index: cell.config for cell in plan.cells}
@@ -184,31 +188,25 @@ def _fit_planned(plan: Plan, wanted: Wanted, *, as_json: bool) -> None:
     every = as_published(rows, configs, place=place_of(name))
     frame = published(every, wanted.where)
     condition = (wanted.where or "").strip()
-    analysis = fit_study(frame, study.fits, study.claims)
-    files: tuple[Path, ...] = ()
-    if wanted.out is not None and analysis.fits:
-        out = wanted.out / (f"{name}-reference" + ("-where" if condition else ""))
-        title = f"{name}, the paper's own points"
-        files = draw_kinds(analysis, frame, study.claims, out, wanted, title=title)
-    kept = keep_fits(analysis, wanted, name, condition)
+    title = f"{name}, the paper's own points"
+    judged = _judged(frame, study, wanted, name, folder=f"{name}-reference", title=title)
     if not as_json:
         say(f"{name}: nothing was measured yet; these are the paper's own points")
         say(f"the paper has {len(every)} of the {many(len(rows), 'number')} this study measures")
     if condition:
         say(f"only points where {condition}")
     facts = {"study": name, "where": condition or None, "measured": 0, "published": len(every)}
-    if not analysis.fits and not as_json:
+    if not judged.analysis.fits and not as_json:
         shown = [*plan.axes, "metric", "dataset", "value"]
         give_table(shown, frame[shown].to_numpy().tolist(), "table")
         say("this study declares no laws; these are the numbers")
         return
-    _print(Fitted(analysis=analysis, files=files, kept=kept), facts, as_json=as_json)
+    _print(judged, facts, as_json=as_json)
 
 
 def _fit_exported(what: str, points: Path, wanted: Wanted, *, as_json: bool) -> None:
     """The laws and claims of a study file on points that `sweepctl export --long` has written."""
-    from sweepctl.analyse import fit_study
-    from sweepctl.report import Fitted, draw_kinds, keep_fits, published
+    from sweepctl.report import exported
 
     if not looks_like_file(what):
         raise UsageError(
@@ -217,21 +215,37 @@ def _fit_exported(what: str, points: Path, wanted: Wanted, *, as_json: bool) -> 
         )
     made = plan_file(Path(what), ())
     name, study = made.study_name, made.study.study
-    every = read_points(points)
-    frame = published(every, wanted.where)
+    frame = exported(read_points(points), wanted.where)
     condition = (wanted.where or "").strip()
-    analysis = fit_study(frame, study.fits, study.claims)
-    files: tuple[Path, ...] = ()
-    if wanted.out is not None and analysis.fits:
-        out = wanted.out / (f"{name}-points" + ("-where" if condition else ""))
-        files = draw_kinds(analysis, frame, study.claims, out, wanted, title=name)
-    kept = keep_fits(analysis, wanted, name, condition)
+    judged = _judged(frame, study, wanted, name, folder=f"{name}-points", title=name)
     if not as_json:
         say(f"{name}: {many(len(frame), 'value')} of {points}")
     if condition:
         say(f"only values where {condition}")
     facts = {"study": name, "points": str(points), "where": condition or None}
-    _print(Fitted(analysis=analysis, files=files, kept=kept), facts, as_json=as_json)
+    _print(judged, facts, as_json=as_json)
+
+
+def _judged(
+    frame: pd.DataFrame,
+    study: Study | PaperStudy,
+    wanted: Wanted,
+    name: str,
+    *,
+    folder: str,
+    title: str,
+) -> Fitted:
+    """The laws and claims of a study on points that come from no database, drawn and kept."""
+    from sweepctl.analyse import fit_study
+    from sweepctl.report import Fitted, draw_kinds, keep_fits
+
+    condition = (wanted.where or "").strip()
+    analysis = fit_study(frame, study.fits, study.claims)
+    files: tuple[Path, ...] = ()
+    if wanted.out is not None and analysis.fits:
+        out = wanted.out / (folder + ("-where" if condition else ""))
+        files = draw_kinds(analysis, frame, study.claims, out, wanted, title=title)
+    return Fitted(analysis=analysis, files=files, kept=keep_fits(analysis, wanted, name, condition))
 
 
 def _refuse(reference: bool, db: str | None, why: str) -> None:
@@ -266,8 +280,8 @@ def _fit_study(what: str, db: str | None, runs: Path, wanted: Wanted, *, as_json
 
 
 def _fit_paper(name: str, wanted: Wanted, *, as_json: bool) -> None:
-    from sweepctl.analyse import fit_study, paper_frame, paper_study
-    from sweepctl.report import Fitted, draw_kinds, keep_fits, published
+    from sweepctl.analyse import paper_frame, paper_study
+    from sweepctl.report import published
 
     if wanted.paper is not None:
         raise UsageError(
@@ -276,19 +290,14 @@ def _fit_paper(name: str, wanted: Wanted, *, as_json: bool) -> None:
     study = paper_study(name)
     frame = published(paper_frame(study), wanted.where)
     condition = (wanted.where or "").strip()
-    analysis = fit_study(frame, study.fits, study.claims)
-    files: tuple[Path, ...] = ()
-    if wanted.out is not None:
-        out = wanted.out / (name.replace("/", "-") + ("-where" if condition else ""))
-        files = draw_kinds(analysis, frame, study.claims, out, wanted, title=name)
-    kept = keep_fits(analysis, wanted, name, condition)
+    judged = _judged(frame, study, wanted, name, folder=name.replace("/", "-"), title=name)
     facts: dict[str, Any] = {"study": name, "about": study.about, "where": condition or None}
     facts |= {"printed_r2": dict(study.printed)}
     if not as_json:
         say(f"{name}: {study.about}")
     if condition:
         say(f"only points where {condition}")
-    _print(Fitted(analysis=analysis, files=files, kept=kept), facts, as_json=as_json)
+    _print(judged, facts, as_json=as_json)
     if study.printed and not as_json and not condition:
         printed = ", ".join(f"{fit} {r2:.2f}" for fit, r2 in study.printed.items())
         say(f"R2 as printed in the paper: {printed}")

@@ -77,7 +77,7 @@ def suggest(
     ] = None,
     check: Annotated[
         str | None,
-        typer.Option("--check", metavar="CONDITION", help="Cells that ran: predicted, measured."),
+        typer.Option("--check", metavar="CONDITION", help="Cells that ran: foreseen, measured."),
     ] = None,
     as_yaml: Annotated[
         bool, typer.Option("--yaml", help="On stdout only the block to paste.")
@@ -169,9 +169,11 @@ def _check(made: Plan, named: str | None, condition: str, db: str | None, *, as_
     with open_for_reading(db) as ledger:
         frame = ledger.frame(made.study_name)
     plain = frame.astype("object").where(frame.notna(), None)
-    added = plain.iloc[
-        matching(list(map(str, plain.columns)), plain.to_numpy().tolist(), condition)
-    ]
+    try:
+        places = matching(list(map(str, plain.columns)), plain.to_numpy().tolist(), condition)
+    except UsageError as error:
+        raise UsageError(error.message.replace("--where", "--check"), hint=error.hint) from error
+    added = plain.iloc[places]
     if not len(added):
         raise UsageError(f"no measured cell of {made.study_name} meets --check {condition!r}")
     rest = frame.drop(index=added.index)

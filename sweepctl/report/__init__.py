@@ -59,7 +59,7 @@ _HOMES = {
         "_figure": ("draw", "figure"),
         "_make": (
             *("FIGURES", "Fitted", "Wanted", "draw_kinds", "fit_and_draw", "keep_fits"),
-            *("kinds_of", "measured", "paper_beside", "published"),
+            *("exported", "kinds_of", "measured", "paper_beside", "published"),
         ),
         "_relations_figure": ("contour_figure", "correlation_figure", "front_figure"),
         "_relations_text": (
@@ -95,6 +95,7 @@ __all__ = [
     "draw",
     "draw_kinds",
     "equation",
+    "exported",
     "figure",
     "fit_and_draw",
     "fits_text",

@@ -173,13 +173,26 @@ def published(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
     Raises:
         UsageError: the condition cannot be used, or leaves nothing.
     """
+    return _meeting(frame, where, "published number", unknown=True)
+
+
+def exported(frame: pd.DataFrame, where: str | None) -> pd.DataFrame:
+    """The rows of exported values that meet a condition; a value that is not there meets none.
+
+    Raises:
+        UsageError: the condition cannot be used, or leaves nothing.
+    """
+    return _meeting(frame, where, "exported value", unknown=False)
+
+
+def _meeting(frame: pd.DataFrame, where: str | None, what: str, *, unknown: bool) -> pd.DataFrame:
     if not (where or "").strip():
         return frame
     names = [str(name) for name in frame.columns]
     plain = frame.astype("object").where(frame.notna(), None)
-    places = matching(names, plain.to_numpy().tolist(), where or "", unknown=True)
+    places = matching(names, plain.to_numpy().tolist(), where or "", unknown=unknown)
     if not places:
-        raise UsageError(f"no published number meets --where {where!r}")
+        raise UsageError(f"no {what} meets --where {where!r}")
     return frame.iloc[places].reset_index(drop=True)
 
 
