@@ -370,7 +370,7 @@ def test_what_cannot_be_checked_is_said(
     assert message in call("suggest", "nine.yaml", *words)[2]
 
 
-# ----------------------------------------------------------------------------------- exported points
+# ---------------------------------------------------------------------------------- exported points
 
 
 def test_exported_points_are_judged_as_the_study_itself(call: Call, tmp_path: Path) -> None:
