@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sweepctl import runs
 from sweepctl.datasets import data_identities
@@ -84,7 +87,20 @@ def work_on(folder: Path, should_stop: Callable[[], bool]) -> None:
 
 
 def kill_at(folder: Path, asked: int) -> None:
-    """The kind's function in a child that is killed when it looks for the `asked`-th time."""
+    """The kind's function in a child that is killed when it looks for the `asked`-th time.
+
+    As in a real run the child comes from a server that has imported what is needed and computed
+    nothing. A fork of this process would inherit a torch that has trained, and its threads not.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["task_folders"])
+    child = context.Process(target=_work_until_killed, args=(folder, asked))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL, f"it ended with {child.exitcode} before look {asked}"
+
+
+def _work_until_killed(folder: Path, asked: int) -> None:
     left = iter(range(asked))
 
     def look() -> bool:
@@ -92,14 +108,9 @@ def kill_at(folder: Path, asked: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return False
 
-    child = os.fork()
-    if child == 0:  # no way back into the test, whatever happens
-        try:
-            work_on(folder, look)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    torch.set_num_threads(1)  # as an attempt has it: other sums are other bytes
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    work_on(folder, look)
 
 
 def lasting(result: TaskResult) -> Mapping[str, Any]:
