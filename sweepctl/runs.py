@@ -151,7 +151,7 @@ class TaskResult:
         provenance: where the numbers come from: git commit, versions, device, host, environment.
         seconds: wall time of the finishing attempt.
         peak_memory_bytes: largest resident size of the finishing attempt.
-        flops: floating point operations of the whole task, 0 where they are not counted.
+        flops: floating point operations of all its attempts, 0 where they are not counted.
     """
 
     fingerprint: str

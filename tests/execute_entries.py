@@ -48,6 +48,7 @@ def run(request: AttemptRequest) -> None:
                     protocol="lite0",
                     value=digits / 2**32,
                     n=8,
+                    step=task["identity"]["config"].get("step"),
                 ),
             )
         runs.write_result(

@@ -42,6 +42,7 @@ def freeze(plan: Plan, task: Task, root: Path) -> Path:
             "identity": json.loads(task.identity),
             "parents": {role: plan.tasks[parent].id for role, parent in task.parents},
             "cost": {"flops": task.cost.flops},
+            "continues": [name for name, _ in task.continues],
         },
     )
     return folder
@@ -82,6 +83,7 @@ def work_on(folder: Path, should_stop: Callable[[], bool]) -> None:
             checkpoint_s=0.0,
             event=lambda event: None,
             should_stop=should_stop,
+            continues=tuple(folder.parent / name for name in task["continues"]),
         )
     )
 

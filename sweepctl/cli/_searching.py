@@ -50,7 +50,7 @@ def search(
     """
     from sweepctl.cli._trials import searched, trials
     from sweepctl.report import formats_of
-    from sweepctl.search import Past, summarise
+    from sweepctl.search import summarise
 
     wanted = formats_of(formats)
     with open_for_reading(db) as ledger:
@@ -60,11 +60,7 @@ def search(
         shown = []
         for record in records:
             mine = [one for one in made if one.record.search == record.key]
-            past = [
-                Past(point=one.record.point, sampler=one.record.sampler, ended=one.ended)
-                for one in mine
-            ]
-            found = summarise(what, past)
+            found = summarise(what, [one.past for one in mine])
             files: list[Path] = []
             if not no_figures and found.growth:
                 name = f"{study}-search" + (f"-{record.position + 1}" if len(records) > 1 else "")
@@ -98,6 +94,7 @@ def _facts(
         "axes": {short_name(path): value for path, value in record.axes.items()},
         "trials": len(made),
         "measured": sum(1 for one in made if one.ended and one.ended.values is not None),
+        "pruned": sum(1 for one in made if one.state == "pruned"),
         "best": best,
         "growth": [[made[place].record.number, value] for place, value in found.growth],
         "importances": {
@@ -129,7 +126,8 @@ def _give(search: Search, shown: Sequence[Mapping[str, Any]]) -> None:
     for facts in shown:
         where = ", ".join(f"{name} {value}" for name, value in facts["axes"].items())
         lead = f"{where}: " if where else ""
-        say(f"{lead}{many(facts['trials'], 'trial')}, {facts['measured']} measured")
+        pruned = f", {facts['pruned']} pruned" if facts["pruned"] else ""
+        say(f"{lead}{many(facts['trials'], 'trial')}, {facts['measured']} measured{pruned}")
         for metric, shares in facts["importances"].items():
             if shares:
                 said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())

@@ -11,8 +11,8 @@ from sweepctl.cli._session import many, say, study_of
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from sweepctl.ledger import Ledger, SearchRecord, Table, TrialRecord
-    from sweepctl.search import Ended
+    from sweepctl.ledger import CellState, Ledger, SearchRecord, Table, TrialRecord
+    from sweepctl.search import Ended, Past
     from sweepctl.study import Search
 
 
@@ -25,7 +25,8 @@ class Made:
         axes: config path -> value of the cell of the grid that its search stands in.
         cell: number of its cell, None when there is none.
         state: the cell's state, or "refused".
-        ended: what it came to, None while it is open.
+        ended: what it came to, None while it is open and where it waits at a rung.
+        rungs: training step -> value of the objective there, of a search that prunes.
     """
 
     record: TrialRecord
@@ -33,6 +34,20 @@ class Made:
     cell: int | None
     state: str
     ended: Ended | None
+    rungs: Mapping[int, float]
+
+    @property
+    def past(self) -> Past:
+        """The same as the search package takes it."""
+        from sweepctl.search import Past
+
+        return Past(
+            point=self.record.point,
+            sampler=self.record.sampler,
+            ended=self.ended,
+            rungs=self.rungs,
+            waits=self.state == "pruned",
+        )
 
 
 def searched(ledger: Ledger, study: str) -> Search:
@@ -75,9 +90,25 @@ def trials(ledger: Ledger, study: str, search: Search) -> list[Made]:
                 cell=None if cell is None else cell.index,
                 state=state,
                 ended=ended,
+                rungs={} if cell is None else _at_rungs(ledger, search, record, cell),
             )
         )
     return made
+
+
+def _at_rungs(
+    ledger: Ledger, search: Search, trial: TrialRecord, cell: CellState
+) -> dict[int, float]:
+    from sweepctl.plan import measuring_stage, rung_stage
+
+    objective = search.objectives[0]
+    return {
+        step: value.value
+        for step in trial.rungs
+        if (task := cell.stages.get(rung_stage(measuring_stage(search), step))) is not None
+        for value in ledger.metrics(task.fingerprint, step)
+        if value.name == objective.metric
+    }
 
 
 def _came_to(ledger: Ledger, search: Search, tasks: Mapping[str, str]) -> Ended:
@@ -86,7 +117,7 @@ def _came_to(ledger: Ledger, search: Search, tasks: Mapping[str, str]) -> Ended:
     measured = {
         (value.name, value.dataset): value.value
         for stage, name in tasks.items()
-        if stage.partition(":")[0] in ("reconstruct", "generate")
+        if "@" not in stage and stage.partition(":")[0] in ("reconstruct", "generate")
         for value in ledger.metrics(name)
     }
     return ended(search, measured)
@@ -137,6 +168,8 @@ def table(ledger: Ledger, study: str, *, best: bool, pareto: bool) -> Table:
     objectives = [
         f"{one.metric}@{one.dataset}" if several else one.metric for one in search.objectives
     ]
+    if search.prune is not None:
+        objectives += ["rung", f"{search.objectives[0].metric}@rung"]
     limits = ["kept"] if search.keep_if else []
     columns = ("trial", "cell", *map(short_name, (*gridded, *paths)), "state")
     table = Table(
@@ -145,7 +178,9 @@ def table(ledger: Ledger, study: str, *, best: bool, pareto: bool) -> Table:
     )
     done = sum(1 for one in made if one.ended is not None and one.ended.values is not None)
     over = many(len(made), "trial")
-    say(f"{over}, {done} measured; {many(len(rows), 'row')}")
+    cut = sum(1 for one in made if one.state == "pruned")
+    pruned = f", {cut} pruned" if search.prune is not None else ""
+    say(f"{over}, {done} measured{pruned}; {many(len(rows), 'row')}")
     return table
 
 
@@ -156,6 +191,9 @@ def _row(
     values: tuple[Any, ...] = (None,) * len(search.objectives)
     if ended is not None and ended.values is not None:
         values = ended.values
+    rung: tuple[Any, ...] = ()
+    if search.prune is not None:
+        rung = max(one.rungs.items(), default=(None, None))
     kept = () if not search.keep_if else (None if ended is None else ended.is_kept,)
     return (
         one.record.number,
@@ -164,6 +202,7 @@ def _row(
         *(one.record.point.get(path) for path in paths),
         one.state,
         *values,
+        *rung,
         *kept,
     )
 
@@ -175,7 +214,7 @@ def export_optuna(ledger: Ledger, study: str, out: Path) -> int:
         UsageError: the study has no search, or the file cannot be replaced.
         LedgerError: it cannot be written.
     """
-    from sweepctl.search import Past, export
+    from sweepctl.search import export
     from sweepctl.study import short_name
 
     search = searched(ledger, study)
@@ -189,10 +228,7 @@ def export_optuna(ledger: Ledger, study: str, out: Path) -> int:
         mine = [one for one in made if one.record.search == record.key]
         written += export(
             search,
-            [
-                Past(point=one.record.point, sampler=one.record.sampler, ended=one.ended)
-                for one in mine
-            ],
+            [one.past for one in mine],
             name=_name(study, record, short_name),
             url=f"sqlite:///{out.absolute()}",
             notes=[{"cell": one.cell, "state": one.state} for one in mine],

@@ -210,7 +210,7 @@ class Driver:
     def _make_ready(self, task: Task) -> None:
         """Queue a task; among equals the longest first, so that no slot waits for it at the end."""
         turn = TURNS.get(task.kind, len(TURNS))
-        heapq.heappush(self.ready, (turn, -task.cost.flops, task.fingerprint))
+        heapq.heappush(self.ready, (turn, -task.cost_left.flops, task.fingerprint))
 
     def _search_on(self) -> None:
         """Let a search ask what it may, now that something has ended."""
@@ -221,7 +221,7 @@ class Driver:
             tasks = {name: task for name, task in plan.tasks.items() if name not in self.plan.tasks}
             self.plan = replace(
                 self.plan,
-                cells=(*self.plan.cells, *plan.cells),
+                cells=tuple({cell.key: cell for cell in (*self.plan.cells, *plan.cells)}.values()),
                 tasks={**self.plan.tasks, **tasks},
             )
             self._take_stock(tasks)
@@ -284,7 +284,7 @@ class Driver:
         folder = self._folder(task)
         self._check_disk(task)
         self._freeze(task, folder)
-        expected = self._calibration().expect(task.kind, task.cost)
+        expected = self._calibration().expect(task.kind, task.cost_left)
         attempt = self.ledger.start_attempt(
             name,
             host=socket.gethostname(),
@@ -314,11 +314,17 @@ class Driver:
         self.watcher.submitted(task, attempt)
 
     def _freeze(self, task: Task, folder: Path) -> None:
-        """Write task.json once; what a task is never changes after its first submission."""
+        """Write task.json once; what a task is never changes after its first submission.
+
+        What it goes on from is no part of that, and may.
+        """
         path = folder / "task.json"
+        continues = {"continues": [name for name, _ in task.continues]} if task.continues else {}
         if path.exists():
             try:
-                if runs.read_json(path).get("fingerprint") == task.fingerprint:
+                known = runs.read_json(path)
+                same = known.get("continues", []) == continues.get("continues", [])
+                if known.get("fingerprint") == task.fingerprint and same:
                     return
             except (RunFolderError, AttributeError):
                 pass  # damaged: the plan knows what belongs there
@@ -333,6 +339,7 @@ class Driver:
                 "identity": json.loads(task.identity),
                 "parents": parents,
                 "cost": {"flops": task.cost.flops},
+                **continues,
             },
         )
 
@@ -469,7 +476,7 @@ class Driver:
             event = (flight.seen if flight else None) or {}
             rest[name] = Open(
                 kind=task.kind,
-                cost=task.cost,
+                cost=task.cost_left,
                 parents=tuple(parent for _, parent in task.parents),
                 running=flight is not None,
                 fraction=event["step"] / event["steps"] if event.get("steps") else 0.0,

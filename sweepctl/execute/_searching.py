@@ -4,37 +4,89 @@ A search of a study stands in each cell of its grid of axes. Its trials are cell
 the driver runs their tasks and knows nothing of searches beyond the plans that come from here. A
 trial is recorded, with its cell and tasks, in one transaction before anything of it runs. A driver
 that dies before has asked nothing; one that dies after finds it again.
+
+Where a search prunes, a trial is let go to the first rung, an early step of its training, and waits
+there. Before a new one is asked, one that waits and is good enough goes on. When all are asked and
+nobody has come to the end, the best of those that wait does.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.execute._settings import Extend
 from sweepctl.ledger import Ledger, SearchRecord, TrialRecord
-from sweepctl.plan import Plan, Trial, canonical, fingerprint, lasting
-from sweepctl.search import Asker, Ended, Past, ended, most_trials, since_improved
+from sweepctl.plan import (
+    Cell,
+    Plan,
+    Trial,
+    canonical,
+    fingerprint,
+    lasting,
+    measuring_stage,
+    rung_stage,
+    rung_steps,
+    up_to,
+)
+from sweepctl.search import (
+    Asker,
+    Climb,
+    Ended,
+    Past,
+    ended,
+    last_hope,
+    most_trials,
+    promoted,
+    since_improved,
+)
 from sweepctl.study import Search, short_name
 
 
 @dataclass(slots=True, kw_only=True)
+class _Way:
+    """How far a cell of a search that prunes is let go: to the first `let` of its steps.
+
+    `values` are those of the objective at the rungs that it was measured at, in their order.
+    """
+
+    steps: tuple[int, ...]
+    let: int = 1
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def reached(self) -> tuple[int, ...]:
+        return self.steps[: self.let]
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Of those, the ones before the end."""
+        return self.reached[: len(self.steps) - 1]
+
+    @property
+    def is_whole(self) -> bool:
+        return self.let == len(self.steps)
+
+    @property
+    def waits(self) -> bool:
+        return not self.is_whole and len(self.values) == self.let
+
+
+@dataclass(slots=True, kw_only=True)
 class _One:
-    """One search: its record, its trials, what they came to, and which of them are open."""
+    """One search: its record, its trials, what they came to, and why nothing more is asked."""
 
     record: SearchRecord
     trials: list[TrialRecord] = field(default_factory=list)
     came_to: dict[int, Ended] = field(default_factory=dict)
     asker: Asker | None = None
     over: str = ""
-
-    @property
-    def waiting(self) -> list[TrialRecord]:
-        return [trial for trial in self.trials if trial.number not in self.came_to]
+    is_spent: bool = False
 
 
 class Searching:
@@ -56,13 +108,16 @@ class Searching:
         self.searches = {
             record.key: _One(record=record) for record in search_records(shown, search)
         }
-        self.tasks_of: dict[str, Mapping[str, str]] = {}
+        self.cells: dict[str, Cell] = {}
+        self.ways: dict[str, _Way] = {}
         trials = ledger.trials(self.study, list(self.searches))
         asked = [
             Trial(axes=self.searches[trial.search].record.axes, values=trial.point)
             for trial in trials
         ]
         self.plan = extend(asked)
+        if search.prune is not None:
+            self.plan = self._on_their_ways(self.plan, trials)
         for trial, placed in zip(trials, self.plan.placed, strict=True):
             now = replace(trial, cell=placed.key, why_not=placed.why_not)
             self.searches[trial.search].trials.append(now)
@@ -117,47 +172,78 @@ class Searching:
         """
         for one in self.searches.values():
             self._settle(one, done, hopeless)
-            while not one.over and len(one.waiting) < self.search.at_once:
-                if self._is_over(one, tell):
+            while len(self._open(one)) < self.search.at_once:
+                plan = self._next(one, tell)
+                if plan is None:
                     break
-                plan, trial = self._ask(one)
-                tell(self._said(one, trial))
                 yield plan
                 self._settle(one, done, hopeless)
 
+    def _open(self, one: _One) -> list[TrialRecord]:
+        """Trials with something to run."""
+        return [
+            trial
+            for trial in one.trials
+            if trial.number not in one.came_to and not self._waits(trial)
+        ]
+
+    def _waits(self, trial: TrialRecord) -> bool:
+        """Whether a trial waits at a rung to be let go on."""
+        return trial.cell in self.ways and self.ways[trial.cell].waits
+
+    def _next(self, one: _One, tell: Callable[[str], None]) -> Plan | None:
+        """What one more open trial is to run: one that goes on, or a new one; None for none."""
+        is_over = self._is_over(one, tell)
+        trial = self._goes_on(one)
+        if trial is not None:
+            tell(self._said(one, trial, "goes on: "))
+            return self._let_go_on(one, trial)
+        if is_over:
+            return None
+        plan, trial = self._ask(one)
+        tell(self._said(one, trial))
+        return plan
+
     def _settle(self, one: _One, done: Collection[str], hopeless: Callable[[str], bool]) -> None:
-        """Tell the sampler what has come of open trials."""
-        for trial in one.waiting:
-            tasks = self.tasks_of.get(trial.cell, {})
+        """Take note of what has come of open trials, and tell the sampler."""
+        for trial in self._open(one):
+            tasks = self.cells[trial.cell].tasks if trial.cell else {}
             if not trial.cell or any(hopeless(name) for name in tasks.values()):
                 came = Ended(values=None)
-            elif all(name in done for name in tasks.values()):
-                came = ended(self.search, self._measured(tasks))
-            else:
+            elif not all(name in done for name in tasks.values()):
                 continue
+            elif not self._measured_at_rungs(trial, tasks):
+                came = Ended(values=None)
+            elif self._waits(trial):
+                continue
+            else:
+                came = ended(self.search, self._measured(tasks))
             one.came_to[trial.number] = came
-            if one.asker is not None:
+            if one.asker is not None and self.search.prune is None:
                 one.asker.tell(trial.number, came)
 
     def _measured(self, tasks: Mapping[str, str]) -> dict[tuple[str, str], float]:
         return {
             (value.name, value.dataset): value.value
             for stage, name in tasks.items()
-            if stage.partition(":")[0] in ("reconstruct", "generate")
+            if "@" not in stage and stage.partition(":")[0] in ("reconstruct", "generate")
             for value in self.ledger.metrics(name)
         }
 
     def _ask(self, one: _One) -> tuple[Plan, TrialRecord]:
-        if one.asker is None:
+        if one.asker is None or self.search.prune is not None:
+            # Made anew where trials may wait: to Optuna these are over, and none goes on again.
             one.asker = self._asker(one)
         asked = one.asker.ask()
         trial = Trial(axes=one.record.axes, values=asked.point)
-        plan = self.extend((trial,), first=len(self.tasks_of) + 1)
+        plan = self.extend((trial,), first=len(self.cells) + 1)
         if plan.absent:
             raise StudyError(list(plan.absent))
         placed = plan.placed[0]
-        if placed.key in self.tasks_of:  # another trial, or another search, has that cell
+        if placed.key in self.cells:  # another trial, or another search, has that cell
             plan = replace(plan, cells=(), tasks={})
+        elif self.search.prune is not None and not self._is_done(plan):
+            plan = self._to_first_rung(plan)
         record = TrialRecord(
             search=one.record.key,
             number=asked.number,
@@ -171,6 +257,83 @@ class Searching:
         self._note_cells(plan)
         return plan, record
 
+    # -- rungs ---------------------------------------------------------------------------------
+
+    def _on_their_ways(self, plan: Plan, trials: Sequence[TrialRecord]) -> Plan:
+        """The plan of trials as far as the ledger says that they were let go."""
+        cells = {cell.key: cell for cell in plan.cells}
+        for trial, placed in zip(trials, plan.placed, strict=True):
+            steps = rung_steps(self.search, cells[placed.key]) if placed.key else ()
+            # A cell that another search of this study has used may have rungs of that one.
+            let = sum(1 for step in trial.rungs if step in steps[:-1])
+            if trial.until is None and let > 0:
+                self.ways[placed.key] = _Way(steps=steps, let=len(steps))
+            elif trial.until is not None and steps:
+                self.ways[placed.key] = _Way(steps=steps, let=max(1, let))
+        return self._up_to(plan)
+
+    def _up_to(self, plan: Plan) -> Plan:
+        return up_to(plan, self.search, {key: way.reached for key, way in self.ways.items()})
+
+    def _is_done(self, plan: Plan) -> bool:
+        """Whether every task of a plan is, through other studies: then there is nothing to cut."""
+        states = self.ledger.task_states(list(plan.tasks))
+        return all(name in states and states[name].state == "done" for name in plan.tasks)
+
+    def _to_first_rung(self, plan: Plan) -> Plan:
+        for cell in plan.cells:
+            steps = rung_steps(self.search, cell)
+            if steps:
+                self.ways[cell.key] = _Way(steps=steps)
+        return self._up_to(plan)
+
+    def _measured_at_rungs(self, trial: TrialRecord, tasks: Mapping[str, str]) -> bool:
+        """Take note of the objective at the rungs of a trial; False when one is not finite."""
+        way = self.ways.get(trial.cell)
+        if way is None:
+            return True
+        (objective,) = self.search.objectives
+        for step in way.rungs[len(way.values) :]:
+            name = tasks[rung_stage(measuring_stage(self.search), step)]
+            values = {one.name: one.value for one in self.ledger.metrics(name, step)}
+            value = values.get(objective.metric, math.nan)
+            if not math.isfinite(value):
+                return False
+            way.values.append(value)
+        return True
+
+    def _goes_on(self, one: _One) -> TrialRecord | None:
+        """The trial that waits and may go on now."""
+        if self.search.prune is None:
+            return None
+        failed = {number for number, came in one.came_to.items() if came.values is None}
+        sign = 1.0 if self.search.objectives[0].minimise else -1.0
+        climbs = [
+            Climb(
+                number=trial.number,
+                costs=tuple(sign * value for value in self.ways[trial.cell].values),
+                asked=self.ways[trial.cell].let,
+            )
+            for trial in one.trials
+            if trial.cell in self.ways and trial.number not in failed
+        ]
+        number = None if one.is_spent else promoted(self.search.prune, climbs)
+        nobody = one.came_to.keys() <= failed
+        if number is None and one.over and nobody and not self._open(one):
+            number = last_hope(climbs)
+        return None if number is None else one.trials[number]
+
+    def _let_go_on(self, one: _One, trial: TrialRecord) -> Plan:
+        """Record that a trial goes on to its next rung, or to its end; the plan of that."""
+        self.ways[trial.cell].let += 1
+        asked = Trial(axes=one.record.axes, values=trial.point)
+        plan = self._up_to(self.extend((asked,), first=self.cells[trial.cell].index))
+        self.ledger.let_go_on(plan)
+        self._note_cells(plan)
+        return plan
+
+    # -- what is asked next --------------------------------------------------------------------
+
     def _asker(self, one: _One) -> Asker:
         """The sampler with its history; made when the first trial is asked."""
         return Asker(
@@ -181,13 +344,21 @@ class Searching:
                     point=trial.point,
                     sampler=trial.sampler,
                     ended=one.came_to.get(trial.number),
+                    rungs=self._rungs(trial),
+                    waits=self._waits(trial),
                 )
                 for trial in one.trials
             ],
         )
 
+    def _rungs(self, trial: TrialRecord) -> dict[int, float]:
+        way = self.ways.get(trial.cell)
+        return {} if way is None else dict(zip(way.steps, way.values, strict=False))
+
     def _is_over(self, one: _One, tell: Callable[[str], None]) -> bool:
         """Whether nothing more is to be asked; says why when that is not the number of trials."""
+        if one.over:
+            return True
         if len(one.trials) >= self.search.trials:
             one.over = "all its trials are made"
             return True
@@ -195,32 +366,40 @@ class Searching:
         if len(one.trials) >= most_trials(self.search, one.record.start):
             why = "every point of the grid was tried"
         flat = self.search.flat
-        if flat is not None and len(one.came_to) >= flat:
-            in_order = [one.came_to[number] for number in sorted(one.came_to)]
-            if since_improved([came.costs(self.search) for came in in_order]) >= flat:
+        if flat is not None:
+            in_order = [
+                came.costs(self.search) if (came := one.came_to.get(trial.number)) else None
+                for trial in one.trials
+                if trial.number in one.came_to or self._waits(trial)
+            ]
+            if len(in_order) >= flat and since_improved(in_order) >= flat:
                 why = f"{flat} trials in a row have improved nothing"
         if self.search.hours is not None:
             tasks = {
-                name for trial in one.trials for name in self.tasks_of.get(trial.cell, {}).values()
+                name
+                for trial in one.trials
+                if trial.cell
+                for name in self.cells[trial.cell].tasks.values()
             }
             if self.ledger.seconds_spent(tasks) >= self.search.hours * 3600:
                 why = f"its tasks have taken {self.search.hours:g} hours"
+                one.is_spent = True
         if why:
             one.over = why
             tell(f"the search{self._where(one)} ends after {len(one.trials)} trials: {why}")
         return bool(why)
 
     def _note_cells(self, plan: Plan) -> None:
-        self.tasks_of.update({cell.key: cell.tasks for cell in plan.cells})
+        self.cells.update({cell.key: cell for cell in plan.cells})
 
     def _where(self, one: _One) -> str:
         axes = ", ".join(f"{short_name(path)} {value}" for path, value in one.record.axes.items())
         return f" at {axes}" if axes else ""
 
-    def _said(self, one: _One, trial: TrialRecord) -> str:
+    def _said(self, one: _One, trial: TrialRecord, what: str = "") -> str:
         point = ", ".join(f"{short_name(path)} {_word(v)}" for path, v in trial.point.items())
         refused = f": no cell, {trial.why_not}" if trial.why_not else ""
-        return f"trial {trial.number}{self._where(one)}: {point}{refused}"
+        return f"trial {trial.number}{self._where(one)}: {what}{point}{refused}"
 
 
 def search_records(shown: Plan, search: Search) -> list[SearchRecord]:
@@ -241,7 +420,7 @@ def search_records(shown: Plan, search: Search) -> list[SearchRecord]:
     asked = {
         key: value
         for key, value in block["search"].items()
-        if key not in ("trials", "at_once", "stop")
+        if key not in ("trials", "at_once", "stop") and not (key == "prune" and value is None)
     }
     rules = {key: block[key] for key in ("fixed", "when", "exclude", "only")}
     records: dict[str, SearchRecord] = {}

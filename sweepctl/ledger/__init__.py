@@ -477,10 +477,15 @@ class Ledger(Searches):
         with self._reading() as connection:
             return _tasks.files(connection, fingerprint)
 
-    def metrics(self, fingerprint: str) -> list[MetricValue]:
-        """What a task has measured at its end, by data set, name and protocol."""
+    def metrics(self, fingerprint: str, step: int | None = None) -> list[MetricValue]:
+        """What a task has measured, by data set, name and protocol.
+
+        Args:
+            fingerprint: the task.
+            step: training step of what it has measured; None for the end of training.
+        """
         with self._reading() as connection:
-            return _tasks.metrics(connection, fingerprint)
+            return _tasks.metrics(connection, fingerprint, step)
 
     def nearest_task(
         self, kind: str, identity: str, *, state: str | None = None

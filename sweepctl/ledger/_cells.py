@@ -70,7 +70,8 @@ def cells(connection: Connection, study: str) -> list[CellState]:
             axes=row.axes,
             values=_values(row),
             datasets=tuple(row.datasets),
-            state=_cell_state(stages.get(row.key, {}).values()),
+            until=row.until,
+            state=_cell_state(stages.get(row.key, {}).values(), row.until),
             stages=stages.get(row.key, {}),
         )
         for row in _cell_rows(connection, study)
@@ -91,13 +92,15 @@ def _values(row: Any) -> dict[str, Any]:
     return {name: getattr(row, name.lower()) for name in VALUES}
 
 
-def _cell_state(states: Iterable[TaskState]) -> CellStateName:
+def _cell_state(states: Iterable[TaskState], until: int | None) -> CellStateName:
     every = list(states)
     names = {"blocked" if state.blocked else state.state for state in every}
     for name in ("failed", "blocked", "running"):
         if name in names:
             return name
-    return "done" if names == {"done"} else "pending"
+    if names != {"done"}:
+        return "pending"
+    return "done" if until is None else "pruned"
 
 
 def resolved_study(connection: Connection, study: str) -> dict[str, Any]:
@@ -225,7 +228,7 @@ def _training_flops(connection: Connection, study: str) -> dict[tuple[str, str],
         .where(
             t.cell.c.study == study,
             t.cell.c.is_current,
-            t.task.c.kind.in_(_TRAININGS["generate"]),
+            t.cell_task.c.stage.in_(_TRAININGS["generate"]),  # and not what they are at a rung
         )
     )
     return {(row.key, row.kind): float(row.flops) for row in rows}

@@ -126,6 +126,7 @@ def _cell_row(study: str, cell: Cell) -> Row:
         "dit_macs": derived.dit_macs,
         "dataset": cell.datasets[0] if cell.datasets else None,
         "generation_dataset": _first_generated(cell),
+        "until": cell.until,
         "datasets": list(cell.datasets),
         "axes": dict(cell.axes),
         "config": dict(cell.config),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 TaskStateName = Literal["pending", "running", "done", "failed"]
 AttemptStateName = Literal["running", "done", "failed", "stopped", "lost"]
-CellStateName = Literal["pending", "running", "done", "failed", "blocked"]
+CellStateName = Literal["pending", "running", "done", "pruned", "failed", "blocked"]
 
 Scalar = str | int | float | bool | None
 
@@ -287,8 +287,9 @@ class CellState:
         values: p, q, c, encoder, decoder, resolution, frames, seed, tokens, E, compression,
             parameters, macs, and both of encoder and decoder alone.
         datasets: evaluation data sets in the study's order.
+        until: training step that a search has let it come to, None for its end.
         state: failed when a task failed, blocked when one cannot start, running when one runs,
-            done when all are, pending otherwise.
+            pending when some are not done; else done, or pruned when it has not come to its end.
         stages: stage -> state of its task, in the order in which the stages run.
     """
 
@@ -297,6 +298,7 @@ class CellState:
     axes: Mapping[str, Scalar]
     values: Mapping[str, Any]
     datasets: tuple[str, ...]
+    until: int | None
     state: CellStateName
     stages: Mapping[str, TaskState]
 

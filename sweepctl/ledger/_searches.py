@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from sweepctl.ledger import _plans
 from sweepctl.ledger import _tables as t
@@ -50,6 +51,8 @@ class TrialRecord:
         cell: key of its cell; empty when no cell could be made of it.
         why_not: why there is none.
         sampler: what the sampler has to find again.
+        rungs: training steps before the end at which its cell is or will be measured.
+        until: the last of them while it has not been let go to its end, else None.
     """
 
     search: str
@@ -58,6 +61,8 @@ class TrialRecord:
     cell: str = ""
     why_not: str = ""
     sampler: Mapping[str, Any] = field(default_factory=dict)
+    rungs: tuple[int, ...] = ()
+    until: int | None = None
 
 
 class Searches(Opened):
@@ -116,10 +121,17 @@ class Searches(Opened):
         """
         with self._reading() as connection:
             mine = sa.and_(t.search.c.study == t.trial.c.study, t.search.c.key == t.trial.c.search)
-            asked = sa.select(t.trial).join(t.search, mine).where(t.trial.c.study == study)
+            theirs = sa.and_(t.cell.c.study == t.trial.c.study, t.cell.c.key == t.trial.c.cell)
+            asked = (
+                sa.select(t.trial, t.cell.c.until)
+                .join(t.search, mine)
+                .outerjoin(t.cell, theirs)
+                .where(t.trial.c.study == study)
+            )
             if keys is None:
                 asked = asked.where(t.search.c.is_current)
             wanted = None if keys is None else set(keys)
+            rungs = _rungs(connection, study)
             return [
                 TrialRecord(
                     search=row.search,
@@ -128,6 +140,8 @@ class Searches(Opened):
                     cell=row.cell or "",
                     why_not=row.why_not,
                     sampler=row.sampler,
+                    rungs=tuple(sorted(rungs.get(row.cell, ()))),
+                    until=row.until,
                 )
                 for row in connection.execute(asked.order_by(t.trial.c.place))
                 if wanted is None or row.search in wanted
@@ -160,6 +174,15 @@ class Searches(Opened):
                 )
             )
 
+    def let_go_on(self, plan: Plan) -> None:
+        """Record that trials go on: their cells as they are now, and the tasks that are new.
+
+        Args:
+            plan: the cells of some trials that were recorded, and their tasks.
+        """
+        with self._writing() as connection:
+            _plans.add_cells(connection, plan)
+
     def seconds_spent(self, fingerprints: Collection[str]) -> float:
         """Wall time of all ended attempts of some tasks, in seconds."""
         spent = 0.0
@@ -170,3 +193,16 @@ class Searches(Opened):
                 ).scalar()
                 spent += float(total or 0.0)
         return spent
+
+
+def _rungs(connection: Connection, study: str) -> dict[str, set[int]]:
+    """Key of a cell -> the training steps before its end at which it is measured."""
+    rows = connection.execute(
+        sa.select(t.cell_task.c.cell, t.cell_task.c.stage).where(
+            t.cell_task.c.study == study, t.cell_task.c.stage.like("%@%")
+        )
+    )
+    found: dict[str, set[int]] = {}
+    for row in rows:
+        found.setdefault(row.cell, set()).add(int(row.stage.rpartition("@")[2]))
+    return found

@@ -131,6 +131,7 @@ cell = Table(
     Column("dit_macs", BigInteger),
     Column("dataset", Text),  # the first evaluation data set; NULL without evaluation
     Column("generation_dataset", Text),  # the first one that samples are compared with, or NULL
+    Column("until", BigInteger),  # training step a search has let it come to; NULL for its end
     Column("datasets", JSON, nullable=False),
     Column("axes", JSON, nullable=False),
     Column("config", JSON, nullable=False),

@@ -261,11 +261,13 @@ def files(connection: Connection, fingerprint: str) -> list[FileRecord]:
     return [FileRecord(name=row.name, bytes=row.bytes, sha256=row.sha256) for row in rows]
 
 
-def metrics(connection: Connection, fingerprint: str) -> list[MetricValue]:
+def metrics(connection: Connection, fingerprint: str, step: int | None) -> list[MetricValue]:
     """What a task measured; see `Ledger.metrics`."""
+    # Written out: SQLite takes a partial index only for a number it can see.
+    stored = sa.literal_column(str(t.FINAL_STEP if step is None else int(step)))
     rows = connection.execute(
         sa.select(t.metric)
-        .where(t.metric.c.task == fingerprint, t.metric.c.step == sa.literal_column("-1"))
+        .where(t.metric.c.task == fingerprint, t.metric.c.step == stored)
         .order_by(t.metric.c.dataset, t.metric.c.name, t.metric.c.protocol)
     )
     return [
@@ -275,6 +277,7 @@ def metrics(connection: Connection, fingerprint: str) -> list[MetricValue]:
             protocol=row.protocol,
             value=row.value,
             n=row.n,
+            step=step,
             se=row.se,
         )
         for row in rows

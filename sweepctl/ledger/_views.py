@@ -56,7 +56,9 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         | _VALUES
         | {
             "state": "failed: a task failed; blocked: a task it needs failed; running: one runs; "
-            "done: all are; pending otherwise",
+            "done: all are; pruned: all are, and a search has not let it come to its end; pending "
+            "otherwise",
+            "until": "training step that a search has let it come to, NULL for its end",
             "tasks": "number of its tasks",
             "tasks_done": "number of its tasks that are done",
             "dataset": "data set of the metrics in this row",
@@ -281,8 +283,10 @@ sampled AS (
 )
 SELECT c.study, c.number AS cell, {_CELL_VALUES},
     CASE WHEN s.failed > 0 THEN 'failed' WHEN s.blocked > 0 THEN 'blocked'
-        WHEN s.running > 0 THEN 'running' WHEN s.done = s.tasks THEN 'done'
+        WHEN s.running > 0 THEN 'running' WHEN s.done < s.tasks THEN 'pending'
+        WHEN s.done = s.tasks AND c.until IS NULL THEN 'done' WHEN s.done = s.tasks THEN 'pruned'
         ELSE 'pending' END AS state,
+    c.until,
     coalesce(s.tasks, 0) AS tasks, coalesce(s.done, 0) AS tasks_done,
     c.dataset, m.protocol, {{columns}},
     c.generation_dataset, g.protocol AS generation_protocol, {{sample_columns}}

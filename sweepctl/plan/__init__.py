@@ -45,6 +45,7 @@ from sweepctl.plan._identity import (
 )
 from sweepctl.plan._left import Left, Open, time_left
 from sweepctl.plan._operations import Cost
+from sweepctl.plan._rungs import measuring_stage, rung_stage, rung_steps, up_to
 from sweepctl.plan._summary import (
     StageSummary,
     Total,
@@ -99,11 +100,15 @@ __all__ = [
     "flat",
     "lasting",
     "make_plan",
+    "measuring_stage",
     "parse_on",
     "reasons",
+    "rung_stage",
+    "rung_steps",
     "summary",
     "time_left",
     "total",
+    "up_to",
     "whole_run",
 ]
 
@@ -161,8 +166,10 @@ class Cell:
         config: the resolved config, plain data.
         derived: the values that become columns.
         tasks: stage -> fingerprint; "stage1", "stage2", "latents", "dit", and "prepare:",
-            "reference:", "reconstruct:", "generate:" with the data set's name.
+            "reference:", "reconstruct:", "generate:" with the data set's name; at a rung of a
+            search with "@" and the step behind that.
         datasets: evaluation data sets, the main one first.
+        until: training step that a search has let it come to; None for its end.
     """
 
     index: int
@@ -172,6 +179,7 @@ class Cell:
     derived: Derived
     tasks: Mapping[str, str]
     datasets: tuple[str, ...]
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

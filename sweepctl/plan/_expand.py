@@ -24,7 +24,16 @@ from sweepctl.plan._identity import (
 )
 from sweepctl.plan._mistakes import absences, mistakes
 from sweepctl.plan._mistakes_later import Mistake, short_averages
-from sweepctl.study import DERIVED, OPTIONAL, Factor, Grid, Search, StudyFile, short_name
+from sweepctl.study import (
+    DERIVED,
+    OPTIONAL,
+    Factor,
+    Grid,
+    Prune,
+    Search,
+    StudyFile,
+    short_name,
+)
 from vitok_core.errors import SpecError
 from vitok_core.spec import IMAGE_CHANNELS, DiTSpec, TokenizerSpec
 
@@ -206,10 +215,26 @@ def expand(
             f"{searches} of {search.trials:,} trials at most; each is shown here by one point, "
             "and what it costs is that of this point"
         )
+        if search.prune is not None:
+            result.notices.append(_said_of_rungs(search, search.prune, result.points))
     for entry in grid.exclude:
         if entry.where not in matched:
             result.notices.append(f"{entry.where}: this exclude entry matches no cell")
     return result
+
+
+def _said_of_rungs(search: Search, prune: Prune, points: Sequence[Point]) -> str:
+    """Where trials are measured on their way."""
+    (objective,) = search.objectives
+    stages = (point.config["stages"][prune.stage] for point in points)
+    rungs = {prune.steps(int(stage["steps"])) for stage in stages if stage.get("steps")}
+    steps = "; ".join(
+        f"{', '.join(map(str, steps[:-1]))} of {steps[-1]:,}" for steps in sorted(rungs)
+    )
+    return (
+        f"trials wait at steps {steps} of {prune.stage}, where {objective.metric} decides who "
+        f"goes on ({prune.rule}, factor {prune.factor})"
+    )
 
 
 def _combinations(

@@ -7,7 +7,7 @@ measurements only the models that are measured are counted, not the networks tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vitok_core.spec import (
@@ -46,6 +46,16 @@ class Cost:
     fp32_flops: int = 0
     samples: int = 0
     disk_bytes: int = 0
+
+    def scaled(self, share: float) -> Cost:
+        """What a share of its steps takes; models and disk stay as large."""
+        return replace(
+            self,
+            flops=round(self.flops * share),
+            tf32_flops=round(self.tf32_flops * share),
+            fp32_flops=round(self.fp32_flops * share),
+            samples=round(self.samples * share),
+        )
 
 
 def of_stage1(spec: TokenizerSpec, stage1: Mapping[str, Any]) -> Cost:

@@ -51,6 +51,9 @@ class Task:
         identity: the canonical JSON behind the fingerprint.
         parents: (role, fingerprint) of each parent, sorted by role.
         cost: what it takes.
+        continues: (id of a task, share of this one's operations it has done) of trainings of the
+            same settings and fewer steps, whose end this one can go on from; the furthest first.
+            No part of the identity: the weights are the same.
     """
 
     fingerprint: str
@@ -59,6 +62,14 @@ class Task:
     identity: str
     parents: tuple[tuple[str, str], ...]
     cost: Cost
+    continues: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def cost_left(self) -> Cost:
+        """What it takes when it goes on from the furthest of those."""
+        if not self.continues:
+            return self.cost
+        return self.cost.scaled(1 - self.continues[0][1])
 
     @property
     def id(self) -> str:

@@ -7,6 +7,7 @@ the same history gives the same next point. Optuna's own storage is only written
 
     _asking     from a history to the next point       _front      best, fronts, hypervolume
     _export     trials as Optuna's storage            _summary    what a search has found
+    _pruning    who goes on from a rung
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from __future__ import annotations
 from sweepctl.search._asking import Asked, Asker, Ended, Past, ended, frozen, grid, most_trials
 from sweepctl.search._export import export
 from sweepctl.search._front import dominates, far_corner, front, hypervolume, since_improved
+from sweepctl.search._pruning import Climb, last_hope, promoted
 from sweepctl.search._summary import Found, summarise
 
 __all__ = [
     "Asked",
     "Asker",
+    "Climb",
     "Ended",
     "Found",
     "Past",
@@ -30,7 +33,9 @@ __all__ = [
     "frozen",
     "grid",
     "hypervolume",
+    "last_hope",
     "most_trials",
+    "promoted",
     "since_improved",
     "summarise",
 ]

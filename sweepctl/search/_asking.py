@@ -24,8 +24,6 @@ from sweepctl.study import Dimension, Search
 if TYPE_CHECKING:
     import optuna
 
-State = Literal["open", "done", "failed"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
@@ -60,11 +58,15 @@ class Past:
         point: config path -> value.
         sampler: what was given out with it.
         ended: what it came to, None while it is open.
+        rungs: step -> value of the objective there, of a search that prunes.
+        waits: whether it waits at the last of these rungs, and may never go on.
     """
 
     point: Mapping[str, Any]
     sampler: Mapping[str, Any] = field(default_factory=dict)
     ended: Ended | None = None
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,12 +172,15 @@ def frozen(search: Search, trial: Past) -> optuna.trial.FrozenTrial:
     state = states.RUNNING
     if ended is not None:
         state = states.FAIL if ended.values is None else states.COMPLETE
+    elif trial.waits:
+        state = states.PRUNED
     spaces = {one.path: one for one in search.space if one.path in trial.point}
     return optuna.create_trial(
         state=state,
         values=None if ended is None or ended.values is None else list(ended.values),
         params={path: _category(trial.point[path]) for path in spaces},
         distributions={path: _distribution(one) for path, one in spaces.items()},
+        intermediate_values=dict(trial.rungs),
         system_attrs=dict(trial.sampler.get("trial", {})),
         constraints=None if ended is None else _constraints(ended) or None,
     )

@@ -35,7 +35,7 @@ from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
 from sweepctl.study._load import load_study
 from sweepctl.study._model import DERIVED, OPTIONAL, STAGES, Config, Run, Study
 from sweepctl.study._paths import Condition, resolve, short_name
-from sweepctl.study._search import Dimension, Keep, Objective, Search, settled
+from sweepctl.study._search import Dimension, Keep, Objective, Prune, Search, settled
 from sweepctl.study._search_block import SearchBlock
 from sweepctl.study._site import DEVICE, OwnSet, Site, Workers, load_site
 from sweepctl.study._values import NAME, Comparison, Margin, parse_comparison
@@ -69,6 +69,7 @@ __all__ = [
     "Objective",
     "OptimumClaim",
     "OwnSet",
+    "Prune",
     "Run",
     "Search",
     "SearchBlock",

@@ -20,6 +20,7 @@ from sweepctl.study._search import (
     is_whole,
     named,
     settled,
+    trained_always,
 )
 from sweepctl.study._search_block import SearchBlock, SpaceEntry
 from sweepctl.study._words import in_words
@@ -56,6 +57,7 @@ def check_search(document: Document, study: Study, axes: Mapping[str, KeyPath]) 
     before = len(document.problems)
     dimensions = _check_space(document, block, axes)
     _check_measured(document, study, block, axes)
+    _check_prune(document, study, block, axes)
     _check_sampler(document, block, dimensions)
     if len(document.problems) == before:  # a point is judged by the space it lies in
         _check_start(document, study, block)
@@ -215,6 +217,66 @@ def _check_measured(
         if one in asked[:index]:
             said = f"{one[0]} is an objective twice"
             document.problems.append(document.problem(("search", "objectives", index), said))
+
+
+def _check_prune(
+    document: Document, study: Study, block: SearchBlock, axes: Mapping[str, KeyPath]
+) -> None:
+    """Rungs must be measured alike in all trials."""
+    how, before = block.prune, len(document.problems)
+    if how is None:
+        return
+
+    def refuse(message: str, *below: str) -> None:
+        document.problems.append(
+            document.problem(("search", "prune", *below), message, prefer_key=not below)
+        )
+
+    if len(block.objectives) > 1:
+        names = ", ".join(one.metric for one in block.objectives)
+        refuse(
+            f"prune ranks trials by one objective, and here are {len(block.objectives)} ({names}); "
+            "leave one of them, or take prune out"
+        )
+    if how.startup is not None and how.rule != "median":
+        refuse("asha lets nobody go on anyway; startup belongs to rule: median", "startup")
+    if before < len(document.problems) or not all(map(_is_name, (*block.space, *axes))):
+        return
+    always = trained_always(study, block)
+    if how.stage is not None and how.stage not in always:
+        message = f"{how.stage} is no training of all trials that this objective is measured after"
+        refuse(f"{message}; allowed here: {', '.join(always)}", "stage")
+        return
+    stage = how.stage or always[-1]
+    path = f"stages.{stage}.steps"
+    searched = {_paths.resolve(name): name for name in block.space}
+    if path in searched:
+        message = f"rungs are shares of {path}; with prune it cannot be searched, too"
+        at: KeyPath = (*_SPACE, searched[path])
+        document.problems.append(document.problem(at, message, prefer_key=True))
+        return
+    for steps in _steps_of(document, study, stage, axes):
+        if steps // how.factor**how.rungs < 1:
+            refuse(
+                f"{steps} steps of {stage} are too few for {how.rungs} rungs at factor "
+                f"{how.factor}: the first would be before step 1"
+            )
+            return
+
+
+def _steps_of(
+    document: Document, study: Study, stage: str, axes: Mapping[str, KeyPath]
+) -> list[int]:
+    """The numbers of steps that a training of the study may have."""
+    place = axes.get(f"stages.{stage}.steps")
+    if place is None:
+        steps = [getattr(study.stages, stage).steps]
+    else:
+        found: Any = document.data
+        for part in place:
+            found = found[part]
+        steps = list(found)
+    return [one for one in steps if isinstance(one, int)]
 
 
 def _check_sampler(

@@ -8,6 +8,7 @@ the space; it becomes an ordinary cell.
 
 from __future__ import annotations
 
+import itertools
 import math
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sweepctl.study import _paths
-from sweepctl.study._search_block import Sampler, SpaceEntry
+from sweepctl.study._search_block import Rule, Sampler, SearchBlock, SpaceEntry, Training
 from sweepctl.study._values import Comparison
 from vitok_core.protocols import METRICS, MetricGroup
 
@@ -125,6 +126,29 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prune:
+    """How poor trials are ended early.
+
+    Attributes:
+        rule: who goes on from a rung.
+        factor: from rung to rung, and to the end, a training gets so many times longer.
+        rungs: steps before the end at which trials are measured.
+        startup: of rule median, trials that go on from a rung anyway.
+        stage: the training that is cut.
+    """
+
+    rule: Rule
+    factor: int
+    rungs: int
+    startup: int
+    stage: Training
+
+    def steps(self, whole: int) -> tuple[int, ...]:
+        """The rungs of a training of `whole` steps, the first one first, and its end."""
+        return tuple(round(whole / self.factor**left) for left in range(self.rungs, -1, -1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
     """A search with every name settled.
 
@@ -136,6 +160,7 @@ class Search:
         space: what is searched; a dimension stands after the choices it depends on.
         objectives: what is made small or large.
         keep_if: conditions on what is measured.
+        prune: how poor trials are ended early, None for not at all.
         start: points to try first, path -> value, as written.
         start_studies: studies whose finished cells are tried after those.
         flat: ended trials without an improvement after which it ends, None for never.
@@ -149,6 +174,7 @@ class Search:
     space: tuple[Dimension, ...]
     objectives: tuple[Objective, ...]
     keep_if: tuple[Keep, ...]
+    prune: Prune | None
     start: tuple[Mapping[str, Any], ...]
     start_studies: tuple[str, ...]
     flat: int | None
@@ -288,12 +314,40 @@ def settled(study: Study) -> Search | None:
             )
             for one in block.keep_if
         ),
+        prune=_pruned(study, block),
         start=(),
         start_studies=tuple(str(one["study"]) for one in block.start_with if "study" in one),
         flat=None if block.stop is None else block.stop.flat,
         hours=None if block.stop is None else block.stop.hours,
     )
     return replace(made, start=tuple(made.narrowed(point) or {} for point in start))
+
+
+STARTUP = 4
+"""Trials that go on from a rung of rule median anyway, unless the study says how many."""
+
+
+def _pruned(study: Study, block: SearchBlock) -> Prune | None:
+    if block.prune is None:
+        return None
+    how = block.prune
+    return Prune(
+        rule=how.rule,
+        factor=how.factor,
+        rungs=how.rungs,
+        startup=how.startup or STARTUP,
+        stage=how.stage or trained_always(study, block)[-1],
+    )
+
+
+def trained_always(study: Study, block: SearchBlock) -> tuple[Training, ...]:
+    """The trainings behind the first objective that every trial has, in their order."""
+    if METRICS[block.objectives[0].metric].group == "generation":
+        return ("dit",)
+    varied = itertools.chain(block.space, study.axes, *study.zip)
+    is_free = "stages.stage2.steps" not in {_paths.resolve(name) for name in varied}
+    always = study.stages.stage2.steps is not None and is_free
+    return ("stage1", "stage2") if always else ("stage1",)
 
 
 def named(point: Mapping[str, Any]) -> dict[str, Any]:

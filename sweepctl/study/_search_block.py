@@ -21,6 +21,8 @@ from sweepctl.study._values import (
     read_count,
 )
 
+Rule = Literal["asha", "median"]
+Training = Literal["stage1", "stage2", "dit"]
 Sampler = Literal["tpe", "gp", "nsga2", "cmaes", "qmc", "random", "grid"]
 
 
@@ -109,6 +111,28 @@ class Stop(Strict):
         return self
 
 
+class PruneBlock(Strict):
+    """Trials are measured at early steps of a training, and the better ones go on from there."""
+
+    rule: Rule = Field(
+        "asha",
+        description="Who goes on: of n trials at a rung the best n // factor (asha), or who is no "
+        "worse than the median there (median).",
+    )
+    factor: Annotated[Whole, Field(ge=2, le=100)] = Field(
+        3, description="From rung to rung a training gets so many times longer."
+    )
+    rungs: Annotated[Whole, Field(ge=1, le=8)] = Field(
+        2, description="Steps before the end at which a trial is measured."
+    )
+    startup: Annotated[Whole, Field(ge=1)] | None = Field(
+        None, description="Median only: so many trials go on from a rung anyway; 4 by default."
+    )
+    stage: Training | None = Field(
+        None, description="The training that is cut; null for the last one that all trials have."
+    )
+
+
 class SearchBlock(Strict):
     """A search for the best settings; one in each cell of the axes' grid."""
 
@@ -130,6 +154,9 @@ class SearchBlock(Strict):
     start_with: tuple[dict[str, Any], ...] = Field(
         (),
         description="Points to try first; {study: NAME} takes those of its finished cells.",
+    )
+    prune: PruneBlock | None = Field(
+        None, description="End poor trials early; needs a single objective."
     )
     stop: Stop | None = Field(None, description="When to end early; null for never.")
 

@@ -134,6 +134,7 @@ def _do(
             identity=identity,
             folder=folder,
             parents={role: folder.parent / name for role, name in task["parents"].items()},
+            continues=tuple(folder.parent / name for name in task.get("continues", ())),
             device=device,
             threads=request.threads,
             checkpoint_s=request.checkpoint_s,
@@ -141,6 +142,7 @@ def _do(
             should_stop=stop,
         )
     )
+    flops = task.get("cost", {}).get("flops", 0)
     files: tuple[FileRecord, ...] = tuple(runs.file_record(folder, name) for name in made.files)
     runs.write_result(
         folder,
@@ -153,7 +155,7 @@ def _do(
             provenance=_provenance(request, device),
             seconds=time.monotonic() - started,
             peak_memory_bytes=_peak_memory_bytes(),
-            flops=task.get("cost", {}).get("flops", 0),
+            flops=flops if made.share == 1 else round(flops * made.share),
         ),
     )
     for metric in made.metrics:
@@ -163,7 +165,10 @@ def _do(
     if task["kind"] in TRAININGS:
         from vitok_core import train
 
-        train.discard_checkpoints(folder)
+        if "until" not in identity["config"]:  # others may go on from there
+            train.discard_checkpoints(folder)
+        for name in task.get("continues", ()):
+            train.discard_checkpoints(folder.parent / name)
     elif task["kind"] == "generate":
         discard_generated(folder)
 

@@ -40,7 +40,7 @@ def reconstruct(work: Work) -> Made:
         progress=lambda at: work.event({"step": at.done, "steps": at.total}),
         should_stop=work.should_stop,
     )
-    return _measured(measured, config["dataset"], protocol, "originals.npy", "reconstructions.npy")
+    return _measured(measured, config, protocol, "originals.npy", "reconstructions.npy")
 
 
 def generate(work: Work) -> Made:
@@ -87,7 +87,7 @@ def generate(work: Work) -> Made:
         progress=lambda at: work.event({"step": at.done, "steps": at.total, "phase": "measure"}),
         should_stop=work.should_stop,
     )
-    return _measured(measured, config["dataset"], rules.name, "samples.npy", "sheet.png")
+    return _measured(measured, config, rules.name, "samples.npy", "sheet.png")
 
 
 def discard_generated(folder: Path) -> None:
@@ -122,8 +122,13 @@ def _references(work: Work, protocol: str) -> dict[str, Path]:
     }
 
 
-def _measured(measured: Sequence[Measured], dataset: str, protocol: str, *files: str) -> Made:
-    """What is recorded of measured numbers; `files` are the pictures beside them."""
+def _measured(
+    measured: Sequence[Measured], config: Mapping[str, Any], protocol: str, *files: str
+) -> Made:
+    """What is recorded of measured numbers; `files` are the pictures beside them.
+
+    A task that measures a model on its way, not at its end, has the training step in its config.
+    """
     for one in measured:
         if one.note:
             log(f"note: {one.name}: {one.note}")
@@ -132,10 +137,11 @@ def _measured(measured: Sequence[Measured], dataset: str, protocol: str, *files:
         metrics=tuple(
             MetricValue(
                 name=one.name,
-                dataset=dataset,
+                dataset=config["dataset"],
                 protocol=protocol,
                 value=one.value,
                 n=one.n,
+                step=config.get("step"),
                 se=one.se,
             )
             for one in measured

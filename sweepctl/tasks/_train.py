@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sweepctl import runs
 from sweepctl.tasks._work import BROKEN_SHOWN, Made, Work, log
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from vitok_core.losses import Stage1Loss
     from vitok_core.spec import TokenizerSpec
     from vitok_core.train import Optimiser, Progress, TrainingResult
+
+CONTINUED = "continued.json"
+"""Says at which step of which earlier task a training has taken over."""
 
 SHEETS = 5
 """Sheets of samples that a training leaves in sheets/ of its folder, at least; pictures only."""
@@ -30,7 +34,7 @@ def stage1(work: Work) -> Made:
 
     config = work.identity["config"]
     settings = completed(config["stage1"], "stages.stage1")
-    telling = _Telling(work)
+    telling, continued_from = _Telling(work), _go_on(work)
     with _samples(work) as samples:
         result = train.train_stage1(
             tokenizer_spec(config),
@@ -50,6 +54,7 @@ def stage1(work: Work) -> Made:
             device=work.device,
             checkpoint_s=work.checkpoint_s,
             sheet_every=_sheet_every(settings),
+            until=config.get("until"),
             about=work.about(
                 "stage1",
                 {
@@ -64,6 +69,7 @@ def stage1(work: Work) -> Made:
     return _trained(
         telling,
         result,
+        continued_from,
         kl_per_channel=list(result.kl_per_channel),
         active_units=result.active_units,
     )
@@ -79,7 +85,7 @@ def stage2(work: Work) -> Made:
     config = work.identity["config"]
     settings = completed(config["stage2"], "stages.stage2")
     tokenizer = work.parents["tokenizer"] / "weights.safetensors"
-    telling = _Telling(work)
+    telling, continued_from = _Telling(work), _go_on(work)
     with _samples(work) as samples:
         result = train.train_stage2(
             tokenizer,
@@ -103,6 +109,7 @@ def stage2(work: Work) -> Made:
             device=work.device,
             checkpoint_s=work.checkpoint_s,
             sheet_every=_sheet_every(settings),
+            until=config.get("until"),
             # The numbers of stage 1 are not those of these weights.
             about=work.about(
                 "stage2", {"stage2": settings}, {"config": read_about(tokenizer).get("config", {})}
@@ -113,6 +120,7 @@ def stage2(work: Work) -> Made:
     return _trained(
         telling,
         result,
+        continued_from,
         tokenizer_sha256=result.tokenizer_sha256,
         discriminator_parameters=result.discriminator_parameters,
     )
@@ -137,7 +145,7 @@ def dit(work: Work) -> Made:
         learn_sigma=settings["learn_sigma"],
         qk_norm=settings["qk_norm"],
     )
-    telling = _Telling(work)
+    telling, continued_from = _Telling(work), _go_on(work)
     result = train.train_dit(
         spec,
         train.DiTConfig(
@@ -156,6 +164,7 @@ def dit(work: Work) -> Made:
         device=work.device,
         checkpoint_s=work.checkpoint_s,
         sheet_every=_sheet_every(settings),
+        until=config.get("until"),
         about=work.about(
             "dit",
             {"dit": settings, "classes": config["classes"]},
@@ -167,6 +176,7 @@ def dit(work: Work) -> Made:
     return _trained(
         telling,
         result,
+        continued_from,
         parameters=spec.parameters,
         latent_mean=result.latent_mean,
         latent_std=result.latent_std,
@@ -233,7 +243,23 @@ class _Telling:
                 log(f"note: {text}")
 
 
-def _trained(telling: _Telling, result: TrainingResult, **own: Any) -> Made:
+def _go_on(work: Work) -> int:
+    """Take up the end of an earlier training, once; the step it ended at, 0 for none."""
+    from vitok_core import train
+
+    note = work.folder / CONTINUED
+    if note.exists():
+        return int(runs.read_json(note)["step"])
+    for earlier in work.continues:
+        step = train.take_up_checkpoints(work.folder, earlier)
+        if step > 0:
+            runs.write_json(note, {"step": step, "task": earlier.name})
+            log(f"goes on from step {step} of {earlier.name}")
+            return step
+    return 0
+
+
+def _trained(telling: _Telling, result: TrainingResult, continued_from: int, **own: Any) -> Made:
     """What is recorded of a finished training; `own` are the values of its kind."""
     telling.note((*result.notes, *(event.text for event in result.events)))
     return Made(
@@ -248,6 +274,7 @@ def _trained(telling: _Telling, result: TrainingResult, **own: Any) -> Made:
             "mfu": result.mfu,
             "peak_memory_bytes": result.peak_memory_bytes,
             "resumed_from": result.resumed_from,
+            "continued_from": continued_from,
             **own,
             "events": [dataclasses.asdict(event) for event in result.events],
             "notes": list(result.notes),
@@ -255,6 +282,7 @@ def _trained(telling: _Telling, result: TrainingResult, **own: Any) -> Made:
                 {"step": point.step, "loss": point.loss, **point.parts} for point in result.curve
             ],
         },
+        share=1 - continued_from / result.steps,
     )
 
 

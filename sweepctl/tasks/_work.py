@@ -32,6 +32,7 @@ class Work:
         identity: the task's identity as plain data: config, protocol, data.
         folder: the task's folder; results go there.
         parents: role -> folder of that parent.
+        continues: folders of trainings of the same settings and fewer steps, the furthest first.
         device: torch device string.
         threads: CPU threads that may be used.
         checkpoint_s: seconds between checkpoints.
@@ -49,6 +50,7 @@ class Work:
     checkpoint_s: float
     event: Callable[[Mapping[str, Any]], None]
     should_stop: Callable[[], bool]
+    continues: tuple[Path, ...] = ()
 
     def about(
         self, kind: str, config: Mapping[str, Any], before: Mapping[str, Any] | None = None
@@ -73,11 +75,20 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What a kind's function has made: files of the folder, numbers, and other facts."""
+    """What a kind's function has made.
+
+    Attributes:
+        files: names in the task's folder.
+        metrics: measured numbers.
+        values: other facts, plain data.
+        share: of the task's operations, what it did itself; less than 1 where it went on from an
+            earlier task's end.
+    """
 
     files: tuple[str, ...]
     metrics: tuple[MetricValue, ...] = ()
     values: Mapping[str, Any]
+    share: float = 1.0
 
 
 def log(line: str) -> None:

@@ -483,7 +483,9 @@ def _state_of(cell: CellState, tasks: Mapping[str, str]) -> str:
     for state in ("failed", "blocked", "running"):
         if state in seen:
             return state
-    return "done" if seen == {"done"} else "pending"
+    if seen != {"done"}:
+        return "pending"
+    return "done" if cell.until is None else "pruned"
 
 
 def _order(value: object) -> tuple[int, float, str]:

@@ -21,7 +21,7 @@ same thread and process count, deterministic kernels chosen by the caller).
 Settings of the whole process (threads, deterministic algorithms, TF32) are the caller's.
 """
 
-from vitok_core.train._checkpoints import discard_checkpoints
+from vitok_core.train._checkpoints import discard_checkpoints, take_up_checkpoints
 from vitok_core.train._dit import DiTConfig, DiTResult, dit_optimiser, train_dit
 from vitok_core.train._optimise import Ema, Optimiser, Precision, learning_rate
 from vitok_core.train._parallel import World, distributed, world
@@ -54,6 +54,7 @@ __all__ = [
     "dit_optimiser",
     "learning_rate",
     "paper_discriminator",
+    "take_up_checkpoints",
     "train_dit",
     "train_stage1",
     "train_stage2",

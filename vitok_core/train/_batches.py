@@ -41,6 +41,17 @@ def check_run(*, batch: int, micro_batch: int | None, sheet_every: int | None) -
     part(batch)
 
 
+def last_step(steps: int, until: int | None) -> int:
+    """The step at which a training of `steps` ends.
+
+    Raises:
+        SpecError: `until` is none of its steps.
+    """
+    if until is not None and not 1 <= until <= steps:
+        raise SpecError("until", f"until = {until}: must be from 1 to {steps}, or None")
+    return steps if until is None else until
+
+
 def check_samples(spec: TokenizerSpec, samples: Samples) -> None:
     """Refuse samples that the tokenizer cannot take.
 

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,16 @@ class Checkpoints:
         self.notes: list[str] = []
         from_first(self._open)
 
-    def newest(self) -> tuple[int, dict[str, Any]] | None:
+    def newest(self, last: int) -> tuple[int, dict[str, Any]] | None:
         """Step and state of the newest whole checkpoint, on the CPU; None if there is none.
+
+        Args:
+            last: step at which the training ends; a checkpoint of a later one is no use to it.
 
         Raises:
             CheckpointError: it belongs to other settings or cannot be read.
         """
-        found, self.notes = from_first(self._find)
+        found, self.notes = from_first(lambda: self._find(last))
         if found is None:
             return None
         step, path = found
@@ -80,10 +84,12 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointError(f"cannot write to {self.folder}: {error.strerror}") from error
 
-    def _find(self) -> tuple[tuple[int, Path] | None, list[str]]:
+    def _find(self, last: int) -> tuple[tuple[int, Path] | None, list[str]]:
         """Step and path of the newest whole checkpoint, and notes about those set aside."""
         notes = list(self.notes)
         for path in sorted(self.folder.glob("step-*.pt"), reverse=True):
+            if _step_of(path) > last:
+                continue
             sidecar = path.with_suffix(".sha256")
             expected = (
                 sidecar.read_text(errors="replace").strip() if sidecar.exists() else "none recorded"
@@ -143,6 +149,53 @@ def discard_checkpoints(folder: Path) -> int:
         freed += path.stat().st_size
         path.unlink()
     return freed
+
+
+def take_up_checkpoints(folder: Path, earlier: Path) -> int:
+    """Let a training go on from the end of an earlier one of the same settings and fewer steps.
+
+    Its newest checkpoint is linked into this one's folder (copied where links are not possible),
+    unless there is one here already. What is damaged is found when the training begins.
+
+    Args:
+        folder: of the training that goes on.
+        earlier: of the training that ended before, with `until`.
+
+    Returns:
+        The step of the checkpoint that was taken up; 0 for none.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+        OSError: the disk is full.
+    """
+    here, there = folder / "checkpoints", earlier / "checkpoints"
+    found = sorted(there.glob("step-*.pt"))
+    if not found or any(here.glob("step-*.pt")):
+        return 0
+    newest = found[-1]
+    try:
+        here.mkdir(parents=True, exist_ok=True)
+        for path in (newest.with_suffix(".sha256"), newest):  # the hash goes first
+            _link(path, here / path.name)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CheckpointError(f"cannot write to {here}: {error.strerror or error}") from error
+    return _step_of(newest)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name, whole or not at all."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def _read(path: Path) -> dict[str, Any]:

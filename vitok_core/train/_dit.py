@@ -32,7 +32,7 @@ from vitok_core.errors import DataError, SpecError, Stopped
 from vitok_core.latents import Latents, LatentSet
 from vitok_core.spec import DiTSpec, dit_training_flops, in_precision
 from vitok_core.tokenizer import load_tokenizer
-from vitok_core.train._batches import check_run, read_ahead
+from vitok_core.train._batches import check_run, last_step, read_ahead
 from vitok_core.train._checkpoints import Checkpoints
 from vitok_core.train._dit_sheets import write_dit_sheet
 from vitok_core.train._optimise import (
@@ -151,6 +151,7 @@ def train_dit(
     micro_batch: int | None = None,
     recompute_activations: bool = False,
     sheet_every: int | None = None,
+    until: int | None = None,
     about: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -174,6 +175,8 @@ def train_dit(
         sheet_every: steps between sheets of generated samples in sheets/, a row for each of up to
             8 classes, by the weights in training (not their average) without guidance; None for
             none. The tokenizer is read from beside the latents.
+        until: steps after which to end, at most `config.steps`; the weights are then those of this
+            step of the full schedule, and its checkpoint stays, to go on from. None for all steps.
         about: plain data to keep inside the weights file, see `vitok_core.dit.save_dit`; "metrics"
             is added.
         progress: told after the first and the last step and about once a second, in the first
@@ -191,26 +194,27 @@ def train_dit(
         OSError: the disk is full.
     """
     began = time.perf_counter()
+    last = last_step(config.steps, until)
     _check(spec, config, latents, micro_batch, sheet_every)
     tokenizer = None if sheet_every is None else load_tokenizer(latents.weights)
-    state = _begin(spec, config, latents, folder / "checkpoints", torch.device(device))
+    state = _begin(spec, config, last, latents, folder / "checkpoints", torch.device(device))
     state.model.recompute = recompute_activations
     notes = (*state.checkpoints.notes, *_average_notes(config))
     pace = Pace(
-        steps=config.steps,
+        steps=last,
         batch=config.batch,
         first=state.resumed_from,
         checkpoint_s=checkpoint_s,
         progress=progress,
     )
-    steps = range(state.resumed_from, config.steps)
+    steps = range(state.resumed_from, last)
     batches = read_ahead(_loader(config, latents), steps)
     with contextlib.closing(batches):
         for step in steps:
             if agree(should_stop is not None and should_stop()):
                 if step != pace.saved_step or step == 0:
                     state.save(step)
-                raise Stopped(f"stopped at step {step} of {config.steps}; a checkpoint is written")
+                raise Stopped(f"stopped at step {step} of {last}; a checkpoint is written")
 
             terms, grad_norm = _gradients(state, config, next(batches), step, micro_batch)
             lr = learning_rate(config.optimiser, step, config.steps)
@@ -231,6 +235,8 @@ def train_dit(
                 state.save(done)
                 pace.saved(done)
 
+    if until is not None and pace.saved_step != last:
+        state.save(last)
     weights = folder / "weights.safetensors"
     if state.ema is not None:
         state.ema.store(state.model)
@@ -239,9 +245,7 @@ def train_dit(
         **pace.result(
             state.history,
             weights=weights,
-            flops=in_precision(
-                dit_training_flops(spec, config.steps * config.batch), config.precision
-            ),
+            flops=in_precision(dit_training_flops(spec, last * config.batch), config.precision),
             began=began,
             device=state.device,
             notes=notes,
@@ -318,6 +322,7 @@ class _State:
 def _begin(
     spec: DiTSpec,
     config: DiTConfig,
+    last: int,
     latents: LatentSet,
     checkpoints: Path,
     device: torch.device,
@@ -328,7 +333,7 @@ def _begin(
         torch.manual_seed(stream(config.seed, 0, purpose=WEIGHTS))
         model = DiT(spec)
     model.to(device).train()
-    history = History(config.steps)
+    history = History(last)
     statistics = latents.normalisation
     identity = {
         "spec": spec.plain(),
@@ -353,7 +358,7 @@ def _begin(
         device=device,
         checkpoints=Checkpoints(checkpoints, identity),
     )
-    found = state.checkpoints.newest()
+    found = state.checkpoints.newest(last)
     if found is not None:
         state.load(*found)
     return state

@@ -29,7 +29,13 @@ from vitok_core.errors import SpecError, Stopped
 from vitok_core.losses import Perceptual, Stage1Loss, perceptual_networks, stage1_loss
 from vitok_core.spec import Flops, TokenizerSpec, stage1_flops
 from vitok_core.tokenizer import Posterior, ViTok, from_uint8, save_tokenizer
-from vitok_core.train._batches import check_run, check_samples, code_draws, sample_batches
+from vitok_core.train._batches import (
+    check_run,
+    check_samples,
+    code_draws,
+    last_step,
+    sample_batches,
+)
 from vitok_core.train._checkpoints import Checkpoints
 from vitok_core.train._optimise import (
     Ema,
@@ -146,6 +152,7 @@ def train_stage1(
     micro_batch: int | None = None,
     recompute_activations: bool = False,
     sheet_every: int | None = None,
+    until: int | None = None,
     about: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -168,6 +175,8 @@ def train_stage1(
             of keeping them: less memory, about a third more computation, the same result.
         sheet_every: steps between sheets of originals above reconstructions in sheets/, of the
             weights in training (not of their average); None for none.
+        until: steps after which to end, at most `config.steps`; the weights are then those of this
+            step of the full schedule, and its checkpoint stays, to go on from. None for all steps.
         about: plain data to keep inside the weights file, see `save_tokenizer`; "metrics" is added.
         progress: told after the first and the last step and about once a second, in the first
             process only.
@@ -184,19 +193,20 @@ def train_stage1(
     """
     began = time.perf_counter()
     config.check(spec.check())
+    last = last_step(config.steps, until)
     check_run(batch=config.batch, micro_batch=micro_batch, sheet_every=sheet_every)
     check_samples(spec, samples)
-    state = _begin(spec, config, samples, folder / "checkpoints", torch.device(device))
+    state = _begin(spec, config, last, samples, folder / "checkpoints", torch.device(device))
     state.model.recompute_activations(recompute_activations)
     shown = fixed_samples(samples)
     pace = Pace(
-        steps=config.steps,
+        steps=last,
         batch=config.batch,
         first=state.resumed_from,
         checkpoint_s=checkpoint_s,
         progress=progress,
     )
-    steps = range(state.resumed_from, config.steps)
+    steps = range(state.resumed_from, last)
     batches = sample_batches(
         samples,
         batch=config.batch,
@@ -210,7 +220,7 @@ def train_stage1(
             if agree(should_stop is not None and should_stop()):
                 if step != pace.saved_step or step == 0:
                     state.save(step)
-                raise Stopped(f"stopped at step {step} of {config.steps}; a checkpoint is written")
+                raise Stopped(f"stopped at step {step} of {last}; a checkpoint is written")
 
             terms, grad_norm = _gradients(state, config, next(batches), step, micro_batch)
             lr = learning_rate(config.optimiser, step, config.steps)
@@ -238,6 +248,8 @@ def train_stage1(
                 state.save(done)
                 pace.saved(done)
 
+    if until is not None and pace.saved_step != last:
+        state.save(last)
     weights = folder / "weights.safetensors"
     if state.ema is not None:
         state.ema.store(state.model)
@@ -247,7 +259,7 @@ def train_stage1(
         **pace.result(
             state.history,
             weights=weights,
-            flops=config.flops(spec),
+            flops=dataclasses.replace(config, steps=last).flops(spec),
             began=began,
             device=state.device,
             notes=state.checkpoints.notes,
@@ -303,6 +315,7 @@ class _State:
 def _begin(
     spec: TokenizerSpec,
     config: Stage1Config,
+    last: int,
     samples: Samples,
     checkpoints: Path,
     device: torch.device,
@@ -314,7 +327,7 @@ def _begin(
         torch.manual_seed(stream(config.seed, 0, purpose=WEIGHTS))
         model = ViTok(spec)
     model.to(device).train()
-    history = History(config.steps)
+    history = History(last)
     # Fixed shapes: a short last micro-batch is compiled once more instead of for any length.
     forward = torch.compile(model, dynamic=False) if config.compile else model
     identity = {
@@ -333,7 +346,7 @@ def _begin(
         device=device,
         checkpoints=Checkpoints(checkpoints, identity),
     )
-    found = state.checkpoints.newest()
+    found = state.checkpoints.newest(last)
     if found is not None:
         state.load(*found)
     return state

@@ -49,7 +49,13 @@ from vitok_core.spec import (
 )
 from vitok_core.tokenizer import Posterior, ViTok, from_uint8, load_tokenizer, save_tokenizer
 from vitok_core.train._adversary import Adversary, CollapseWatch
-from vitok_core.train._batches import check_run, check_samples, code_draws, sample_batches
+from vitok_core.train._batches import (
+    check_run,
+    check_samples,
+    code_draws,
+    last_step,
+    sample_batches,
+)
 from vitok_core.train._checkpoints import Checkpoints
 from vitok_core.train._optimise import (
     Ema,
@@ -200,6 +206,7 @@ def train_stage2(
     micro_batch: int | None = None,
     recompute_activations: bool = False,
     sheet_every: int | None = None,
+    until: int | None = None,
     about: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -223,6 +230,8 @@ def train_stage2(
             of keeping them.
         sheet_every: steps between sheets of originals above reconstructions in sheets/, of the
             weights in training (not of their average); None for none.
+        until: steps after which to end, at most `config.steps`; the weights are then those of this
+            step of the full schedule, and its checkpoint stays, to go on from. None for all steps.
         about: plain data to keep inside the weights file, see `save_tokenizer`; "metrics" and
             "tokenizer_sha256", of the file it began with, are added.
         progress: told after the first and the last step and about once a second, in the first
@@ -240,18 +249,19 @@ def train_stage2(
         OSError: the disk is full.
     """
     began = time.perf_counter()
+    last = last_step(config.steps, until)
     check_run(batch=config.batch, micro_batch=micro_batch, sheet_every=sheet_every)
-    state = _begin(tokenizer, config, samples, folder / "checkpoints", torch.device(device))
+    state = _begin(tokenizer, config, last, samples, folder / "checkpoints", torch.device(device))
     state.model.recompute_activations(recompute_activations)
     shown = fixed_samples(samples)
     pace = Pace(
-        steps=config.steps,
+        steps=last,
         batch=config.batch,
         first=state.resumed_from,
         checkpoint_s=checkpoint_s,
         progress=progress,
     )
-    steps = range(state.resumed_from, config.steps)
+    steps = range(state.resumed_from, last)
     batches = sample_batches(
         samples,
         batch=config.batch,
@@ -265,7 +275,7 @@ def train_stage2(
             if agree(should_stop is not None and should_stop()):
                 if step != pace.saved_step or step == 0:
                     state.save(step)
-                raise Stopped(f"stopped at step {step} of {config.steps}; a checkpoint is written")
+                raise Stopped(f"stopped at step {step} of {last}; a checkpoint is written")
 
             terms, judged, grad_norm = _gradients(state, config, next(batches), step, micro_batch)
             lr = learning_rate(config.optimiser, step, config.steps)
@@ -299,6 +309,8 @@ def train_stage2(
                 state.save(done)
                 pace.saved(done)
 
+    if until is not None and pace.saved_step != last:
+        state.save(last)
     weights = folder / "weights.safetensors"
     if state.ema is not None:
         state.ema.store(state.model)
@@ -308,7 +320,7 @@ def train_stage2(
         **pace.result(
             state.history,
             weights=weights,
-            flops=config.flops(spec),
+            flops=dataclasses.replace(config, steps=last).flops(spec),
             began=began,
             device=state.device,
             notes=state.checkpoints.notes,
@@ -365,6 +377,7 @@ class _State:
 def _begin(
     tokenizer: Path,
     config: Stage2Config,
+    last: int,
     samples: Samples,
     checkpoints: Path,
     device: torch.device,
@@ -391,7 +404,7 @@ def _begin(
             seed=stream(config.seed, 0, purpose=WEIGHTS),
             device=device,
         )
-    history = History(config.steps)
+    history = History(last)
     identity = {
         "tokenizer": sha256,
         "spec": spec.plain(),
@@ -412,7 +425,7 @@ def _begin(
         checkpoints=Checkpoints(checkpoints, identity),
         tokenizer_sha256=sha256,
     )
-    found = state.checkpoints.newest()
+    found = state.checkpoints.newest(last)
     if found is not None:
         state.load(*found)
     return state

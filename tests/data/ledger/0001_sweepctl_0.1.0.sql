@@ -30,9 +30,9 @@ CREATE TABLE sweep_attempt (
 	CONSTRAINT ck_sweep_attempt_state CHECK (state IN ('running', 'done', 'failed', 'stopped', 'lost')), 
 	CONSTRAINT fk_sweep_attempt_task FOREIGN KEY(task) REFERENCES sweep_task (fingerprint)
 );
-INSERT INTO "sweep_attempt" VALUES('s1:96cf3f4633c011220b5c881129ae8741',1,'done',NULL,'','2026-11-22 06:22:13.925428','2026-11-22 06:22:13.926918',2.0,NULL,0,3.0e+19,NULL,'node1','cpu','','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
-INSERT INTO "sweep_attempt" VALUES('s1:581db174fb1fae2149d87e1043a41132',1,'done',NULL,'','2026-11-22 06:22:13.934956','2026-11-22 06:22:13.935444',2.0,NULL,0,3.0e+19,NULL,'node1','cpu','','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
-INSERT INTO "sweep_attempt" VALUES('s1:bdc29c7993457c4e036d291012515db5',1,'done',NULL,'','2026-11-22 06:22:13.941369','2026-11-22 06:22:13.941945',2.0,NULL,0,3.0e+19,NULL,'node1','cpu','','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
+INSERT INTO "sweep_attempt" VALUES('s1:96cf3f4633c011220b5c881129ae8741',1,'done',NULL,'','2026-11-29 08:36:26.271770','2026-11-29 08:36:26.274574',2.0,NULL,0,3.0e+19,NULL,'node1','cpu','','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
+INSERT INTO "sweep_attempt" VALUES('s1:581db174fb1fae2149d87e1043a41132',1,'done',NULL,'','2026-11-29 08:36:26.280999','2026-11-29 08:36:26.282038',2.0,NULL,0,3.0e+19,NULL,'node1','cpu','','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
+INSERT INTO "sweep_attempt" VALUES('s1:bdc29c7993457c4e036d291012515db5',1,'done',NULL,'','2026-11-29 08:36:26.284986','2026-11-29 08:36:26.285959',2.0,NULL,0,3.0e+19,NULL,'node1','cpu','','','abc','',NULL,NULL,NULL,NULL,'{}','{"device":"cpu","code":"abc","torch":"2.14"}');
 CREATE TABLE sweep_cell (
 	study TEXT NOT NULL, 
 	"key" TEXT NOT NULL, 
@@ -59,14 +59,15 @@ CREATE TABLE sweep_cell (
 	dit_macs BIGINT, 
 	dataset TEXT, 
 	generation_dataset TEXT, 
+	until BIGINT, 
 	datasets JSON NOT NULL, 
 	axes JSON NOT NULL, 
 	config JSON NOT NULL, 
 	CONSTRAINT pk_sweep_cell PRIMARY KEY (study, "key"), 
 	CONSTRAINT fk_sweep_cell_study FOREIGN KEY(study) REFERENCES sweep_study (name)
 );
-INSERT INTO "sweep_cell" VALUES('small','s1:019822bbf053b510e82a8553a1df5927',1,1,8,1,4,'S','B',64,1,0,64,256,48.0,8000000,1000000000,3200000,4800000,400000000,600000000,NULL,NULL,'photos',NULL,'["photos"]','{"p":8,"lr":0.0001}','{"tokenizer":{"p":8,"c":4},"axes":{"p":8,"lr":0.0001}}');
-INSERT INTO "sweep_cell" VALUES('small','s1:c65c49d53be8ab3c89177599078ffcce',2,1,16,1,4,'S','B',64,1,0,16,64,192.0,16000000,1000000000,6400000,9600000,400000000,600000000,NULL,NULL,'photos',NULL,'["photos"]','{"p":16,"lr":0.001}','{"tokenizer":{"p":16,"c":4},"axes":{"p":16,"lr":0.001}}');
+INSERT INTO "sweep_cell" VALUES('small','s1:019822bbf053b510e82a8553a1df5927',1,1,8,1,4,'S','B',64,1,0,64,256,48.0,8000000,1000000000,3200000,4800000,400000000,600000000,NULL,NULL,'photos',NULL,NULL,'["photos"]','{"p":8,"lr":0.0001}','{"tokenizer":{"p":8,"c":4},"axes":{"p":8,"lr":0.0001}}');
+INSERT INTO "sweep_cell" VALUES('small','s1:c65c49d53be8ab3c89177599078ffcce',2,1,16,1,4,'S','B',64,1,0,16,64,192.0,16000000,1000000000,6400000,9600000,400000000,600000000,NULL,NULL,'photos',NULL,NULL,'["photos"]','{"p":16,"lr":0.001}','{"tokenizer":{"p":16,"c":4},"axes":{"p":16,"lr":0.001}}');
 CREATE TABLE sweep_cell_task (
 	study TEXT NOT NULL, 
 	cell TEXT NOT NULL, 
@@ -187,7 +188,7 @@ CREATE TABLE sweep_study (
 	created_at DATETIME NOT NULL, 
 	CONSTRAINT pk_sweep_study PRIMARY KEY (name)
 );
-INSERT INTO "sweep_study" VALUES('small','','','2026-11-22 06:22:13.906385');
+INSERT INTO "sweep_study" VALUES('small','','','2026-11-29 08:36:26.258589');
 CREATE TABLE sweep_submission (
 	study TEXT NOT NULL, 
 	number INTEGER NOT NULL, 
@@ -205,7 +206,7 @@ CREATE TABLE sweep_submission (
 	CONSTRAINT fk_sweep_submission_study FOREIGN KEY(study) REFERENCES sweep_study (name)
 );
 INSERT INTO "sweep_submission" VALUES('small',1,'study: small
-','{"study":"small"}','[]','[]','',0,'0.1.0','624355c4117efbae03468b73b273515cc2bcb1effecb6c6718c8df432726533f','a56d53f09d74154067d633423737bad80009c7becb58707f0da8598b9ba85204','2026-11-22 06:22:13.906385');
+','{"study":"small"}','[]','[]','',0,'0.1.0','624355c4117efbae03468b73b273515cc2bcb1effecb6c6718c8df432726533f','0673c3846dc851e1236d7e83d16c8e04311e163f614b4da21edb4be845960927','2026-11-29 08:36:26.258589');
 CREATE TABLE sweep_task (
 	fingerprint TEXT NOT NULL, 
 	id TEXT NOT NULL, 
@@ -230,11 +231,11 @@ CREATE TABLE sweep_task (
 	CONSTRAINT ck_sweep_task_result CHECK ((state = 'done') = (result_attempt IS NOT NULL)), 
 	CONSTRAINT uq_sweep_task_id UNIQUE (id)
 );
-INSERT INTO "sweep_task" VALUES('s1:96cf3f4633c011220b5c881129ae8741','prepare-96cf3f4633c01122','prepare','prepare {''images'': 64, ''salt'': ''''}','{"config":{"images":64,"salt":""},"kind":"prepare","parents":{}}','done',1000,2000,3.0e+19,0,4000,1,0,1,NULL,'','2026-11-22 06:22:13.906385','2026-11-22 06:22:13.926918');
-INSERT INTO "sweep_task" VALUES('s1:581db174fb1fae2149d87e1043a41132','stage1-581db174fb1fae21','stage1','stage1 {''p'': 8, ''lr'': 0.0001, ''salt'': ''''}','{"config":{"lr":0.0001,"p":8,"salt":""},"kind":"stage1","parents":{"data":"s1:96cf3f4633c011220b5c881129ae8741"}}','done',1000,2000,3.0e+19,0,4000,1,0,1,NULL,'','2026-11-22 06:22:13.906385','2026-11-22 06:22:13.935444');
-INSERT INTO "sweep_task" VALUES('s1:bdc29c7993457c4e036d291012515db5','reconstruct-bdc29c7993457c4e','reconstruct','reconstruct {''on'': ''photos'', ''salt'': ''''}','{"config":{"on":"photos","salt":""},"kind":"reconstruct","parents":{"images":"s1:96cf3f4633c011220b5c881129ae8741","model":"s1:581db174fb1fae2149d87e1043a41132"}}','done',1000,2000,3.0e+19,0,4000,1,0,1,NULL,'','2026-11-22 06:22:13.906385','2026-11-22 06:22:13.941945');
-INSERT INTO "sweep_task" VALUES('s1:9ec9703e0272cafd72f28591b6f0661f','stage1-9ec9703e0272cafd','stage1','stage1 {''p'': 16, ''lr'': 0.001, ''salt'': ''''}','{"config":{"lr":0.001,"p":16,"salt":""},"kind":"stage1","parents":{"data":"s1:96cf3f4633c011220b5c881129ae8741"}}','pending',1000,2000,3.0e+19,0,4000,0,0,NULL,NULL,'','2026-11-22 06:22:13.906385',NULL);
-INSERT INTO "sweep_task" VALUES('s1:4ad6556209191cc6900fae8b0150a2d0','reconstruct-4ad6556209191cc6','reconstruct','reconstruct {''on'': ''photos'', ''salt'': ''''}','{"config":{"on":"photos","salt":""},"kind":"reconstruct","parents":{"images":"s1:96cf3f4633c011220b5c881129ae8741","model":"s1:9ec9703e0272cafd72f28591b6f0661f"}}','pending',1000,2000,3.0e+19,0,4000,0,0,NULL,NULL,'','2026-11-22 06:22:13.906385',NULL);
+INSERT INTO "sweep_task" VALUES('s1:96cf3f4633c011220b5c881129ae8741','prepare-96cf3f4633c01122','prepare','prepare {''images'': 64, ''salt'': ''''}','{"config":{"images":64,"salt":""},"kind":"prepare","parents":{}}','done',1000,2000,3.0e+19,0,4000,1,0,1,NULL,'','2026-11-29 08:36:26.258589','2026-11-29 08:36:26.274574');
+INSERT INTO "sweep_task" VALUES('s1:581db174fb1fae2149d87e1043a41132','stage1-581db174fb1fae21','stage1','stage1 {''p'': 8, ''lr'': 0.0001, ''salt'': ''''}','{"config":{"lr":0.0001,"p":8,"salt":""},"kind":"stage1","parents":{"data":"s1:96cf3f4633c011220b5c881129ae8741"}}','done',1000,2000,3.0e+19,0,4000,1,0,1,NULL,'','2026-11-29 08:36:26.258589','2026-11-29 08:36:26.282038');
+INSERT INTO "sweep_task" VALUES('s1:bdc29c7993457c4e036d291012515db5','reconstruct-bdc29c7993457c4e','reconstruct','reconstruct {''on'': ''photos'', ''salt'': ''''}','{"config":{"on":"photos","salt":""},"kind":"reconstruct","parents":{"images":"s1:96cf3f4633c011220b5c881129ae8741","model":"s1:581db174fb1fae2149d87e1043a41132"}}','done',1000,2000,3.0e+19,0,4000,1,0,1,NULL,'','2026-11-29 08:36:26.258589','2026-11-29 08:36:26.285959');
+INSERT INTO "sweep_task" VALUES('s1:9ec9703e0272cafd72f28591b6f0661f','stage1-9ec9703e0272cafd','stage1','stage1 {''p'': 16, ''lr'': 0.001, ''salt'': ''''}','{"config":{"lr":0.001,"p":16,"salt":""},"kind":"stage1","parents":{"data":"s1:96cf3f4633c011220b5c881129ae8741"}}','pending',1000,2000,3.0e+19,0,4000,0,0,NULL,NULL,'','2026-11-29 08:36:26.258589',NULL);
+INSERT INTO "sweep_task" VALUES('s1:4ad6556209191cc6900fae8b0150a2d0','reconstruct-4ad6556209191cc6','reconstruct','reconstruct {''on'': ''photos'', ''salt'': ''''}','{"config":{"on":"photos","salt":""},"kind":"reconstruct","parents":{"images":"s1:96cf3f4633c011220b5c881129ae8741","model":"s1:9ec9703e0272cafd72f28591b6f0661f"}}','pending',1000,2000,3.0e+19,0,4000,0,0,NULL,NULL,'','2026-11-29 08:36:26.258589',NULL);
 CREATE TABLE sweep_trial (
 	study TEXT NOT NULL, 
 	search TEXT NOT NULL, 
@@ -249,13 +250,13 @@ CREATE TABLE sweep_trial (
 	CONSTRAINT fk_sweep_trial_study FOREIGN KEY(study, search) REFERENCES sweep_search (study, "key"), 
 	CONSTRAINT fk_sweep_trial_cell FOREIGN KEY(study, cell) REFERENCES sweep_cell (study, "key")
 );
-CREATE INDEX ix_sweep_task_state ON sweep_task (state);
 CREATE INDEX ix_sweep_task_kind_state ON sweep_task (kind, state);
+CREATE INDEX ix_sweep_task_state ON sweep_task (state);
 CREATE INDEX ix_sweep_cell_study_is_current_number ON sweep_cell (study, is_current, number);
 CREATE INDEX ix_sweep_dependency_parent ON sweep_dependency (parent);
 CREATE UNIQUE INDEX uq_sweep_attempt_running ON sweep_attempt (task) WHERE state = 'running';
-CREATE INDEX ix_sweep_metric_name_dataset_step ON sweep_metric (name, dataset, step);
 CREATE INDEX ix_sweep_metric_final ON sweep_metric (task, dataset) WHERE step = -1;
+CREATE INDEX ix_sweep_metric_name_dataset_step ON sweep_metric (name, dataset, step);
 CREATE INDEX ix_sweep_cell_task_task ON sweep_cell_task (task);
 CREATE INDEX ix_sweep_trial_study_place ON sweep_trial (study, place);
 CREATE VIEW v_cell AS
@@ -311,8 +312,10 @@ sampled AS (
 )
 SELECT c.study, c.number AS cell, c.p, c.q, c.c, c.encoder, c.decoder, c.resolution, c.frames, c.seed, c.tokens, c.e AS "E", c.compression, c.parameters, c.macs, c.encoder_parameters, c.decoder_parameters, c.encoder_macs, c.decoder_macs, c.dit_parameters, c.dit_macs, c.axes AS axes,
     CASE WHEN s.failed > 0 THEN 'failed' WHEN s.blocked > 0 THEN 'blocked'
-        WHEN s.running > 0 THEN 'running' WHEN s.done = s.tasks THEN 'done'
+        WHEN s.running > 0 THEN 'running' WHEN s.done < s.tasks THEN 'pending'
+        WHEN s.done = s.tasks AND c.until IS NULL THEN 'done' WHEN s.done = s.tasks THEN 'pruned'
         ELSE 'pending' END AS state,
+    c.until,
     coalesce(s.tasks, 0) AS tasks, coalesce(s.done, 0) AS tasks_done,
     c.dataset, m.protocol, m.psnr, m.ssim, m.lpips, m.rfd_lite0, m.rkid_lite0, m.rfid,
     c.generation_dataset, g.protocol AS generation_protocol, g.gfd_lite0, g.gfid, g.gis

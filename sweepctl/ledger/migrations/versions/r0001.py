@@ -122,6 +122,7 @@ def upgrade() -> None:
         sa.Column("dit_macs", sa.BigInteger(), nullable=True),
         sa.Column("dataset", sa.Text(), nullable=True),
         sa.Column("generation_dataset", sa.Text(), nullable=True),
+        sa.Column("until", sa.BigInteger(), nullable=True),
         sa.Column("datasets", sa.JSON(), nullable=False),
         sa.Column("axes", sa.JSON(), nullable=False),
         sa.Column("config", sa.JSON(), nullable=False),
