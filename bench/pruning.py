@@ -1,6 +1,6 @@
 """Does ending poor trials early pay? python bench/pruning.py [--seeds 3] [--out FOLDER]
 
-Runs studies/mini/search-pruned.yaml as it is, with rule median, and without `prune`, for several
+Runs studies/search-pruned.yaml as it is, with rule median, and without `prune`, for several
 seeds of the sampler, one trial at a time, and prints the best PSNR of each when it has spent the
 training FLOPs of the search without pruning. Twenty minutes or so on one core; a folder that is
 given again goes on where it was.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sweepctl.ledger import Ledger, open_ledger
 
-STUDY = Path(__file__).resolve().parent.parent / "studies" / "mini" / "search-pruned.yaml"
+STUDY = Path(__file__).resolve().parent.parent / "studies" / "search-pruned.yaml"
 WHOLE_TRIALS = 9
 ARMS = {
     "whole": ("search.prune=null", f"search.trials={WHOLE_TRIALS}"),

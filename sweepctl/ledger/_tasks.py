@@ -263,11 +263,11 @@ def files(connection: Connection, fingerprint: str) -> list[FileRecord]:
 
 def metrics(connection: Connection, fingerprint: str, step: int | None) -> list[MetricValue]:
     """What a task measured; see `Ledger.metrics`."""
-    # Written out: SQLite takes a partial index only for a number it can see.
-    stored = sa.literal_column(str(t.FINAL_STEP if step is None else int(step)))
+    at = t.FINAL_STEP if step is None else int(step)
     rows = connection.execute(
         sa.select(t.metric)
-        .where(t.metric.c.task == fingerprint, t.metric.c.step == stored)
+        # Written out: SQLite takes a partial index only for a number it can see.
+        .where(t.metric.c.task == fingerprint, t.metric.c.step == sa.literal_column(str(at)))
         .order_by(t.metric.c.dataset, t.metric.c.name, t.metric.c.protocol)
     )
     return [
