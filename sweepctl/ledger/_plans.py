@@ -8,6 +8,7 @@ Each public function here is the body of one transaction.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -237,17 +238,10 @@ def insert(
     """Insert many rows; known ones are left alone, or get the `update` columns."""
     if not rows:
         return
-    keys = [column.name for column in table.primary_key]
     if connection.dialect.name == "sqlite":
-        insert = sqlite.insert(table)
-        changed = {name: insert.excluded[name] for name in update}
-        connection.execute(
-            insert.on_conflict_do_update(index_elements=keys, set_=changed)
-            if update
-            else insert.on_conflict_do_nothing(),
-            rows,
-        )
+        connection.execute(_sqlite_insert(table, update), rows)
         return
+    keys = [column.name for column in table.primary_key]
     # All rows in one parameter: a message a row would take seconds for a large plan.
     names = ", ".join(rows[0])
     changes = ", ".join(f"{name} = excluded.{name}" for name in update)
@@ -257,6 +251,17 @@ def insert(
         f"FROM json_populate_recordset(NULL::{table.name}, %s::json) ON CONFLICT {known}",
         (json.dumps(rows, allow_nan=False, default=dt.datetime.isoformat),),
     )
+
+
+@functools.cache
+def _sqlite_insert(table: sa.Table, update: tuple[str, ...]) -> sqlite.Insert:
+    """Building it takes as long as running it, and a search does that for every trial."""
+    insert = sqlite.insert(table)
+    if not update:
+        return insert.on_conflict_do_nothing()
+    keys = [column.name for column in table.primary_key]
+    changed = {name: insert.excluded[name] for name in update}
+    return insert.on_conflict_do_update(index_elements=keys, set_=changed)
 
 
 def save_fit(
