@@ -372,6 +372,7 @@ def test_rows_of_a_design_have_what_both_measure(tmp_path: Path) -> None:
         (["cfg_interval=[0.9, 0.1]"], "the smaller share comes first"),
         (["cfg=1", "cfg_interval=[0.1, 0.9]"], "there is no guidance with cfg 1"),
         (["class_dropout=0"], "it never learned without; set cfg to 1 or stages.dit.class_dropo"),
+        (["class_dropout=1"], "with class_dropout 1 none is ever learned"),
         (["generation.metrics=[rfd_lite0]"], "its twin here is gfd_lite0"),
         (["metrics=[psnr, gfd_lite0]"], "belongs under evaluate.generation.metrics"),
         (["generation.metrics=[gfid]"], "gfid is measured on features (inception) that protocol"),
@@ -448,10 +449,43 @@ def test_sampling_is_judged_as_by_the_library(tmp_path: Path) -> None:
 
 
 def test_an_average_that_has_not_left_its_beginning_is_told(tmp_path: Path) -> None:
-    made = plan(tmp_path, WHOLE, "stages.dit.ema=0.9999")
+    made = plan(tmp_path, WHOLE, "stages.dit.ema=0.9999", "adversarial.ramp=6")
     (told,) = made.notices
     assert told.startswith("stages.dit.ema = 0.9999 over 8 steps: 100% of the averaged weights")
-    assert not plan(tmp_path, WHOLE, "stages.dit.ema=0.687").notices
+    assert not plan(tmp_path, WHOLE, "stages.dit.ema=0.687", "adversarial.ramp=6").notices
+
+
+def test_a_discriminator_that_is_hardly_heard_is_told(tmp_path: Path) -> None:
+    (told,) = plan(tmp_path, WHOLE, "adversarial.ramp=7", "adversarial.start=2").notices
+    assert "stage 2 ends after 6 steps, when 0.57 of it is reached" in told
+
+
+@pytest.mark.parametrize(
+    ("axis", "others", "why"),
+    [
+        ("stage1.loss.lpips_net: [alex, vgg]", (), "stages.stage1.loss.lpips is 0"),
+        ("stage2.loss.lpips_net: [alex, vgg]", (), "stages.stage2.loss.lpips is 0"),
+        ("stage2.loss.kl: [0, 1]", (), "stage 2 trains the decoder"),
+        ("r1: [0, 1]", ("adversarial.weight=0",), "adversarial.weight is 0"),
+        ("stage2.discriminator.lr: [1e-5, 1e-4]", ("adversarial.weight=0",), "weight is 0"),
+        ("adversarial.weight: [0.1, 5]", ("adversarial.start=6",), "begins at step 6, when"),
+    ],
+)
+def test_an_axis_that_changes_no_cell_is_a_mistake(
+    tmp_path: Path, axis: str, others: tuple[str, ...], why: str
+) -> None:
+    with pytest.raises(StudyError, match="has an effect on no cell") as caught:
+        plan(tmp_path, WHOLE + f"axes: {{{axis}}}\n", *others)
+    assert why in str(caught.value)
+    # Where it changes some, it is an axis like any other.
+    freed = {
+        "lpips is 0": "stage1.loss.lpips=1" if "stage1" in axis else "stage2.loss.lpips=1",
+        "decoder": "stage2.train=all",
+        "weight is 0": "adversarial.weight=1",
+        "begins": "adversarial.start=5",
+    }
+    change = next(change for word, change in freed.items() if word in why)
+    assert len(plan(tmp_path, WHOLE + f"axes: {{{axis}}}\n", change).cells) == 2
 
 
 # --- what it costs ----------------------------------------------------------------------------

@@ -191,7 +191,8 @@ def check_rungs(ledger: Ledger, trials: int) -> None:
     assert stages["stage1@30"] >= trials // 3
     assert 1 <= stages["stage1"] <= stages["stage1@30"]
     states = dict(ledger.query("select state, count(*) from v_cell group by state").rows)
-    assert states == {"done": stages["stage1"], "pruned": trials - stages["stage1"]}
+    assert states.pop("done") == stages["stage1"]
+    assert sum(states.values()) == trials - stages["stage1"] and states.keys() <= {"pruned"}
     until = ledger.query("select cell, until from v_cell where state = 'pruned'").rows
     assert {step for _, step in until} <= {10, 30}
     # Fits see whole trainings only, the other numbers are there with their step.
@@ -291,10 +292,22 @@ def test_a_search_too_small_for_its_rule_still_ends_with_a_whole_training(tmp_pa
         values = dict(ledger.query("select cell, value from v_metric where step = 10").rows)
         (row,) = ledger.query("select cell from v_cell where state = 'done'").rows
         assert values[row[0]] == max(values.values())
-    flat = written(("  prune", "  stop: {hours: 1e-9}\n  prune"))
+    # When its hours are spent nobody goes on, but the best one to the end.
+    spent = written(("  prune", "  stop: {hours: 1e-9}\n  prune"))
     with open_ledger(str(tmp_path / "spent.db")) as ledger:
-        go(tmp_path, flat, ledger)
-        assert stages_run(ledger)["stage1@10"] >= 1
+        go(tmp_path / "spent", spent, ledger)
+        check_rungs(ledger, 1)
+    # Also when they are spent after the last trial was asked.
+    with open_ledger(str(tmp_path / "later.db")) as ledger:
+        watcher = _Dies(40)
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path / "later", PRUNED, ledger, watcher)
+        before = stages_run(ledger)
+        trials = len(sequence(ledger))
+        go(tmp_path / "later", spent.replace("trials: 18", f"trials: {trials}"), ledger)
+        after = stages_run(ledger)
+        assert before.get("stage1@30", 0) <= after["stage1@30"] <= before.get("stage1@30", 0) + 1
+        assert after["stage1"] == max(1, before.get("stage1", 0))
 
 
 def test_trials_tell_how_far_they_came(

@@ -357,12 +357,16 @@ class Searching:
 
     def _is_over(self, one: _One, tell: Callable[[str], None]) -> bool:
         """Whether nothing more is to be asked; says why when that is not the number of trials."""
+        why = ""
+        hours = self.search.hours
+        if hours is not None and not one.is_spent and self._seconds(one) >= hours * 3600:
+            one.is_spent = True  # nothing goes on either
+            why = f"its tasks have taken {hours:g} hours"
         if one.over:
             return True
         if len(one.trials) >= self.search.trials:
             one.over = "all its trials are made"
             return True
-        why = ""
         if len(one.trials) >= most_trials(self.search, one.record.start):
             why = "every point of the grid was tried"
         flat = self.search.flat
@@ -374,20 +378,15 @@ class Searching:
             ]
             if len(in_order) >= flat and since_improved(in_order) >= flat:
                 why = f"{flat} trials in a row have improved nothing"
-        if self.search.hours is not None:
-            tasks = {
-                name
-                for trial in one.trials
-                if trial.cell
-                for name in self.cells[trial.cell].tasks.values()
-            }
-            if self.ledger.seconds_spent(tasks) >= self.search.hours * 3600:
-                why = f"its tasks have taken {self.search.hours:g} hours"
-                one.is_spent = True
         if why:
             one.over = why
             tell(f"the search{self._where(one)} ends after {len(one.trials)} trials: {why}")
         return bool(why)
+
+    def _seconds(self, one: _One) -> float:
+        """Workers' time that the tasks of a search have taken."""
+        cells = (self.cells[trial.cell] for trial in one.trials if trial.cell)
+        return self.ledger.seconds_spent({name for cell in cells for name in cell.tasks.values()})
 
     def _note_cells(self, plan: Plan) -> None:
         self.cells.update({cell.key: cell for cell in plan.cells})

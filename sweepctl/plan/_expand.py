@@ -23,7 +23,12 @@ from sweepctl.plan._identity import (
     lasting,
 )
 from sweepctl.plan._mistakes import absences, mistakes
-from sweepctl.plan._mistakes_later import Mistake, short_averages
+from sweepctl.plan._mistakes_later import (
+    Mistake,
+    means_nothing,
+    short_averages,
+    short_ramps,
+)
 from sweepctl.study import (
     DERIVED,
     OPTIONAL,
@@ -170,6 +175,7 @@ def expand(
         off = groups_off(cell.config)
         used.update(OPTIONAL.keys() - set(off))
         noticed.update(dict.fromkeys(short_averages(cell.config, off)))
+        noticed.update(dict.fromkeys(short_ramps(cell.config, off)))
         given, axes = axes, _without_effect(grid, axes, off)
         identified = lasting(cell.config)
         key = fingerprint(canonical(identified))
@@ -200,6 +206,7 @@ def expand(
         result.notices.extend(noticed)
         if search is None:  # a choice may turn on what is off in the middle of the space
             problems.update(_in_vain(study, used))
+            problems.update(_without_meaning(study, result.points))
             result.notices.extend(_idle_groups(study, used))
     if problems:
         raise StudyError(list(problems.values()))
@@ -315,6 +322,18 @@ def _in_vain(study: StudyFile, used: set[str]) -> Iterator[tuple[tuple[str, str]
     if "stages.dit" not in used and _value(study.grid.template, images) is not None:
         message = "samples are made by a DiT, and no cell has one; give stages.dit.steps a number"
         yield (images, ""), study.problem(images, message)
+
+
+def _without_meaning(
+    study: StudyFile, points: Sequence[Point]
+) -> Iterator[tuple[tuple[str, str], Problem]]:
+    """Axes of settings that change nothing in any cell, because of what else it says."""
+    for factor in study.grid.factors:
+        for path in factor.paths:
+            reasons = [means_nothing(path, point.config) for point in points]
+            if reasons[0] is not None and None not in reasons:
+                message = f"{path} has an effect on no cell: {reasons[0]}"
+                yield (path, ""), study.problem(path, message)
 
 
 def _idle_groups(study: StudyFile, used: set[str]) -> Iterator[str]:

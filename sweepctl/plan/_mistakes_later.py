@@ -144,6 +144,12 @@ def _in_sampling(config: Mapping[str, Any], train: DataSet) -> Iterator[Mistake]
             f"cfg = {cfg:g}: {config['data']['train']} has no labels, and a DiT without classes "
             "cannot be guided; set cfg to 1",
         )
+    elif cfg != 1 and dit["class_dropout"] == 1:
+        yield (
+            f"{where}.cfg",
+            f"cfg = {cfg:g} guides by labels, and with class_dropout 1 none is ever learned; set "
+            "cfg to 1 or stages.dit.class_dropout to 0.1",
+        )
     elif cfg != 1 and dit["class_dropout"] == 0:
         yield (
             f"{where}.cfg",
@@ -171,6 +177,45 @@ def short_averages(config: Mapping[str, Any], off: tuple[str, ...]) -> Iterator[
                 "the averaged weights, which are the result, are those it began with; "
                 f"take {most:g} or less, or null"
             )
+
+
+def short_ramps(config: Mapping[str, Any], off: tuple[str, ...]) -> Iterator[str]:
+    """A stage 2 that ends before the discriminator's weight is what the study says: no mistake."""
+    stage2 = config["stages"]["stage2"]
+    adversarial, steps = stage2["adversarial"], stage2["steps"]
+    if "stages.stage2" in off or steps is None or adversarial["weight"] == 0:
+        return
+    begun = steps - adversarial["start"]
+    if begun < adversarial["ramp"]:
+        where = "stages.stage2.adversarial"
+        yield (
+            f"{where}.weight: stage 2 ends after {steps:,} steps, when "
+            f"{max(0, begun) / adversarial['ramp']:.2g} of it is reached; it begins at start = "
+            f"{adversarial['start']:,} and rises over ramp = {adversarial['ramp']:,} steps"
+        )
+
+
+def means_nothing(path: str, config: Mapping[str, Any]) -> str | None:
+    """Why a setting changes nothing beside the others of a cell; None when it may.
+
+    An axis of such a setting would train the same model several times, and what is measured of the
+    copies would count as so many independent results.
+    """
+    for stage in ("stage1", "stage2"):
+        loss = f"stages.{stage}.loss"
+        if path == f"{loss}.lpips_net" and config["stages"][stage]["loss"]["lpips"] == 0:
+            return f"{loss}.lpips is 0"
+    stage2 = config["stages"]["stage2"]
+    if path == "stages.stage2.loss.kl" and stage2["train"] == "decoder":
+        return "stage 2 trains the decoder, and the KL term is of the encoder"
+    adversarial, where = stage2["adversarial"], "stages.stage2.adversarial"
+    if stage2["steps"] is None or not path.startswith((where, "stages.stage2.discriminator")):
+        return None
+    if adversarial["weight"] == 0 and path != f"{where}.weight":
+        return f"{where}.weight is 0"
+    if adversarial["start"] >= stage2["steps"] and path != f"{where}.start":
+        return f"the discriminator begins at step {adversarial['start']}, when stage 2 is over"
+    return None
 
 
 def measured_mistakes(
