@@ -42,9 +42,9 @@ def call(
     return run
 
 
-def own(name: str, cell: int = 1, **changes: Any) -> Measured:
+def own(name: str, cell: int = 1, *, overrides: tuple[str, ...] = (), **changes: Any) -> Measured:
     """The first number of a cell of a study of the paper, as if it had been measured."""
-    plan = plan_file(PAPER / f"{name}.yaml", ())
+    plan = plan_file(PAPER / f"{name}.yaml", overrides)
     row = next(row for row in design_rows(plan) if row["cell"] == cell)
     asked = {name: row[name] for name in ("metric", "dataset", "protocol", "n", "cell")}
     return configured(plan.cells[cell - 1].config, **{**asked, "value": 1.0, **changes})
@@ -144,6 +144,55 @@ def test_a_design_that_differs_says_in_what(factor: str, value: object, reason: 
     assert not pair.comparable
     assert any(one.startswith(reason) for one in pair.reasons), pair.reasons
     assert (pair.paper is None) == reason.startswith("no such point")
+
+
+@pytest.mark.parametrize(
+    ("study", "overrides", "reason"),
+    [
+        ("figure-3", "tokenizer.norm=rmsnorm", "norm rmsnorm, not layernorm"),
+        ("figure-3", "tokenizer.qk_norm=true", "QK norm True, not False"),
+        ("figure-3", "stages.stage1.flip=false", "flip False, not True"),
+        ("figure-3", "stages.stage1.ema=0.999", "EMA 0.999, not none"),
+        ("figure-3", "stages.stage1.optimiser.lr=1e-2", "stage 1 lr a batch of 256 0.0025, not"),
+        ("figure-3", "stages.stage1.loss.pixel_weight=100", "pixel weight 100, not 1"),
+        ("figure-3", "stages.stage1.loss.ssim=1", "SSIM weight 1, not 0"),
+        ("figure-3", "stages.stage1.loss.dino=1", "DINO weight 1, not 0"),
+        ("table-2", "stages.stage2.batch=8", "stage 2 batch 8, not 256"),
+        ("table-2", "stages.stage2.optimiser.lr=1e-2", "stage 2 lr 0.01, not 0.0001"),
+        ("table-2", "stages.stage2.flip=false", "stage 2 flip False, not True"),
+        ("table-2", "stages.stage2.ema=0.9", "stage 2 EMA 0.9, not 0.9999"),
+        ("table-2", "stages.stage2.loss.lpips=0", "stage 2 LPIPS weight 0, not 1"),
+        ("table-2", "stages.stage2.loss.pixel=l1", "stage 2 pixel loss l1, not l2"),
+        ("table-2", "stages.stage2.discriminator_width=0.25", "discriminator width 0.25, not 1"),
+        ("table-2", "stages.stage2.adversarial.r1=10", "R1 10, not 0"),
+        ("table-2", "stages.stage2.adversarial.start=100000", "GAN start 100,000, not 0"),
+        ("table-2", "stages.stage2.adversarial.ramp=1", "GAN ramp 1, not 25,000"),
+        ("figure-4", "stages.latents.normalisation=per-channel", "latents per-channel, not none"),
+        ("figure-4", "stages.dit.target=flow stages.dit.learn_sigma=false", "target flow, not eps"),
+        ("figure-4", "stages.dit.class_dropout=0.9", "class dropout 0.9, not 0.1"),
+        ("figure-4", "stages.dit.optimiser.lr=1e-2", "generator lr 0.01, not 0.0001"),
+        ("figure-4", "evaluate.generation.cfg_interval=[0.2,0.5]", "cfg interval (0.2, 0.5), not"),
+        ("figure-4", "evaluate.generation.originals=1000", "1,000 originals, not 50,000"),
+    ],
+)
+def test_another_recipe_than_the_papers_is_not_compared(
+    study: str, overrides: str, reason: str
+) -> None:
+    metric, words = "gfid" if study == "figure-4" else "rfid", tuple(overrides.split())
+    assert align([own(study, metric=metric)])[0].comparable
+    (pair,) = align([own(study, overrides=words, metric=metric)])
+    assert not pair.comparable and pair.paper is not None and len(pair.reasons) == len(words)
+    assert any(one.startswith(reason) for one in pair.reasons), pair.reasons
+
+
+def test_a_rate_that_goes_with_its_batch_is_the_papers() -> None:
+    scaled = ("stages.stage1.batch=512", "stages.stage1.steps=200k", "stage1.optimiser.lr=2e-4")
+    assert align([own("figure-3", overrides=scaled)])[0].comparable
+
+
+def test_a_missing_stage_2_is_said_once_and_not_for_each_of_its_settings() -> None:
+    alone = own("table-6", overrides=("stages.stage2.steps=null",), metric="gfid")
+    assert align([alone])[0].reasons == ("stage 2 steps none, not 100,000",)
 
 
 def test_arithmetic_and_a_somewhat_smaller_sample_are_reservations() -> None:

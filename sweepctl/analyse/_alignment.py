@@ -3,10 +3,10 @@
 Alignment goes by design factors, not by E: a result is put beside the published point with the same
 kind, metric, stride, patch side, channels and code length, and of several such points beside the
 one that differs from it in the fewest other settings. Each difference that remains is named. One
-that moves the metric by itself (data set, resolution, sizes, losses, amount of training, another
-feature network, far fewer samples) makes the pair incomparable; what nobody can match or know (the
-paper's private training pictures, its unstated protocol, the rounding of the arithmetic) is a
-reservation, and the pair is compared.
+that moves the metric by itself (data set, resolution, sizes, losses, amount and recipe of the
+training, another feature network, far fewer samples) makes the pair incomparable; what nobody can
+match or know (the paper's private training pictures, its unstated protocol, the rounding of the
+arithmetic) is a reservation, and the pair is compared.
 
 The yardstick is the paper's own: some configurations stand in several of its figures with different
 values, because they were trained anew. The pooled standard deviation of those is what one more run
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweepctl.analyse._published import Measured, configured, published
+from sweepctl.analyse._published import WITH_STAGE2, Measured, configured, published
 from sweepctl.analyse._reference import PROTOCOL
 from sweepctl.analyse._scales import Scale, is_metric, scale_of
 from vitok_core.protocols import METRICS
@@ -151,6 +151,7 @@ def _aligned(own: Measured, place: str) -> Aligned:
         judged,
         key=lambda one: (
             len(one[0]),
+            _has_stage2(one[2]) != _has_stage2(own),
             not one[2].stands_in(place),
             len(one[1]),
             not one[2].on.startswith(_MAIN),
@@ -219,6 +220,8 @@ def _differences(own: Measured, paper: Measured) -> tuple[tuple[str, ...], tuple
     reasons: list[str] = []
     reservations: list[str] = []
     for name, wanted in paper.factors.items():
+        if name in WITH_STAGE2 and not _has_stage2(own):
+            continue  # that there is none is said once, by its steps
         if name in _HARD_NAMES or _equal(own.factors.get(name), wanted):
             continue
         words = f"{name} {_said(own.factors.get(name))}, not {_said(wanted)}"
@@ -238,9 +241,19 @@ def _differences(own: Measured, paper: Measured) -> tuple[tuple[str, ...], tuple
         words = f"{own.n:,} samples, not {wanted:,}"
         biased = own.metric not in METRICS or METRICS[own.metric].of == "features"
         (reasons if biased and own.n < FEWEST * wanted else reservations).append(words)
+    originals = own.factors.get("originals")
+    # More of them, the whole training set for one, is what ADM's own evaluation has.
+    compared = own.metric in METRICS and METRICS[own.metric].reference
+    if compared and originals is not None and wanted is not None and originals < wanted:
+        words = f"{originals:,} originals, not {wanted:,}"
+        (reasons if originals < FEWEST * wanted else reservations).append(words)
     if own.training_set != paper.training_set:
         reservations.append(f"trained on {own.training_set}, the paper on {paper.training_set}")
     return tuple(reasons), tuple(reservations)
+
+
+def _has_stage2(one: Measured) -> bool:
+    return one.factors.get("stage 2 steps") is not None
 
 
 def _said(value: object) -> str:
@@ -255,7 +268,7 @@ def _said(value: object) -> str:
 
 def _equal(one: object, other: object) -> bool:
     if isinstance(one, float | int) and isinstance(other, float | int):
-        return math.isclose(one, other, rel_tol=1e-9)
+        return one == other or math.isclose(one, other, rel_tol=1e-9)
     return one == other
 
 

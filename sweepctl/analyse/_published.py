@@ -40,6 +40,57 @@ _MASK_LENGTHS = (32, 64, 128, 256)
 _TABLE_CHANNELS = 16
 """The tables print no c; their tokens and E (section 4) are those of c = 16."""
 
+_Settings = Mapping[str, tuple[str, Any]]
+"""Setting -> its place in a config, and the only value that the paper's studies have of it."""
+
+_STAGE1_RECIPE: _Settings = {
+    "norm": ("tokenizer.norm", "layernorm"),
+    "QK norm": ("tokenizer.qk_norm", False),
+    "causal": ("tokenizer.causal", False),
+    "flip": ("stages.stage1.flip", True),
+    "EMA": ("stages.stage1.ema", None),
+    "pixel weight": ("stages.stage1.loss.pixel_weight", 1.0),
+    "SSIM weight": ("stages.stage1.loss.ssim", 0.0),
+    "DINO weight": ("stages.stage1.loss.dino", 0.0),
+}
+_STAGE2_RECIPE: _Settings = {
+    "stage 2 batch": ("stages.stage2.batch", 256),
+    "stage 2 lr": ("stages.stage2.optimiser.lr", 1e-4),
+    "stage 2 flip": ("stages.stage2.flip", True),
+    "stage 2 EMA": ("stages.stage2.ema", 0.9999),
+    "stage 2 pixel loss": ("stages.stage2.loss.pixel", "l2"),
+    "stage 2 pixel weight": ("stages.stage2.loss.pixel_weight", 1.0),
+    "stage 2 LPIPS weight": ("stages.stage2.loss.lpips", 1.0),
+    "stage 2 LPIPS network": ("stages.stage2.loss.lpips_net", "vgg"),
+    "stage 2 KL weight": ("stages.stage2.loss.kl", 1e-3),
+    "stage 2 SSIM weight": ("stages.stage2.loss.ssim", 0.0),
+    "stage 2 DINO weight": ("stages.stage2.loss.dino", 0.0),
+}
+_ADVERSARY: _Settings = {
+    "discriminator width": ("stages.stage2.discriminator_width", 1.0),
+    "GAN start": ("stages.stage2.adversarial.start", 0),
+    "GAN ramp": ("stages.stage2.adversarial.ramp", 25_000),
+    "R1": ("stages.stage2.adversarial.r1", 0.0),
+    "LeCam": ("stages.stage2.adversarial.lecam", 0.0),
+    "adaptive GAN weight": ("stages.stage2.adversarial.adaptive", False),
+}
+_DIT_RECIPE: _Settings = {
+    "latents": ("stages.latents.normalisation", "none"),
+    "latents flip": ("stages.latents.flip", True),
+    "target": ("stages.dit.target", "eps"),
+    "learnt sigma": ("stages.dit.learn_sigma", True),
+    "generator QK norm": ("stages.dit.qk_norm", False),
+    "class dropout": ("stages.dit.class_dropout", 0.1),
+    "generator lr": ("stages.dit.optimiser.lr", 1e-4),
+    "generator EMA": ("stages.dit.ema", 0.9999),
+    "cfg interval": ("evaluate.generation.cfg_interval", None),
+}
+
+
+def _recipe(*parts: _Settings) -> dict[str, Any]:
+    return {name: value for part in parts for name, (_, value) in part.items()}
+
+
 _DEFAULTS: Mapping[str, Any] = {
     "latent tokens": None,
     "trained lengths": (),
@@ -52,13 +103,18 @@ _DEFAULTS: Mapping[str, Any] = {
     "positions": "axial",
     "bottleneck": "kl",
     "precision": "bf16",
+    "stage 1 lr a batch of 256": 1e-4,
+    **_recipe(_STAGE1_RECIPE),
 }
 _STAGE2: Mapping[str, Any] = {
     "stage 2 steps": _STAGE2_STEPS,
     "GAN weight": _GAN_WEIGHT,
     "discriminator lr": _DISCRIMINATOR_LR,
     "stage 2 trains": "decoder",
+    **_recipe(_STAGE2_RECIPE, _ADVERSARY),
 }
+WITH_STAGE2 = frozenset(_STAGE2) - {"stage 2 steps"}
+"""Settings that say nothing where there is no stage 2."""
 _LOSSES: Mapping[str, Mapping[str, Any]] = {
     "L2 + 1.0 LPIPS": {},
     "L2 (LPIPS 0)": {"LPIPS weight": 0.0, "LPIPS network": None},
@@ -232,9 +288,10 @@ def _setting(row: Mapping[str, Any]) -> dict[str, Any]:
 def _adversarial(setting: str) -> dict[str, Any]:
     """Figure 13: "disc lr 2e-5, GAN weight 0.05; stage-2 step 10000"."""
     how, _, step = setting.partition("; stage-2 step ")
-    steps = {"stage 2 steps": int(step), "stage 2 trains": "decoder"}
+    steps = {"stage 2 steps": int(step), "stage 2 trains": "decoder", **_recipe(_STAGE2_RECIPE)}
     if how.startswith("no discriminator"):
         return steps | {"GAN weight": 0.0, "discriminator lr": None}
+    steps |= _recipe(_ADVERSARY)
     if how.startswith("full finetune"):
         return {**_STAGE2, **steps, "stage 2 trains": "all"}
     lr, weight = re.findall(r"[\d.]+(?:e-?\d+)?", how)
@@ -243,7 +300,7 @@ def _adversarial(setting: str) -> dict[str, Any]:
 
 def _generated(row: Mapping[str, Any]) -> dict[str, Any]:
     how = str(row["generator"] or "")
-    found: dict[str, Any] = {}
+    found = _recipe(_DIT_RECIPE)
     # Tables 5 and 6 name the other papers' guidance, not ViTok's; they say size and steps.
     if row["cfg"] is not None:
         found["cfg"] = float(row["cfg"])
@@ -303,7 +360,10 @@ def configured(
         "positions": tokenizer["positions"],
         "bottleneck": tokenizer["bottleneck"],
         "precision": stage1["precision"],
-        **_own_stage2(stages.get("stage2")),
+        # Printed "1e-4 / 256": a rate goes with its batch.
+        "stage 1 lr a batch of 256": stage1["optimiser"]["lr"] * 256 / stage1["batch"],
+        **_stated(config, _STAGE1_RECIPE),
+        **_own_stage2(config),
     }
     if kind == "generation":
         factors |= _own_generation(config)
@@ -320,7 +380,21 @@ def configured(
     )
 
 
-def _own_stage2(stage2: Mapping[str, Any] | None) -> dict[str, Any]:
+def _stated(config: Mapping[str, Any], settings: _Settings) -> dict[str, Any]:
+    """The settings as a config has them; one that it is too old to know was not in use."""
+    found = {}
+    for name, (place, value) in settings.items():
+        *blocks, key = place.split(".")
+        block = config
+        for part in blocks:
+            block = block[part]
+        stated = block.get(key, value)
+        found[name] = tuple(stated) if isinstance(stated, list) else stated
+    return found
+
+
+def _own_stage2(config: Mapping[str, Any]) -> dict[str, Any]:
+    stage2 = config["stages"].get("stage2")
     if stage2 is None or stage2.get("steps") is None:
         return {"stage 2 steps": None}
     weight = float(stage2["adversarial"]["weight"])
@@ -329,6 +403,7 @@ def _own_stage2(stage2: Mapping[str, Any] | None) -> dict[str, Any]:
         "GAN weight": weight,
         "discriminator lr": stage2["discriminator"]["lr"] if weight > 0 else None,
         "stage 2 trains": stage2["train"],
+        **_stated(config, {**_STAGE2_RECIPE, **_ADVERSARY}),
     }
 
 
@@ -340,4 +415,6 @@ def _own_generation(config: Mapping[str, Any]) -> dict[str, Any]:
         "generator steps": dit["steps"],
         "generator batch": dit["batch"],
         "sampling steps": how["steps"],
+        "originals": how.get("originals"),
+        **_stated(config, _DIT_RECIPE),
     }
