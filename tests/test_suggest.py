@@ -190,6 +190,18 @@ def test_candidates_of_a_study(tmp_path: Path) -> None:
             candidates(study, data=DATA, within={bad: (1, 2)})
 
 
+def test_a_value_that_no_study_may_have_is_not_chosen_from(tmp_path: Path) -> None:
+    found = candidates(load(tmp_path, SMALL), data=DATA, within={"c": (4, 100_000)})
+    values = {cell.axes["c"] for cell in make_plan(found.study, data=DATA).cells}
+    assert max(values) == 4096
+    pasted = re.sub(
+        r"(?m)^axes:\n(  .*\n)+",
+        found.block(range(found.own + 1, len(found.study.grid.factors[0].rows) + 1)),
+        SMALL,
+    )
+    assert {cell.axes["c"] for cell in plan_of(tmp_path / "pasted", pasted).cells} == values
+
+
 def test_the_block_gives_exactly_these_cells(tmp_path: Path) -> None:
     text = SMALL.replace("  c: [4, 16]\n", "  c: [4, 16]\n  encoder: [pico, nano]\n")
     study = load(tmp_path, text)

@@ -20,7 +20,7 @@ from typing import Any
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.plan._expand import expand
 from sweepctl.plan._identity import DataSet
-from sweepctl.study import Factor, StudyFile, short_name
+from sweepctl.study import Factor, StudyFile, is_valid, short_name
 
 MOST = 20_000
 """Most combinations that are tried; each costs about a fifth of a millisecond."""
@@ -156,7 +156,8 @@ def _levels(factor: Factor, bounds: Mapping[str, tuple[float, float]]) -> list[t
     stated = bounds.get(path)
     low, high = stated or (min(values), max(values))
     between: list[Any] = _whole(low, high) if _all_whole(values) else _means(values, stated)
-    every = sorted({*values, *between})
+    # Expanding a cell does not look at each leaf, because a study that was loaded has been checked.
+    every = sorted({*values, *(value for value in between if is_valid(path, value))})
     return [(value,) for value in every if low <= value <= high]
 
 

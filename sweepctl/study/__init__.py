@@ -34,7 +34,7 @@ from sweepctl.study._claims import (
 from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
 from sweepctl.study._load import load_study
 from sweepctl.study._model import DERIVED, OPTIONAL, STAGES, Config, Run, Study
-from sweepctl.study._paths import Condition, resolve, short_name
+from sweepctl.study._paths import Condition, is_valid, resolve, short_name
 from sweepctl.study._search import Dimension, Keep, Objective, Prune, Search, settled
 from sweepctl.study._search_block import SearchBlock
 from sweepctl.study._site import DEVICE, OwnSet, Site, Workers, load_site
@@ -80,6 +80,7 @@ __all__ = [
     "TradeoffClaim",
     "Workers",
     "init_study",
+    "is_valid",
     "json_schema",
     "load_site",
     "load_study",

@@ -44,6 +44,15 @@ def leaf_adapter(path: str) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 
+def is_valid(path: str, value: object) -> bool:
+    """Whether a leaf may have a value at all, whatever the rest of the cell is."""
+    try:
+        leaf_adapter(path).validate_python(value)
+    except ValueError:
+        return False
+    return True
+
+
 @cache
 def short_name(path: str) -> str:
     """What a path is called in tables: its shortest end that stands for it and for no number.
