@@ -358,7 +358,9 @@ def test_what_was_predicted_stands_beside_what_was_measured(call: Call, tmp_path
     [
         (["--check", "p = 5"], "no measured cell of nine meets"),
         (["--check", "p = 16", "--hours", "1"], "chooses nothing"),
+        (["--check", "p = 16", "--criterion", "V"], "chooses nothing"),
         (["--check", "p = 16", "--fit", "x"], "there is no fit 'x'"),
+        (["--check", "1 = 1"], "nothing can be predicted for --check '1 = 1'"),
         (["--check", "p > 4 or c > 4"], "no law without these cells"),
     ],
 )
@@ -367,7 +369,8 @@ def test_what_cannot_be_checked_is_said(
 ) -> None:
     filled(tmp_path)
     (tmp_path / "nine.yaml").write_text(STUDY)
-    assert message in call("suggest", "nine.yaml", *words)[2]
+    code, out, err = call("suggest", "nine.yaml", *words)
+    assert (code, out) == (2, "") and message in err
 
 
 # ---------------------------------------------------------------------------------- exported points

@@ -248,6 +248,22 @@ def test_the_command_suggests_and_its_block_plans(
     assert capfd.readouterr().out.startswith("p\tc\trun\tFLOPs\tslope_plus_minus")
 
 
+@pytest.mark.parametrize("noise", ["1e-50", "1e50"])
+@pytest.mark.parametrize("criterion", ["V", "D"])
+def test_any_noise_that_may_be_stated_can_be_reckoned_with(
+    noise: str,
+    criterion: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, SMALL)
+    words = ["--flops", "2e10", "--noise", noise, "--criterion", criterion]
+    assert command(monkeypatch, "suggest", "study.yaml", *words, "--json") == 0
+    assert json.loads(capfd.readouterr().out)["runs"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -255,6 +271,11 @@ def test_the_command_suggests_and_its_block_plans(
         (["--hours", "1", "--noise", "0.3"], "say where they will run"),
         (["--flops", "1e9"], "the noise of fit 'law' is not known"),
         (["--flops", "1e9", "--criterion", "A"], "there is no criterion 'A'"),
+        (["--flops", "1e9", "--noise", "inf"], "a number from 1e-50 to 1e+50, not inf"),
+        (["--flops", "1e9", "--noise", "nan"], "a number from 1e-50 to 1e+50, not nan"),
+        (["--flops", "1e9", "--noise", "1e200"], "a number from 1e-50 to 1e+50, not 1e+200"),
+        (["--flops", "1e9", "--noise", "1e-200"], "a number from 1e-50 to 1e+50, not 1e-200"),
+        (["--flops", "1e9", "--noise", "0"], "a number from 1e-50 to 1e+50, not 0"),
         (["--flops", "1e9", "--within", "c=4"], "--within takes AXIS=LOW..HIGH"),
         (["--flops", "1e9", "--fit", "x"], "there is no fit 'x'"),
         (["--flops", "1e9", "--yaml", "--json"], "exclude each other"),

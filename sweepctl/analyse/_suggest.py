@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 Criterion = Literal["V", "D"]
 
+NOISES = (1e-50, 1e50)
+"""Bounds of the noise: its fourth power is still a number that is not 0."""
+
 _LN2 = math.log(2)
 _EXCHANGES = 200
 """Most exchanges; each betters the criterion, so far fewer are the rule."""
@@ -270,8 +273,12 @@ def _noise(law: FitResult, stated: float | None) -> tuple[float, float, str]:
                 "scale; in log2, 0.14 is 10 %)",
             )
         return law.sigma, 0.0, "scatter around the law; no configuration has a second seed"
-    if not run > 0:
-        raise UsageError(f"the noise of a run must be above 0, not {run:g}")
+    low, high = NOISES
+    if not low <= run <= high:
+        raise UsageError(
+            f"the noise of a run must be a number from {low:g} to {high:g}, not {run:g}",
+            hint="--noise 0.1 states it: the standard deviation from run to run on the fit's scale",
+        )
     if law.sigma is None:
         return run, 0.0, whence
     average = float(np.mean([1 / point.seeds for point in law.points]))

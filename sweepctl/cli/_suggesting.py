@@ -47,9 +47,11 @@ def suggest(
         str | None, typer.Option("--fit", help="The law to narrow; the first by default.")
     ] = None,
     criterion: Annotated[
-        str,
-        typer.Option("--criterion", help="V: the law where it may be used; D: its parameters."),
-    ] = "V",
+        str | None,
+        typer.Option(
+            "--criterion", help="V, the default: the law where it may be used; D: its parameters."
+        ),
+    ] = None,
     within: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,13 +98,15 @@ def suggest(
     Example: sweepctl suggest studies/quickstart.yaml --flops 2e12 --noise 0.4
     """
     if check is not None:
-        if (hours, flops, noise, on, within) != (None,) * 5 or seeds_too or as_yaml:
-            raise UsageError("--check chooses nothing: it goes with --fit, --db and --json only")
+        if (hours, flops, noise, on, within, criterion) != (None,) * 6 or seeds_too or as_yaml:
+            raise UsageError(
+                "--check chooses nothing: it goes with --fit, --set, --db and --json only"
+            )
         _check(plan_file(file, overrides or ()), fit, check, db, as_json=as_json)
         return
     if (hours is None) == (flops is None):
         raise UsageError("state what may be spent: --hours or --flops, one of them")
-    if criterion not in ("V", "D"):
+    if criterion not in (None, "V", "D"):
         raise UsageError(f"there is no criterion {criterion!r}", hint="V or D")
     if as_yaml and as_json:
         raise UsageError("--yaml and --json exclude each other")
@@ -188,6 +192,12 @@ def _check(made: Plan, named: str | None, condition: str, db: str | None, *, as_
             for told in foresee([law], [one]):
                 inside = told.low <= value <= told.high
                 rows.append((told.cell, law.name, told.value, told.low, told.high, value, inside))
+    if not rows:
+        raise UsageError(
+            f"nothing can be predicted for --check {condition!r}: no law is left without these "
+            "cells, or none is of what was measured in them",
+            hint="leave the laws enough cells: a condition that fewer of them meet",
+        )
     rows.sort(key=lambda row: (row[1], row[0]))
     kept = sum(row[-1] for row in rows)
     if as_json:
