@@ -497,6 +497,31 @@ def say(*words: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> tuple[int,
     return int(end.value.code or 0), *capsys.readouterr()
 
 
+def test_optunas_tables_go_into_no_file_that_holds_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_ledger("results.db") as ledger:
+        go(tmp_path, written("random"), ledger)
+    open_ledger("other.db").close()
+    Path("linked.db").symlink_to("results.db")
+    Path("notes.txt").write_text("the notes of a year")
+    Path("folder").mkdir()
+    before = {name: Path(name).read_bytes() for name in ("results.db", "other.db", "notes.txt")}
+    for file, reason in (
+        ("results.db", "results.db holds sweepctl's own results"),
+        ("linked.db", "linked.db holds sweepctl's own results"),
+        ("other.db", "other.db holds sweepctl's own results"),
+        ("notes.txt", "it does not begin like a SQLite database"),
+        ("folder", "is a folder"),
+    ):
+        words = ("export", "small", "--optuna", file)
+        code, out, err = say(*words, monkeypatch=monkeypatch, capsys=capsys)
+        assert (code, out) == (2, "") and reason in err
+        assert "hint: choose another file with --optuna" in err and "run again" not in err
+    assert {name: Path(name).read_bytes() for name in before} == before
+
+
 @pytest.mark.slow  # Optuna's file, figures; test_docs.py runs the commands by default
 def test_the_best_and_the_front_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweepctl.cli._session import many, say, study_of
-from sweepctl.errors import UsageError
+from sweepctl.errors import LedgerError, UsageError
 
 if TYPE_CHECKING:
     from sweepctl.ledger import CellState, Ledger, SearchRecord, Table, TrialRecord
@@ -211,12 +211,13 @@ def export_optuna(ledger: Ledger, study: str, out: Path) -> int:
     """Write the searches of a study as Optuna's own storage, a SQLite file; returns the trials.
 
     Raises:
-        UsageError: the study has no search, or the file cannot be replaced.
+        UsageError: the study has no search, or the file is none that Optuna may write.
         LedgerError: it cannot be written.
     """
     from sweepctl.search import export
     from sweepctl.study import short_name
 
+    _check_no_ledger(out)
     search = searched(ledger, study)
     made = trials(ledger, study, search)
     try:
@@ -234,6 +235,20 @@ def export_optuna(ledger: Ledger, study: str, out: Path) -> int:
             notes=[{"cell": one.cell, "state": one.state} for one in mine],
         )
     return written
+
+
+def _check_no_ledger(out: Path) -> None:
+    """Refuse a file that Optuna's tables do not belong into: any ledger, whatever opened it."""
+    from sweepctl.ledger import ledger_exists
+
+    hint = "choose another file with --optuna"
+    try:
+        held = ledger_exists(str(out.absolute()))
+    except (LedgerError, OSError) as error:
+        said = error.message if isinstance(error, LedgerError) else error.strerror
+        raise UsageError(f"cannot write {out}: {said}", hint=hint) from error
+    if held:
+        raise UsageError(f"{out} holds sweepctl's own results, not Optuna's", hint=hint)
 
 
 def _name(study: str, record: SearchRecord, short_name: Any) -> str:
