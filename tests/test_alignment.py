@@ -74,6 +74,29 @@ def test_the_command_says_so_too(call: Call) -> None:
     assert "24 of 24 numbers can be compared" in err and "typical distance 0 spreads" in err
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("paper/figure-99", "no numbers to compare in 'paper/figure-99'; did you mean"),
+        ("paper/figure-3-coco", "no numbers to compare in 'paper/figure-3-coco'"),
+        ("paper/table-1", "no numbers to compare in 'paper/table-1'"),
+        ("paper/finding-1", "paper/finding-1 speaks of several figures"),
+    ],
+)
+def test_a_place_without_numbers_says_which_have_some(call: Call, name: str, said: str) -> None:
+    code, out, err = call("compare", name)
+    assert (code, out) == (2, "") and said in err
+    assert "one of: paper/figure-3, paper/figure-4" in err and "paper/table-2" in err
+
+
+def test_a_study_file_in_a_folder_called_paper_is_a_file(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PAPER.parent)
+    code, out, err = call("compare", "paper/figure-3.yaml", "--db", "/nowhere/results.db")
+    assert (code, out) == (1, "") and "/nowhere" in err
+
+
 def test_the_spread_is_that_of_repeated_configurations() -> None:
     """By hand: rFID at p 16 with c 32 and 64 stands in figures 3 and 14 only."""
     spread = run_to_run("rfid")

@@ -43,6 +43,7 @@ claims:
   - {name: E helps, fit: fidelity, slope: positive}
   - {name: trade, metric: psnr, on: photos-eval, against: rfd_lite0}
 """
+PAPER = Path(__file__).resolve().parent.parent / "studies" / "paper"
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -167,6 +168,19 @@ def test_the_papers_points_stand_beside_a_study(call: Call, tmp_path: Path) -> N
     assert code == 2 and "paper/figure-9 has no points of psnr against E" in err
     code, _, err = call("fit", "nine", "paper/figure-3", "--no-figures")
     assert code == 2 and "is --reference missing?" in err
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("more", [(), ("paper/figure-3", "--reference")])
+def test_a_study_of_the_paper_that_was_not_run_names_the_papers_own_points(
+    call: Call, tmp_path: Path, there: bool, more: tuple[str, ...]
+) -> None:
+    if there:
+        filled(tmp_path)
+    file = str(PAPER / "figure-3.yaml")
+    code, out, err = call("fit", file, *more)
+    assert (code, out) == (2, "") and "nothing of paper-figure-3 has been measured" in err
+    assert f"sweepctl fit {file} --reference" in err
 
 
 def test_kept_fits_are_listed_with_their_folder(call: Call, tmp_path: Path) -> None:

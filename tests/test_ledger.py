@@ -510,6 +510,12 @@ def test_tasks_are_found_by_what_people_have_at_hand(ledger: Ledger) -> None:
     with pytest.raises(UsageError, match="2 tasks begin with 'stage1'") as raised:
         ledger.find_task("stage1")
     assert all(one.id in str(raised.value) for one in by_kind(plan, "stage1"))
+    # Numbers of cells are no beginnings of fingerprints, though some would fit.
+    digit = next((i for i in range(10) if any(f":{i}" in name for name in plan.tasks)), 1)
+    with pytest.raises(UsageError, match="no study 'smal'; did you mean 'small'"):
+        ledger.find_task(f"smal/{digit}")
+    with pytest.raises(UsageError, match=rf"'small/{digit}' is a cell, and"):
+        ledger.find_task(f"small/{digit}")
     for nothing in ("zzz", "", "%", "_"):
         with pytest.raises(UsageError, match="no task begins"):
             ledger.find_task(nothing)

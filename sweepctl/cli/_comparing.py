@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from sweepctl.cli._session import (
     plan_file,
     say,
 )
+from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
     from sweepctl.analyse import Aligned, Measured
@@ -74,12 +76,10 @@ def compare(
 
 def _results(what: str, db: str | None) -> tuple[str, list[Measured]]:
     """Name of the study, and what was measured in it."""
-    from sweepctl.analyse import configured, place_of, published
-    from sweepctl.errors import UsageError
+    from sweepctl.analyse import configured
 
-    if what.startswith("paper/") and place_of(what):
-        place = place_of(what)
-        return what, [one for one in published() if one.stands_in(place)]
+    if what.startswith("paper/") and not what.endswith((".yaml", ".yml")):
+        return what, _published(what)
     name = plan_file(Path(what), ()).study_name if looks_like_file(what) else what
     with open_for_reading(db) as ledger:
         states = {state.index: state.key for state in ledger.cells(name)}
@@ -101,6 +101,24 @@ def _results(what: str, db: str | None) -> tuple[str, list[Measured]]:
         )
         for row in rows
     ]
+
+
+def _published(what: str) -> list[Measured]:
+    """The paper's own numbers of a figure or table."""
+    from sweepctl.analyse import paper_names, place_of, published
+
+    every = published()
+    numbered = [f"paper/{kind}-{i}" for kind in ("figure", "table") for i in range(1, 20)]
+    places = {name: place_of(name) for name in numbered}
+    known = [name for name in numbered if any(one.stands_in(places[name]) for one in every)]
+    if what in known:
+        return [one for one in every if one.stands_in(places[what])]
+    hint = f"one of: {', '.join(known)}"
+    if what in paper_names():
+        raise UsageError(f"{what} speaks of several figures; compare takes one of them", hint=hint)
+    near = difflib.get_close_matches(what, known, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    raise UsageError(f"the paper has no numbers to compare in {what!r}{meant}", hint=hint)
 
 
 def _plain(one: Aligned) -> dict[str, Any]:

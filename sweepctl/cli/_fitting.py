@@ -153,7 +153,13 @@ def fit(
         _refuse(False, db, "the paper's points come with sweepctl, not from a database")
         _fit_paper(what, wanted, as_json=as_json)
         return
-    if reference and paper is None and (made := _only_planned(what, db)):
+    if made := _only_planned(what, db):
+        if not reference or paper is not None:
+            raise UsageError(
+                f"nothing of {made.study_name} has been measured, so there is nothing to fit",
+                hint=f"sweepctl run {what}; or the paper's own points: "
+                f"sweepctl fit {what} --reference",
+            )
         _fit_planned(made, wanted, as_json=as_json)
         return
     _fit_study(what, db, run_folder(runs), wanted, as_json=as_json)

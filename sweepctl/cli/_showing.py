@@ -8,6 +8,7 @@ was made from, and the cells and studies that were made from the same tasks.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -59,15 +60,18 @@ def show(
         raise UsageError("--set needs a study file; a recorded cell is what it is")
     with open_for_reading(db) as ledger:
         names = ledger.study_names()
-        if inside is not None and inside[1] in names:
+        if inside is not None:
             first, cell = inside[1], int(inside[2])
-        if first in names or (cell is not None and inside is None):
+        if first in names or cell is not None:
             point = _cell_point(ledger, first, cell, rest)
             told = _about_cell(ledger, point, run_folder(runs))
         else:
             if rest:
+                near = difflib.get_close_matches(first, names, n=1)
+                meant = f"; did you mean {near[0]!r}?" if near else ""
+                said = " ".join(rest)
                 raise UsageError(
-                    f"there is no study {first!r} to find {' '.join(rest)} in", hint=_FORM
+                    f"there is no study {first!r} to find {said} in{meant}", hint=_FORM
                 )
             told = _about_task(ledger, ledger.find_task(first), run_folder(runs))
     if as_json:

@@ -459,7 +459,7 @@ class Ledger(Searches):
         """The task whose id, fingerprint, or the hex part of it, begins so.
 
         Raises:
-            UsageError: none does, or several do; then they are listed.
+            UsageError: none does, or several do; then they are listed. Or it is STUDY/NUMBER.
         """
         with self._reading() as connection:
             return _tasks.find_task(connection, prefix)

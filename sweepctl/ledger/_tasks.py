@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +159,13 @@ def _task_state(row: Any, blocked: Collection[str]) -> TaskState:
 
 def find_task(connection: Connection, prefix: str) -> TaskRecord:
     """The one task whose id or fingerprint begins so; see `Ledger.find_task`."""
+    cell = re.fullmatch(r"([^/]+)/\d+", prefix.strip())
+    if cell is not None:  # its number must not be taken for the beginning of some task's id
+        check_study(connection, cell[1])
+        raise UsageError(
+            f"{prefix!r} is a cell, and a cell has several tasks",
+            hint=f"`sweepctl show {cell[0]}` names them",
+        )
     given = prefix.strip().rstrip("/").rpartition("/")[2]  # runs/<task id>/ is understood too
     matches = sa.or_(
         t.task.c.id.startswith(given, autoescape=True),
