@@ -234,6 +234,25 @@ def test_figures_that_cannot_be_drawn_are_refused(call: Call, tmp_path: Path) ->
     assert not list(tmp_path.rglob("*.png"))
 
 
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (("fit", "nine", "--figures", "law"), "--figures"),
+        (("fit", "nine", "--out", "f", "--format", "png"), "--format, --out"),
+        (("search", "nine", "--out", "f"), "--out"),
+        (("frontier", "nine", "-m", "psnr", "--format", "png"), "--format"),
+        (("correlate", "nine", "--against", "psnr", "--out", "f"), "--out"),
+        (("contours", "nine", "-m", "psnr", "--out", "f"), "--out"),
+    ],
+)
+def test_how_figures_are_drawn_is_not_said_where_none_are(
+    call: Call, tmp_path: Path, words: tuple[str, ...], given: str
+) -> None:
+    filled(tmp_path)
+    code, out, err = call(*words, "--no-figures")
+    assert (code, out) == (2, "") and f"--no-figures and {given} do not go together" in err
+
+
 # ------------------------------------------------------------------------------------------ status
 
 

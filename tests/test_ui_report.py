@@ -241,3 +241,12 @@ def test_mistakes_are_told_in_one_message(
     assert say(monkeypatch, *words) in (1, 2)
     said = capsys.readouterr().err
     assert said.startswith("error: ") and "Traceback" not in said
+
+
+@pytest.mark.parametrize("words", [("--port", "8799"), ("--host", "127.0.0.1"), ("--name", "me")])
+@pytest.mark.usefixtures("at_work")
+def test_a_unix_socket_has_neither_port_nor_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, str]
+) -> None:
+    assert say(monkeypatch, "ui", "--socket", "missing/ui.sock", *words) == 2
+    assert f"--socket and {words[0]} do not go together" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import typer
 
 from sweepctl.cli._options import Db, FigureFormats, Json, Runs
 from sweepctl.cli._session import (
+    check_alone,
     database,
     finite,
     give,
@@ -117,6 +118,8 @@ def fit(
     """
     from sweepctl.report import Wanted, formats_of, kinds_of
 
+    if no_figures:
+        check_alone("--no-figures", {"--figures": figures, "--format": formats, "--out": out})
     if fits is not None and not save:
         raise UsageError("--fits says where fits are kept, so it goes with --save")
     words: dict[str, Any] = {"y": y, "x": x, "form": form, "factor": factor, "scale": scale}

@@ -10,6 +10,7 @@ import typer
 
 from sweepctl.cli._options import Db, FigureFormats, Json, Runs
 from sweepctl.cli._session import (
+    check_alone,
     finite,
     give_json,
     give_table,
@@ -69,6 +70,8 @@ def correlate(
     )
 
     wanted = formats_of(formats)
+    if no_figures:
+        check_alone("--no-figures", {"--format": formats, "--out": out})
     frame = _frame(what, where, db)
     found = correlated(frame, against, on)
     files: Sequence[Path] = ()
@@ -117,6 +120,8 @@ def frontier(
     )
 
     wanted = formats_of(formats)
+    if no_figures:
+        check_alone("--no-figures", {"--format": formats, "--out": out})
     frame = _frame(what, where, db)
     found = frontier_of(frame, metric, on, cost=cost)
     files: Sequence[Path] = ()
@@ -165,6 +170,8 @@ def contours(
     from sweepctl.report import contour_figure, fits_text, formats_of
 
     wanted = formats_of(formats)
+    if no_figures:
+        check_alone("--no-figures", {"--format": formats, "--out": out})
     axes = tuple(name.strip() for name in over.split(","))
     if len(axes) != 2 or not all(axes) or axes[0] == axes[1]:
         raise UsageError(f"--over {over!r} is not two columns", hint="for example: --over p,c")

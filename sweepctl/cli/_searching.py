@@ -10,6 +10,7 @@ import typer
 
 from sweepctl.cli._options import Db, FigureFormats, Json, Name, Runs
 from sweepctl.cli._session import (
+    check_alone,
     finite,
     give_json,
     give_table,
@@ -52,6 +53,8 @@ def search(
     from sweepctl.report import formats_of
     from sweepctl.search import summarise
 
+    if no_figures:
+        check_alone("--no-figures", {"--format": formats, "--out": out})
     wanted = formats_of(formats)
     with open_for_reading(db) as ledger:
         what = searched(ledger, study)

@@ -187,6 +187,21 @@ def finite(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_alone(option: str, others: Mapping[str, object]) -> None:
+    """Refuse options that would say nothing beside another one.
+
+    Args:
+        option: the option that was given.
+        others: options that have no effect beside it -> what was given for them, None for nothing.
+
+    Raises:
+        UsageError: one of them was given.
+    """
+    given = ", ".join(name for name, value in others.items() if value is not None)
+    if given:
+        raise UsageError(f"{option} and {given} do not go together", hint="leave one of them out")
+
+
 def to_terminal() -> bool:
     """Whether a person reads stdout."""
     return sys.stdout.isatty()

@@ -13,6 +13,7 @@ import typer
 
 from sweepctl.cli._options import Db, Name, Runs
 from sweepctl.cli._session import (
+    check_alone,
     give,
     many,
     open_for_reading,
@@ -24,17 +25,22 @@ from sweepctl.cli._session import (
 )
 from sweepctl.errors import UsageError
 
+HOST = "127.0.0.1"
 PORT = 8799  # as sweepctl.ui.PORT, which is not imported for a help text
 EXPORTS = (".csv", ".json", ".parquet")
 
 
 def ui(
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; others than loopback get a token.")
-    ] = "127.0.0.1",
+        str | None,
+        typer.Option(
+            "--host", help=f"Address to listen on, {HOST}; others than loopback get a token."
+        ),
+    ] = None,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")
-    ] = PORT,
+        int | None,
+        typer.Option("--port", min=0, max=65535, help=f"Port, {PORT}; 0 takes a free one."),
+    ] = None,
     socket: Annotated[
         Path | None,
         typer.Option("--socket", help="A unix socket instead: only you can reach it."),
@@ -59,6 +65,9 @@ def ui(
 
     Example: sweepctl ui --port 8799
     """
+    if socket is not None:
+        check_alone("--socket", {"--host": host, "--port": port, "--name": name})
+    at_host, at_port = host or HOST, PORT if port is None else port
     missing = [package for package in ("starlette", "uvicorn") if find_spec(package) is None]
     if missing:
         raise UsageError(
@@ -71,10 +80,10 @@ def ui(
     base = f"/{base}" if base else ""
     own = os.environ.get("SWEEPCTL_UI_TOKEN") or (new_token() if token else None)
     with open_for_reading(db) as ledger:
-        listening = listen_at(socket) if socket else listen(host, port)
-        bound = port if socket else listening.getsockname()[1]
-        at = address(host=host, port=bound, path=socket, token=own, root=base)
-        names = () if socket else names_of(host, name or ())
+        listening = listen_at(socket) if socket else listen(at_host, at_port)
+        bound = at_port if socket else listening.getsockname()[1]
+        at = address(host=at_host, port=bound, path=socket, token=own, root=base)
+        names = () if socket else names_of(at_host, name or ())
         app = application(
             ledger, run_folder(runs), hosts=names, token=at.token, root=base, warm=True
         )

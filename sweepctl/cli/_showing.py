@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweepctl.cli._session import (
+    check_alone,
     give,
     give_json,
     give_table,
@@ -53,6 +54,8 @@ def show(
     """Show a point; `words` are what stands on the command line."""
     first, rest = words[0], list(words[1:])
     inside = re.fullmatch(r"(.+)/(\d+)", first)
+    if inside is not None and cell is not None:
+        check_alone(first, {"--cell": cell})
     if inside is None and looks_like_file(first):
         _show_planned(Path(first), cell, rest, overrides, as_json=as_json)
         return
@@ -88,7 +91,12 @@ def _show_planned(
 ) -> None:
     made = plan_file(file, overrides)
     if cell is None:
-        wanted = _wanted(words)[0]
+        wanted, metric = _wanted(words)
+        if metric is not None:
+            raise UsageError(
+                f"{metric!r} is no axis=value, and a file has no measured values to show",
+                hint=f"of a study that was run: sweepctl show {made.study_name}/7 {metric}",
+            )
         fitting = [one.index for one in made.cells if _fits(one.axes, wanted)]
         cell = _only(fitting, wanted, len(made.cells), list(made.axes))
     elif words:
@@ -173,6 +181,11 @@ def _wanted(words: Sequence[str]) -> tuple[dict[str, str], str | None]:
     for word in words:
         name, sign, value = word.partition("=")
         if sign and name and value:
+            if name in wanted:
+                raise UsageError(
+                    f"{name} is stated twice: {name}={wanted[name]} and {word}",
+                    hint="a cell has one value of each axis",
+                )
             wanted[name] = value
         elif sign or metric is not None:
             raise UsageError(f"{word!r} is neither axis=value nor a metric", hint=_FORM)
