@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sweepctl.errors import RunFolderError
+from sweepctl.errors import RunFolderError, UsageError
 
 RESULT_SCHEMA = 1
 
@@ -188,6 +188,22 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise RunFolderError(
             f"cannot write {path}: {error.strerror or error}",
             hint="make the folder writable, or choose another one with --runs",
+        ) from error
+
+
+def write_chosen(path: Path, data: bytes) -> None:
+    """Write a file that the user has named by -o, atomically.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        write_atomic(path, data)
+    except (OSError, RunFolderError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        why = getattr(cause, "strerror", None) or cause
+        raise UsageError(
+            f"cannot write {path}: {why}", hint="choose another file with -o"
         ) from error
 
 

@@ -250,3 +250,27 @@ def test_a_unix_socket_has_neither_port_nor_names(
 ) -> None:
     assert say(monkeypatch, "ui", "--socket", "missing/ui.sock", *words) == 2
     assert f"--socket and {words[0]} do not go together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "option"),
+    [
+        ("export", "results.csv", "another file with -o"),
+        ("report", "report.html", "another file with -o"),
+        ("report", "report.md", "another file with -o"),
+        ("report", "report.pdf", "another folder with --out"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["/proc", "/proc/missing"])
+@pytest.mark.usefixtures("at_work")
+def test_a_file_that_cannot_be_written_is_to_be_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    file: str,
+    option: str,
+    folder: str,
+) -> None:
+    assert say(monkeypatch, command, "small", "-o", f"{folder}/{file}") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: cannot write ") and f"hint: choose {option}" in said

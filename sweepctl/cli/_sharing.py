@@ -230,13 +230,9 @@ def _export_optuna(study: str, out: Path, db: str | None, *, given: bool) -> Non
 
 
 def _write(out: Path, names: list[str], rows: list[list[object]]) -> None:
-    from sweepctl.runs import write_atomic
+    from sweepctl.runs import write_chosen
 
-    data = {".csv": _csv, ".json": _json, ".parquet": _parquet}[out.suffix](names, rows)
-    try:
-        write_atomic(out, data)
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
+    write_chosen(out, {".csv": _csv, ".json": _json, ".parquet": _parquet}[out.suffix](names, rows))
 
 
 def _csv(names: list[str], rows: list[list[object]]) -> bytes:

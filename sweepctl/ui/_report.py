@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweepctl.errors import UsageError
 from sweepctl.ledger import Asked, Ledger, Table
-from sweepctl.runs import write_atomic
+from sweepctl.runs import write_chosen
 from sweepctl.ui import _figures, _folders
 from sweepctl.ui._pages import axes_of, best_of, checkpoints, numeric_columns
 from sweepctl.ui._reading import Reader
@@ -69,10 +69,7 @@ def write_report(
 
 def _written(files: Mapping[Path, bytes]) -> tuple[Path, ...]:
     for path, data in files.items():
-        try:
-            write_atomic(path, data)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        write_chosen(path, data)
     return tuple(files)
 
 
@@ -85,7 +82,6 @@ def _drawn(reader: Reader, study: str, out: Path, form: str, command: str) -> tu
             f"{study} has no law to draw: {why or 'it declares no fits'}",
             hint="sweepctl report STUDY -o FILE.html shows its points without a law",
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
     files = figure(analysis, out.with_suffix(""), title=study, formats=(form,))
     said = "\n\n".join(caption(fit, command) for fit in analysis.fits) + "\n"
     return (*files, *_written({out.with_suffix(".caption.txt"): said.encode()}))
