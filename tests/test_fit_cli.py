@@ -17,11 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from ledger_plans import finish, metric
 
 from studies import plan_of
 from sweepctl import cli
+from sweepctl.cli._table_file import read_points
 from sweepctl.ledger import Submission, open_ledger
 
 STUDY = """\
@@ -418,6 +420,42 @@ def test_exported_points_are_judged_as_the_study_itself(call: Call, tmp_path: Pa
     assert out == call("fit", "nine", "--no-figures")[1]
     some = call("fit", "nine.yaml", "--points", "points.csv", "--where", "p = 8", "--no-figures")
     assert {row["n"] for row in table(some[1].split("claim\t")[0])} == {"3"}
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "said"),
+    [
+        ("task", None, "has no column 'task'"),
+        ("task", "", "points.csv:2: task is missing"),
+        ("value", "inf", "is not a finite number in cells 1"),
+        ("n", "nan", "points.csv:2: n is 'nan', which is no whole number"),
+        ("n", "inf", "points.csv:2: n is 'inf', which is no whole number"),
+        ("cell", "1.5", "points.csv:2: cell is '1.5', which is no whole number"),
+    ],
+)
+def test_exported_points_that_were_spoilt_are_told(
+    call: Call, tmp_path: Path, column: str, text: str | None, said: str
+) -> None:
+    filled(tmp_path)
+    (tmp_path / "nine.yaml").write_text(STUDY)
+    call("export", "nine", "--long", "-o", "points.csv")
+    frame = pd.read_csv("points.csv", dtype=str, keep_default_na=False)
+    if text is None:
+        frame = frame.drop(columns=column)
+    else:
+        frame.loc[0, column] = text
+    frame.to_csv("points.csv", index=False)
+    code, out, err = call("fit", "nine.yaml", "--points", "points.csv", "--no-figures")
+    assert code == (0 if column == "value" else 2 if text is None else 1) and said in out + err
+
+
+def test_exported_flags_are_read_as_flags(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "flags.csv").write_text(
+        "cell,task,metric,dataset,protocol,n,value,flip,some\n"
+        "1,a,psnr,photos,lite0,9,20,True,False\n2,b,psnr,photos,lite0,9,21,False,\n"
+    )
+    read = read_points(tmp_path / "flags.csv")
+    assert list(read["flip"]) == [True, False] and list(read["some"]) == [False, None]
 
 
 def test_a_value_that_is_not_there_meets_no_condition(call: Call, tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SHOWN = 10
+_COUNTED = ("cell", "n", "value")
+_NAMED = ("metric", "dataset", "protocol", "task")
+_FLAGS = {"True": True, "False": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +86,16 @@ class TableFile:
             if text.lower() in _MISSING
         ]
         if bad:
-            more = f"\n  ... and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
-            raise SweepctlError(
-                "\n  ".join(bad[:_SHOWN]) + more,
-                hint="mend these rows or remove them; none is left out silently",
-            )
+            raise _spoilt(bad)
         return {name: _read(texts, name in numbers) for name, texts in self.columns.items()}
+
+
+def _spoilt(bad: list[str]) -> SweepctlError:
+    more = f"\n  ... and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
+    return SweepctlError(
+        "\n  ".join(bad[:_SHOWN]) + more,
+        hint="mend these rows or remove them; none is left out silently",
+    )
 
 
 def _why_no_number(text: str) -> str:
@@ -162,14 +169,28 @@ def read_points(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     table = read_table(path)
-    table.values(("cell", "n", "value"), texts=("metric", "dataset", "protocol"))
-    return pd.DataFrame({name: _plain(name, texts) for name, texts in table.columns.items()})
+    read = table.values(_COUNTED, texts=_NAMED)
+    if bad := [
+        f"{path}:{line}: {name} is {text!r}, which is no whole number"
+        for name in ("cell", "n")
+        for line, text in zip(table.lines, table.columns[name], strict=True)
+        if not float(text).is_integer()
+    ]:
+        raise _spoilt(bad)
+    return pd.DataFrame(
+        {
+            name: read[name] if name in _COUNTED else _plain(name, texts)
+            for name, texts in table.columns.items()
+        }
+    )
 
 
 def _plain(name: str, texts: list[str]) -> list[Any]:
     """The values of a column: numbers where all that are there are, None where none is."""
     known = [text for text in texts if text.lower() not in _MISSING]
-    if name in ("metric", "dataset", "protocol") or not all(map(_NUMBER.fullmatch, known)):
+    if known and set(known) <= _FLAGS.keys():
+        return [_FLAGS.get(text) for text in texts]
+    if name in _NAMED or not all(map(_NUMBER.fullmatch, known)):
         return [text or None for text in texts]
     missing = math.nan if name == "se" else None
     return [missing if text.lower() in _MISSING else _number(text) for text in texts]
