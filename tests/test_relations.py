@@ -246,6 +246,18 @@ def test_one_tokenizer_with_several_guidance_scales_counts_each_of_them() -> Non
     assert rfid.points[0].x == min(point.x for point in rfid.points)
 
 
+def test_a_tokenizer_that_samples_share_goes_with_each_of_their_scales() -> None:
+    """One's own study with an axis of generation: a reconstruction has both scales joined."""
+    rfid, cfg = [8.0, 8.0, 4.0, 4.0, 2.0, 2.0], [1.0, 2.0] * 3
+    gfid = [3 * value / scale for value, scale in zip(rfid, cfg, strict=True)]
+    both = frame({"rfid": rfid, "gfid": gfid}, c=[4, 4, 8, 8, 16, 16], cfg=cfg)
+    shared = (both["metric"] == "rfid") & (both["cell"] % 2 == 0)
+    both.loc[shared, "task"] = [f"rfid{cell - 1}" for cell in both["cell"][shared]]
+    (one,) = correlate(both, "rfid")
+    assert one.n == 6 and one.spearman is not None and one.spearman.value > 0.5
+    assert [point.x for point in one.points] == sorted(rfid)
+
+
 # ---------------------------------------------------------------------------- fronts and surfaces
 
 

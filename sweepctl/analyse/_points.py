@@ -35,6 +35,8 @@ _NOT_SETTINGS = {
 }
 _REPEATS = {"run", "repeat", "replicate", "replica", "rep", "trial", "attempt", "checkpoint"}
 """Columns that number repeated measurements of one configuration, as `seed` does."""
+_JOINT = " | "
+"""Between the values of a setting that did not reach a measurement which several cells share."""
 
 
 class NotFitted(Exception):
@@ -226,7 +228,7 @@ def _measurements(records: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
         one = {key: None if _missing(value) else value for key, value in shared[0].items()}
         for key in one:
             if _is_setting(key) and len({repr(record[key]) for record in shared}) > 1:
-                one[key] = " | ".join(sorted({str(record[key]) for record in shared}))
+                one[key] = _JOINT.join(sorted({str(record[key]) for record in shared}))
         one["cells"] = tuple(int(record["cell"]) for record in shared)
         merged.append(one)
     return merged
@@ -362,19 +364,25 @@ def _agreeing(
     """The values of another metric whose settings all agree with a configuration's.
 
     A setting that is not known (in published numbers) agrees with any, but equal comes first: in
-    one's own studies nothing is unknown, and no stage 2 is not 100k steps of it.
+    one's own studies nothing is unknown, and no stage 2 is not 100k steps of it. A setting that did
+    not reach a measurement has its values joined (`_measurements`) and agrees with each of them.
     """
 
     def agrees(other: Mapping[str, Any], *, strictly: bool) -> bool:
         shared = [key for key in record if _is_shared(key) and key in other]
         return all(
             record[key] == other[key]
+            or not _values_of(record[key]).isdisjoint(_values_of(other[key]))
             or (not strictly and (record[key] is None or other[key] is None))
             for key in shared
         )
 
     equal = [value for settings, value in others if agrees(settings, strictly=True)]
     return equal or [value for settings, value in others if agrees(settings, strictly=False)]
+
+
+def _values_of(value: object) -> set[str]:
+    return set(str(value).split(_JOINT))
 
 
 def _joined(
