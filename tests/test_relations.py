@@ -280,6 +280,8 @@ def test_the_frontier_of_a_cost_and_the_law_along_it() -> None:
     assert few.law is None and "no law along the frontier" in few.reason and few.members
     with pytest.raises(UsageError, match="seconds"):
         frontier(measured, "rfid", cost="seconds")
+    with pytest.raises(UsageError, match="'rfid' cannot explain itself"):
+        frontier(measured, "rfid", cost="rfid")
 
 
 def test_a_surface_is_the_law_of_two_variables() -> None:
@@ -291,6 +293,8 @@ def test_a_surface_is_the_law_of_two_variables() -> None:
     tied = frame({"rfid": rfid}, p=p, c=[4 * value for value in p], steps=list(range(9)))
     with pytest.raises(UsageError, match="collinear"):
         surface(tied, "rfid", ("p", "c"))
+    with pytest.raises(UsageError, match="'rfid' cannot explain itself"):
+        surface(tied, "rfid", ("p", "rfid"))
 
 
 # ------------------------------------------------------------------------------------- predictions

@@ -20,7 +20,7 @@ import numpy as np
 from sweepctl.analyse._bands import law_at
 from sweepctl.analyse._laws import fit_law, refitted
 from sweepctl.analyse._left_out import with_surprises
-from sweepctl.analyse._points import NotFitted, configurations
+from sweepctl.analyse._points import NotFitted, column_of, configurations
 from sweepctl.analyse._predictions import front_of, rank_interval
 from sweepctl.analyse._results import FitResult, Point
 from sweepctl.analyse._scales import better_of, exp2, is_metric, scale_of, unscaled
@@ -320,9 +320,12 @@ def frontier(
 
     Raises:
         UsageError: the metric was not measured, its direction is not known, or the cost is no
-            column of numbers.
+            column or the metric itself.
     """
     dataset = data_set_of(frame, metric, on)
+    _check_other(metric, (cost,))
+    if not is_metric(cost):
+        column_of(frame.columns, cost)
     better = better_of(metric)
     scale = scale_of(metric)
     stated = Fit.model_validate(
@@ -381,10 +384,11 @@ def surface(
     """Fit a metric against two variables together (their logarithms) and span a grid.
 
     Raises:
-        UsageError: the metric was not measured, a name is no column of numbers, or the law cannot
-            be fitted; says why.
+        UsageError: the metric was not measured, is one of the variables, or the law cannot be
+            fitted, as a name may be no column of numbers; says why.
     """
     dataset = data_set_of(frame, metric, on)
+    _check_other(metric, axes)
     form = "loglog" if scale_of(metric) == "log2" else "semilog"
     stated = Fit.model_validate({"metric": metric, "on": dataset, "x": list(axes), "form": form})
     law = with_surprises(fit_law(f"{metric} over {' and '.join(axes)}", frame, stated))
@@ -403,6 +407,14 @@ def surface(
         y=second,
         values=unscaled(mean, law.scale).reshape(len(second), len(first)),
     )
+
+
+def _check_other(metric: str, variables: Sequence[str]) -> None:
+    if metric in variables:
+        raise UsageError(
+            f"the metric {metric!r} cannot explain itself",
+            hint="name a column of the results, for example E, or another metric",
+        )
 
 
 def in_unit(point: Point, metric: str) -> float:
