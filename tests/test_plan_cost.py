@@ -139,6 +139,11 @@ def test_one_attempt_has_no_interval_and_two_a_wide_one() -> None:
     two = Calibration([speed(2.0), speed(2.2)]).expect("stage1", asked)
     assert two is not None and two.low is not None and two.high is not None
     assert two.high / two.low > 3
+    # Up to a factor of 1,000; beyond, t(1) = 12.7 makes an interval that says nothing.
+    for second, known in ((3.0, True), (3.9, False), (40.0, False)):
+        apart = Calibration([speed(2.0), speed(second)]).expect("stage1", asked)
+        assert apart is not None and apart.seconds == pytest.approx(math.sqrt(2.0 * second))
+        assert (apart.low is not None, apart.high is not None) == (known, known)
     many = Calibration([speed(2.0 + 0.2 * (i % 2)) for i in range(40)]).expect("stage1", asked)
     assert many is not None and many.low is not None and many.high is not None
     assert many.low / 0.9 > 1.9 and many.high < 2.5

@@ -10,8 +10,10 @@ these that there is:
 
 Rates are compared as logarithms. Of n of them with standard deviation s, the 95 % interval of one
 more task is t(n - 1) * s * sqrt(1 + 1 / n) wide to each side; of a sum of tasks of one source their
-own deviations average out and the common one stays. One attempt gives no interval. An assumption
-that the user states has none either; the built-in one has the spread of what it was taken from.
+own deviations average out and the common one stays. One attempt gives no interval, nor do a few
+that differ so much that it would end beyond 1,000 times the expectation: t(1) is 12.7. An
+assumption that the user states has none either; the built-in one has the spread of what it was
+taken from.
 """
 
 from __future__ import annotations
@@ -46,6 +48,9 @@ at 13 to 27, 17 to 34 and 18 to 24 % of the peak."""
 NEAR = 4.0
 NEAR_LEAST = 3
 """Recorded tasks within this factor of a task's FLOPs are enough, if there are so many."""
+
+WIDEST = 1000.0
+"""Most that the upper end of an interval may be times the expectation; a wider one says nothing."""
 
 LITTLE = 0.1
 """Share of a sum that may be without an interval; it then counts as its own half-width."""
@@ -136,7 +141,7 @@ class Expected:
     Attributes:
         seconds: the expectation.
         low, high: ends of its 95 % interval, or of the range of an assumption; None where nothing
-            is known about its error.
+            is known about its error, or so little that the interval would say nothing.
         basis: where that comes from; of a sum None.
     """
 
@@ -290,7 +295,8 @@ def _with_interval(seconds: float, basis: Basis, own: float) -> Expected:
     low = high = None
     if basis.sd is not None:
         wide = t_quantile(basis.measured - 1) * basis.sd * math.sqrt(1 / basis.measured + own)
-        low, high = seconds * math.exp(-wide), seconds * math.exp(min(wide, 50.0))
+        if wide <= math.log(WIDEST):
+            low, high = seconds * math.exp(-wide), seconds * math.exp(wide)
     elif basis.range is not None:
         low, high = seconds * basis.range[0], seconds * basis.range[1]
     return Expected(seconds=seconds, low=low, high=high, basis=basis)
