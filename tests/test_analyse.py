@@ -501,16 +501,14 @@ def test_json_is_strict_even_where_numbers_are_missing() -> None:
 
 def test_names_that_do_not_exist_are_named() -> None:
     frame = noisy(-0.7, 0.2, 0).assign(**{"stages.stage1.steps": 1000})
-    with pytest.raises(UsageError, match="'tokns' is not a column"):
-        fit_study(
-            frame, {"law": Fit(metric="rfd_lite0", on="photos-eval", x="tokns", form="loglog")}, []
-        )
-    with pytest.raises(UsageError, match="not one number"):
-        fit_study(
-            frame.assign(size="S"),
-            {"law": Fit(metric="rfd_lite0", on="photos-eval", x="size", form="loglog")},
-            [],
-        )
+    laws = {
+        x: Fit(metric="rfd_lite0", on="photos-eval", x=x, form="loglog")
+        for x in ("tokns", "size", "E")
+    }
+    unknown, text, sound = fit_study(frame.assign(size="S"), laws, []).fits
+    assert codes(unknown) == {"nonfinite_value"} and "'tokns' is not a column" in unknown.reason
+    assert codes(text) == {"several_values"} and "not one number" in text.reason
+    assert sound.slope is not None  # what is wrong with one law is no matter of another
     by_path = Fit(metric="rfd_lite0", on="photos-eval", x="tokenizer.c", form="loglog")
     assert fit_study(frame.assign(c=frame["c"] + 1), {"law": by_path}, []).fits[0].slope is not None
     assert scale_of("psnr") == "raw" and scale_of("rfid") == "log2"

@@ -539,14 +539,20 @@ def test_a_study_without_them_has_none(tmp_path: Path) -> None:
 
 
 def test_laws_may_be_of_samples_and_of_later_settings(tmp_path: Path) -> None:
-    def mistakes(law: str) -> str:
+    def mistakes(law: str, axes: str = "", text: str = WHOLE) -> str:
+        text += f"fits:\n  law: {{metric: gfd_lite0, on: photos-eval, {law}}}\n"
         try:
-            load(tmp_path, WHOLE + f"fits:\n  law: {{metric: gfd_lite0, on: photos-eval, {law}}}\n")
+            load(tmp_path, text + axes)
         except StudyError as error:
             return str(error)
         return ""
 
-    for x in ("cfg", "generation.steps", "stage2.steps", "weight", "dit_macs", "rfd_lite0"):
+    for x in ("cfg", "generation.steps", "stage2.steps", "weight"):
+        law = f"x: {x}, form: loglog"
+        assert "is no axis of this study, so results do not tell it" in mistakes(law)
+        text = WHOLE.replace("stage2: {steps: 6, ", "stage2: {").replace(", steps: 10}", "}")
+        assert not mistakes(law, f"axes:\n  {x}: [5, 6]\n", text)
+    for x in ("dit_macs", "rfd_lite0", "c", "resolution"):
         assert not mistakes(f"x: {x}, form: loglog")
     assert "is not a number; a fit needs one" in mistakes("x: cfg_interval, form: loglog")
     assert "is not a number; a fit needs one" in mistakes("x: target, form: loglog")

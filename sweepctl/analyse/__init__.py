@@ -170,7 +170,8 @@ def fit_study(frame: pd.DataFrame, fits: Mapping[str, Fit], claims: Sequence[Any
         claims: the study's claims.
 
     Raises:
-        UsageError: a fit or claim names a column, metric or fit that does not exist.
+        UsageError: a fit or claim names a metric or fit that does not exist, or a column that does
+            not, but as a variable: that law is then not fitted, the others are.
     """
     results = tuple(with_surprises(fit_law(name, frame, fit)) for name, fit in fits.items())
     verdicts = tuple(verdict_of(claim, frame, results) for claim in claims)

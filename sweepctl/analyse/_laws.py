@@ -46,7 +46,7 @@ def fit_law(name: str, frame: pd.DataFrame, fit: Fit) -> FitResult:
     """Fit one law, or say in a warning why it cannot be fitted.
 
     Raises:
-        UsageError: the fit names a column that does not exist or is no number.
+        UsageError: `where` or `factors` names a column that does not exist.
     """
     scale = _STATED.get(fit.form) or fit.scale or scale_of(fit.metric)
     x_scales: tuple[Scale, ...] = tuple(_x_scale(x, fit.form) for x in fit.xs)

@@ -98,12 +98,12 @@ def configurations(
             refused.
 
     Raises:
-        NotFitted: the rows cannot share a fit.
-        UsageError: a name means no column, or a variable is not a number.
+        NotFitted: the rows cannot share a fit, or a variable is no column or not a number.
+        UsageError: a name in `where` means no column.
     """
     rows, protocol, n_samples = _rows(frame, metric, on, where or {}, strict=True)
     scales: tuple[Scale, ...] = tuple(x_scales) or tuple("log2" for _ in xs)
-    columns = [None if _is_other(frame, x) else column_of(rows.columns, x) for x in xs]
+    columns = [None if _is_other(frame, x) else _variable_column(rows.columns, x) for x in xs]
     measured = _measurements(rows.sort_values("cell", kind="stable").to_dict("records"))
     _check_values(measured, metric, scale)
     for column, x_scale in zip(columns, scales, strict=True):
@@ -257,9 +257,10 @@ def _check_x(measured: Sequence[Mapping[str, Any]], metric: str, x: str, scale: 
         what = f"{x} has no value in {_cells(bad)}; `where: {{{x}: '>= 0'}}` leaves them out"
         raise NotFitted("nonfinite_value", what)
     if bad := [r for r in measured if isinstance(r[x], bool) or not isinstance(r[x], Real)]:
-        raise UsageError(
-            f"{x} is not one number for each value of {metric}: {bad[0][x]!r} in {_cells(bad)}",
-            hint="fit against a numeric column that reaches this metric, for example E",
+        raise NotFitted(
+            "several_values",
+            f"{x} is not one number for each value of {metric}: {bad[0][x]!r} in {_cells(bad)}; "
+            "fit against a numeric column that reaches this metric, for example E",
         )
     if bad := [r for r in measured if not math.isfinite(r[x])]:
         raise NotFitted("nonfinite_value", f"{x} is not a finite number in {_cells(bad)}")
@@ -475,6 +476,14 @@ def column_of(columns: Iterable[str], name: str) -> str:
         f"{name!r} is {'not a' if not fitting else 'more than one'} column of the results; "
         f"there are {', '.join(sorted(fitting or names))}"
     )
+
+
+def _variable_column(columns: Iterable[str], name: str) -> str:
+    """As `column_of`; a variable that is no column spoils its own fit and none of the others."""
+    try:
+        return column_of(columns, name)
+    except UsageError as error:
+        raise NotFitted("nonfinite_value", str(error)) from error
 
 
 def is_reserved(column: str) -> bool:

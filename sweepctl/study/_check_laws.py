@@ -62,7 +62,7 @@ def check_laws(
     for name, fit in study.fits.items():
         where: KeyPath = ("fits", name)
         measured(fit, where, keys=("metric",), sets=("on", "x_on"))
-        _check_fit(document, where, fit, metrics, axes)
+        _check_fit(document, where, fit, study, metrics, axes)
     for index, claim in enumerate(study.claims):
         where = ("claims", index)
         fits = claim.fits if isinstance(claim, EqualSlopesClaim) else (getattr(claim, "fit", None),)
@@ -92,6 +92,11 @@ def stated_fit(words: Mapping[str, Any]) -> Fit:
         raise UsageError("; ".join(said)) from error
 
 
+_RECORDED = (
+    *("tokenizer.p", "tokenizer.q", "tokenizer.c"),
+    *("data.resolution", "data.frames", "seed"),
+)
+"""Numbers of the config that results tell of every cell, axis or not."""
 _METRIC = "metric among those this study measures"
 _DATASET = "data set among those this study evaluates on"
 
@@ -100,13 +105,20 @@ def _check_fit(
     document: Document,
     where: KeyPath,
     fit: Fit,
+    study: Study,
     metrics: Collection[str],
     axes: Mapping[str, KeyPath],
 ) -> None:
     for number, x in enumerate(fit.xs):
         place: KeyPath = (*where, "x") if isinstance(fit.x, str) else (*where, "x", number)
-        if x not in metrics:
-            _check_variable(document, place, x)
+        if x == fit.metric and fit.x_on in (None, fit.on):
+            message = (
+                f"the metric {x!r} cannot explain itself; name a number of the config, or another "
+                "metric"
+            )
+            document.problems.append(document.problem(place, message))
+        elif x not in metrics:
+            _check_variable(document, place, x, study, axes)
     if fit.x_on is not None and not set(fit.xs) & set(metrics):
         message = "x_on goes with an x that is a metric; a value of the config has no data set"
         document.problems.append(document.problem((*where, "x_on"), message))
@@ -124,7 +136,7 @@ def _check_claim(
 ) -> None:
     for key in ("given", "x"):
         if hasattr(claim, key):
-            _check_variable(document, (*where, key), getattr(claim, key))
+            _check_variable(document, (*where, key), getattr(claim, key), study, axes)
     for key in ("factor", "within"):
         if getattr(claim, key, None) is not None:
             _check_axis(document, (*where, key), getattr(claim, key), axes)
@@ -169,8 +181,10 @@ def _check_match(document: Document, where: KeyPath, match: Mapping[str, Any]) -
             document.problems.append(document.problem((*where, name), str(error), prefer_key=True))
 
 
-def _check_variable(document: Document, where: KeyPath, name: str) -> None:
-    """The x of a fit must be a number that every cell has."""
+def _check_variable(
+    document: Document, where: KeyPath, name: str, study: Study, axes: Mapping[str, KeyPath]
+) -> None:
+    """The x of a fit must be a number that stands in a column of the results."""
     if name in DERIVED:
         return
     try:
@@ -183,6 +197,8 @@ def _check_variable(document: Document, where: KeyPath, name: str) -> None:
         )
         document.problems.append(document.problem(where, message))
         return
+    if path in _RECORDED:
+        return
     try:
         _paths.leaf_adapter(path).validate_python("a text, not a number")
     except ValidationError:
@@ -191,5 +207,24 @@ def _check_variable(document: Document, where: KeyPath, name: str) -> None:
         except ValidationError:
             pass
         else:
+            varied = (*axes, *_searched(study))
+            if path not in varied:
+                told = map(_paths.short_name, dict.fromkeys((*varied, *_RECORDED)))
+                message = (
+                    f"{path} is no axis of this study, so results do not tell it; make it an axis, "
+                    f"or use one of {', '.join((*told, *DERIVED))}"
+                )
+                document.problems.append(document.problem(where, message))
             return
     document.problems.append(document.problem(where, f"{path} is not a number; a fit needs one"))
+
+
+def _searched(study: Study) -> tuple[str, ...]:
+    """Paths of what a search varies; names that mean nothing are said elsewhere."""
+    found = []
+    for name in study.search.space if study.search is not None else ():
+        try:
+            found.append(_paths.resolve(name))
+        except ValueError:
+            continue
+    return tuple(found)
