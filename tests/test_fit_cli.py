@@ -185,6 +185,15 @@ def test_a_study_of_the_paper_that_was_not_run_names_the_papers_own_points(
     assert f"sweepctl fit {file} --reference" in err
 
 
+def test_the_papers_own_points_are_found_by_a_file_in_a_folder_called_paper(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PAPER.parent)
+    words = ("--reference", "--no-figures", "--db", "/nowhere/results.db")
+    code, _, err = call("fit", "paper/figure-3.yaml", *words)
+    assert code == 0 and "these are the paper's own points" in err
+
+
 def test_kept_fits_are_listed_with_their_folder(call: Call, tmp_path: Path) -> None:
     filled(tmp_path)
     code, out, err = call("fit", "nine", "--save", "--no-figures", "--json")

@@ -152,7 +152,7 @@ def fit(
         _refuse(reference, db, "--points is all there is to fit")
         _fit_exported(what, points, wanted, as_json=as_json)
         return
-    if reference and what.startswith("paper/"):
+    if reference and what.startswith("paper/") and not what.endswith((".yaml", ".yml")):
         _refuse(False, db, "the paper's points come with sweepctl, not from a database")
         _fit_paper(what, wanted, as_json=as_json)
         return
@@ -170,10 +170,10 @@ def fit(
 
 def _only_planned(what: str, db: str | None) -> Plan | None:
     """The plan of a paper's study that is given by its file and of which nothing was measured."""
-    from sweepctl.analyse import place_of
+    from sweepctl.analyse import paper_names, place_of
     from sweepctl.ledger import ledger_exists, open_ledger
 
-    if not looks_like_file(what):
+    if not looks_like_file(what) or what in paper_names():
         return None
     made = plan_file(Path(what), ())
     if not place_of(made.study_name):
