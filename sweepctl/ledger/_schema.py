@@ -31,7 +31,7 @@ from sweepctl.ledger._connect import Place, damaged, migration_engine, transacti
 from sweepctl.ledger._tables import metadata
 from sweepctl.ledger._views import create_views, drop_views
 
-HEAD = "0001_sweepctl_0.1.0"
+HEAD = "0002_sweepctl_0.1.0"
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "sweep_alembic_version"
 

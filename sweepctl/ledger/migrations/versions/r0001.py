@@ -32,7 +32,6 @@ def upgrade() -> None:
         sa.Column("parameters", sa.BigInteger(), nullable=False),
         sa.Column("macs", sa.BigInteger(), nullable=False),
         sa.Column("flops", sa.Double(), nullable=False),
-        sa.Column("samples", sa.BigInteger(), nullable=False),
         sa.Column("disk_bytes", sa.BigInteger(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("failed_attempts", sa.Integer(), nullable=False),
@@ -62,13 +61,11 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("seconds", sa.Double(), nullable=False),
-        sa.Column("predicted_s", sa.Double(), nullable=True),
         sa.Column("peak_memory_bytes", sa.BigInteger(), nullable=False),
         sa.Column("flops", sa.Double(), nullable=False),
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("device", sa.Text(), nullable=False),
-        sa.Column("device_name", sa.Text(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=False),
         sa.Column("code", sa.Text(), nullable=False),
         sa.Column("log", sa.Text(), nullable=False),
@@ -118,11 +115,7 @@ def upgrade() -> None:
         sa.Column("decoder_parameters", sa.BigInteger(), nullable=False),
         sa.Column("encoder_macs", sa.BigInteger(), nullable=False),
         sa.Column("decoder_macs", sa.BigInteger(), nullable=False),
-        sa.Column("dit_parameters", sa.BigInteger(), nullable=True),
-        sa.Column("dit_macs", sa.BigInteger(), nullable=True),
         sa.Column("dataset", sa.Text(), nullable=True),
-        sa.Column("generation_dataset", sa.Text(), nullable=True),
-        sa.Column("until", sa.BigInteger(), nullable=True),
         sa.Column("datasets", sa.JSON(), nullable=False),
         sa.Column("axes", sa.JSON(), nullable=False),
         sa.Column("config", sa.JSON(), nullable=False),
@@ -168,14 +161,6 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("condition", sa.Text(), nullable=False),
-        sa.Column("law", sa.Text(), nullable=True),
-        sa.Column("n", sa.Integer(), nullable=True),
-        sa.Column("slope", sa.Double(), nullable=True),
-        sa.Column("slope_low", sa.Double(), nullable=True),
-        sa.Column("slope_high", sa.Double(), nullable=True),
-        sa.Column("r2", sa.Double(), nullable=True),
-        sa.Column("folder", sa.Text(), nullable=True),
         sa.Column("result", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(["study"], ["sweep_study.name"], name=op.f("fk_sweep_fit_study")),
         sa.PrimaryKeyConstraint("study", "name", "number", name=op.f("pk_sweep_fit")),
@@ -202,14 +187,6 @@ def upgrade() -> None:
         "sweep_metric",
         ["name", "dataset", "step"],
         unique=False,
-    )
-    op.create_index(
-        "ix_sweep_metric_final",
-        "sweep_metric",
-        ["task", "dataset"],
-        unique=False,
-        sqlite_where=sa.text("step = -1"),
-        postgresql_where=sa.text("step = -1"),
     )
     op.create_table(
         "sweep_reference",
@@ -280,43 +257,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("study", "cell", "stage", name=op.f("pk_sweep_cell_task")),
     )
     op.create_index(op.f("ix_sweep_cell_task_task"), "sweep_cell_task", ["task"], unique=False)
-    op.create_table(
-        "sweep_search",
-        sa.Column("study", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("is_current", sa.Boolean(), nullable=False),
-        sa.Column("axes", sa.JSON(), nullable=False),
-        sa.Column("start", sa.JSON(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["study"], ["sweep_study.name"], name=op.f("fk_sweep_search_study")
-        ),
-        sa.PrimaryKeyConstraint("study", "key", name=op.f("pk_sweep_search")),
-    )
-    op.create_table(
-        "sweep_trial",
-        sa.Column("study", sa.Text(), nullable=False),
-        sa.Column("search", sa.Text(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("place", sa.Integer(), nullable=False),
-        sa.Column("point", sa.JSON(), nullable=False),
-        sa.Column("sampler", sa.JSON(), nullable=False),
-        sa.Column("cell", sa.Text(), nullable=True),
-        sa.Column("why_not", sa.Text(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["study", "search"],
-            ["sweep_search.study", "sweep_search.key"],
-            name=op.f("fk_sweep_trial_study"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["study", "cell"],
-            ["sweep_cell.study", "sweep_cell.key"],
-            name=op.f("fk_sweep_trial_cell"),
-        ),
-        sa.PrimaryKeyConstraint("study", "search", "number", name=op.f("pk_sweep_trial")),
-    )
-    op.create_index(
-        op.f("ix_sweep_trial_study_place"), "sweep_trial", ["study", "place"], unique=False
-    )
