@@ -324,8 +324,10 @@ def test_trials_tell_how_far_they_came(
     for row in json.loads(out):
         assert row["rung"] in (10, 30) and row["psnr@rung"] is not None
         assert (row["psnr"] is None) == (row["state"] == "pruned")
-    code, out, _ = say("plan", "study.yaml", monkeypatch=monkeypatch, capsys=capsys)
-    assert code == 0
+    code, _, err = say("status", "small", monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0 and f"18 cells ({18 - whole} pruned), " in err
+    code, _, err = say("plan", "study.yaml", monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0 and "trials wait at steps 10, 30 of 90 of stage1, where psnr decides" in err
 
 
 # --- with real trainings ------------------------------------------------------------------------

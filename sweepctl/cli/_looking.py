@@ -148,7 +148,10 @@ def _say_progress(study: str, cells: Sequence[CellState], left: Left | None, fol
     )
     words = "" if left is None else left_in_words(left)
     time_left = f"; {words}{' on one slot' if left and left.slots == 1 else ''}" if words else ""
-    say(f"{study}: {many(len(cells), 'cell')}, {many(len(tasks), 'task')}: {counts}{time_left}")
+    pruned = sum(1 for cell in cells if cell.state == "pruned")
+    cut = f" ({pruned} pruned)" if pruned else ""
+    said = f"{many(len(cells), 'cell')}{cut}, {many(len(tasks), 'task')}: {counts}{time_left}"
+    say(f"{study}: {said}")
     for task in tasks.values():
         if task.state == "failed":
             say(f"failed: {task.id} ({task.failure}): {task.message}")
