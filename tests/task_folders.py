@@ -96,13 +96,16 @@ def kill_at(folder: Path, asked: int) -> None:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["task_folders"])
-    child = context.Process(target=_work_until_killed, args=(folder, asked))
+    # The server may be an earlier test's, with the environment of that time.
+    child = context.Process(target=_work_until_killed, args=(folder, asked, dict(os.environ)))
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL, f"it ended with {child.exitcode} before look {asked}"
 
 
-def _work_until_killed(folder: Path, asked: int) -> None:
+def _work_until_killed(folder: Path, asked: int, environment: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     left = iter(range(asked))
 
     def look() -> bool:
