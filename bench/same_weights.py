@@ -66,8 +66,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "study.yaml").write_text(STUDY)
         subprocess.run(
-            [sys.executable, "-c", "from sweepctl.cli import main; main()", "run", "study.yaml"]
-            + ["--cluster", "inline", "--threads", "1", "--device", "cpu", "--quiet"],
+            [
+                *(sys.executable, "-c", "from sweepctl.cli import main; main()"),
+                *("run", "study.yaml", "--quiet"),
+                *("--cluster", "inline", "--threads", "1", "--device", "cpu"),
+            ],
             cwd=scratch,
             env={**os.environ, "PYTHONPATH": str(root)},
             check=True,

@@ -1,7 +1,7 @@
 """Are the fingerprints of every study in studies/ what they were when results were recorded?
 
-A changed fingerprint reruns what people have computed. `python tests/test_golden.py` writes the file
-again; do that only together with a version that was bumped on purpose.
+A changed fingerprint reruns what people have computed. `python tests/test_golden.py` rewrites the
+file; do that only together with a version that was bumped on purpose.
 """
 
 from __future__ import annotations
