@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -170,22 +171,53 @@ def docstring(path: Path) -> str:
     return ast.get_docstring(ast.parse(path.read_text())) or ""
 
 
-QUESTION = re.compile(r"\?|^(What|Which|Where|When|Who|Why|How)\b")
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_begins_with_its_question(path: Path) -> None:
+def test_a_module_says_what_it_is_for(path: Path) -> None:
     first = docstring(path).partition("\n")[0]
-    if path == ROOT / "sweepctl" / "__init__.py":
-        assert first.startswith("sweepctl: ")  # the map answers for all of them
-    else:
-        assert QUESTION.search(first), f"{path}: {first!r} asks nothing"
+    assert len(first.split()) >= 3 and re.search(r"[.?:]", first), f"{path}: {first!r}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_module_is_too_long(path: Path) -> None:
     count = len(path.read_text().splitlines())
     assert count <= LONGER.get(str(path.relative_to(ROOT)), MOST_LINES)
+
+
+MOST_FUNCTION_LINES = 80
+LONGER_FUNCTIONS: dict[str, int] = {
+    "sweepctl/analyse/_paper.py:_findings": 86,
+    "sweepctl/analyse/_power.py:power_result": 94,
+    "sweepctl/cli/_fitting.py:fit": 120,
+    "sweepctl/cli/_suggesting.py:suggest": 113,
+    "sweepctl/ledger/migrations/versions/r0001.py:upgrade": 245,
+    "sweepctl/plan/_expand.py:expand": 99,
+    "sweepctl/ui/_server.py:application": 161,
+    "vitok_core/train/_stage1.py:train_stage1": 100,
+    "vitok_core/train/_stage2.py:train_stage2": 99,
+}
+"""Functions that are longer today and may only shrink."""
+
+
+def function_lines(path: Path) -> Iterator[tuple[str, int]]:
+    """Each function of a file and its lines without the docstring."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            doc = ast.get_docstring(node, clean=False)
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            yield (
+                f"{path.relative_to(ROOT)}:{node.name}",
+                lines - (doc.count("\n") + 1 if doc else 0),
+            )
+
+
+def test_no_function_is_too_long() -> None:
+    longer = {
+        name: lines
+        for path in SOURCES
+        for name, lines in function_lines(path)
+        if lines > LONGER_FUNCTIONS.get(name, MOST_FUNCTION_LINES)
+    }
+    assert longer == {}
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
