@@ -408,7 +408,7 @@ def test_shards_that_cannot_be_read_are_refused_with_their_path(tmp_path: Path) 
 def test_labels_of_shards(tmp_path: Path) -> None:
     place = tmp_path / "x.tar"
     shard(place, [("a", {"png": png(1)}), ("b", {"seg.png": png(2)}), ("c", {"png": png(3)})])
-    assert list(scan(shard_set(str(place))).entries["label"]) == [0, 0]
+    assert list(scan(shard_set(str(place))).entries["label"]) == [0, 0, 0]
     shard(place, [("a", {"png": png(1), "cls": b"3\n"}), ("b", {"png": png(2)})])
     with pytest.raises(DataError, match=r"1 of 2 samples have no label.*b\.png.*labels: false"):
         scan(shard_set(str(place)))

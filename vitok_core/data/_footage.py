@@ -12,14 +12,23 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitok_core.data._own import OWN_RECIPE, Fit
-from vitok_core.data._pixels import MIDDLE, MOST_PIXELS, Square, Unusable, square
+from vitok_core.data._own import ORDER, Fit
+from vitok_core.data._pixels import (
+    ALPHA,
+    MIDDLE,
+    MOST_PIXELS,
+    Square,
+    Unusable,
+    on_white,
+    square,
+)
 from vitok_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -84,7 +93,7 @@ def read_clip(
         pixels = np.empty((frames, resolution, resolution, 3), np.uint8)
         done = 0
         with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(video=0)):
+            for number, frame in enumerate(_frames(container)):
                 if number == wanted[done]:
                     pixels[done] = square(_upright(frame), resolution, crop, place)
                     done += 1
@@ -134,7 +143,7 @@ def choose_frames(
         if not (fits & distinct).any():
             raise Unusable("too few frames a second", f"it has not {fps:g} a second anywhere")
         chosen = chosen[fits & distinct]
-    shape = f"own clip {OWN_RECIPE} {frames} {'every' if fps is None else repr(float(fps))}"
+    shape = f"own clip {ORDER} {frames} {'every' if fps is None else repr(float(fps))}"
     drawn = hashlib.sha256(key + shape.encode()).digest()[:16]
     # Without putting back: no clip comes twice before all have come.
     words = np.random.Philox(key=int.from_bytes(drawn, "little")).random_raw(len(chosen))
@@ -168,9 +177,11 @@ def _times(path: Path) -> tuple[NDArray[np.float64], list[str]]:
             raise Unusable("too large", f"{size}; at most {MOST_PIXELS:,} pixels are decoded")
         rate = float(stream.average_rate or 0)
         times = []
-        for number, frame in enumerate(container.decode(video=0)):
+        for number, frame in enumerate(_frames(container)):
             if number == 0 and frame.rotation % 360:
                 notes.append(TURNED)
+            if number == 0 and _has_alpha(frame):
+                notes.append(ALPHA)
             if frame.time is None and not rate:
                 raise Unusable("damaged", "neither its frames nor the file say when they are shown")
             times.append(number / rate if frame.time is None else float(frame.time))
@@ -194,11 +205,45 @@ def _is_cover(stream: Any) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
+VPX_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""Codecs whose alpha is a second stream in each packet, and the decoders that read it."""
+
+
+def _frames(container: Any) -> Iterator[Any]:
+    """All frames of the first video stream, with their alpha where they have some.
+
+    Raises:
+        Unusable: the stream has an alpha that no decoder of this PyAV reads.
+    """
+    import av
+
+    stream = container.streams.video[0]
+    tags = {name.lower(): value for name, value in stream.metadata.items()}
+    decoder = VPX_DECODERS.get(stream.codec_context.name)
+    if tags.get("alpha_mode") != "1" or decoder is None:
+        yield from container.decode(video=0)
+        return
+    # FFmpeg's own decoders of these codecs drop alpha and show what lies under it.
+    if decoder not in av.codecs_available:
+        raise Unusable("alpha", f"PyAV {av.__version__} has no {decoder}, which alone reads it")
+    context = av.CodecContext.create(decoder, "r")
+    for packet in container.demux(stream):
+        for frame in context.decode(packet):
+            frame.time_base = packet.time_base or stream.time_base
+            yield frame
+
+
+def _has_alpha(frame: Any) -> bool:
+    return any(component.is_alpha for component in frame.format.components)
+
+
 def _upright(frame: Any) -> Image:
     """A frame as an RGB picture, turned as its file says."""
     from PIL import Image
 
-    pixels = frame.to_ndarray(format="rgb24")
+    alpha = _has_alpha(frame)
+    pixels = frame.to_ndarray(format="rgba" if alpha else "rgb24")
     # PyAV tells degrees counter-clockwise; a quarter turn at a time.
     turned = np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
-    return Image.fromarray(turned)
+    image = Image.fromarray(turned)
+    return on_white(image) if alpha else image

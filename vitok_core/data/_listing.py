@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
-from vitok_core.data._units import Entry, Unit, Units
-from vitok_core.data._walk import legible
+from vitok_core.data._units import Entry, Indexed, Unit, Units
+from vitok_core.data._walk import LeftOut, legible
 from vitok_core.errors import Stopped
 
 NAMES_SHOWN = 20
@@ -87,7 +87,7 @@ class Told:
         self.units = self.samples = self.size_bytes = self.read_units = 0
         self._last = began
 
-    def count(self, entries: list[Entry], *, was_read: bool) -> None:
+    def count(self, entries: tuple[Entry, ...], *, was_read: bool) -> None:
         self.units += 1
         self.samples += len(entries)
         self.size_bytes += sum(entry.size_bytes for entry in entries)
@@ -129,38 +129,54 @@ def list_units(units: Units, folder: Path, threads: int, told: Told) -> LeftOutN
         for one in units.units():
             if isinstance(one, Unit):
                 yield one
-                continue
-            count, names = left_out.get(one.why, (0, ()))
-            shown = (legible(one.name),) if len(names) < NAMES_SHOWN else ()
-            left_out[one.why] = (count + 1, names + shown)
+            else:
+                _add_left_out(left_out, _counted([one]))
 
     part = folder / "units.part"
     known = _Known(folder / "units.jsonl")
 
     with part.open("a+b") as file, ThreadPoolExecutor(threads, "scan") as executor:
         coming = only_units()
-        first = _agreeing(file, coming, told)
+        first = _agreeing(file, coming, told, left_out)
 
-        def jobs() -> Iterator[tuple[Unit, list[Entry] | None]]:
+        def jobs() -> Iterator[tuple[Unit, Line | None]]:
             for unit in [] if first is None else [first]:
-                yield unit, known.entries(unit)
+                yield unit, known.line(unit)
             for unit in coming:
-                yield unit, known.entries(unit)
+                yield unit, known.line(unit)
 
-        def entries_of(job: tuple[Unit, list[Entry] | None]) -> list[Entry]:
+        def line_of(job: tuple[Unit, Line | None]) -> Line:
             unit, before = job
-            return units.index(unit) if before is None else before
+            return Line.of(unit, units.index(unit)) if before is None else before
 
-        for (unit, before), entries in in_order(executor, entries_of, jobs(), 4 * threads):
-            file.write(_line(unit, entries))
-            told.count(entries, was_read=before is None)
+        for (_, before), line in in_order(executor, line_of, jobs(), 4 * threads):
+            file.write(line.encoded())
+            _add_left_out(left_out, line.left_out)
+            told.count(line.entries, was_read=before is None)
         file.flush()
         os.fsync(file.fileno())
     told.tell()
     return left_out
 
 
-def _agreeing(file: IO[bytes], coming: Iterator[Unit], told: Told) -> Unit | None:
+def _counted(left_out: Iterable[LeftOut]) -> LeftOutNames:
+    """What was left out, by reason."""
+    found: LeftOutNames = {}
+    for one in left_out:
+        count, names = found.get(one.why, (0, ()))
+        found[one.why] = (count + 1, names + ((legible(one.name),) if count < NAMES_SHOWN else ()))
+    return found
+
+
+def _add_left_out(to: LeftOutNames, more: LeftOutNames) -> None:
+    for why, (count, names) in more.items():
+        before, known = to.get(why, (0, ()))
+        to[why] = (before + count, (known + names)[:NAMES_SHOWN])
+
+
+def _agreeing(
+    file: IO[bytes], coming: Iterator[Unit], told: Told, left_out: LeftOutNames
+) -> Unit | None:
     """Pass over the units that an interrupted scan has listed already.
 
     At the first one that is not as it was then, the rest of the list is cut off.
@@ -173,12 +189,13 @@ def _agreeing(file: IO[bytes], coming: Iterator[Unit], told: Told) -> Unit | Non
     for unit in coming:
         line = file.readline()
         before = from_line(line)
-        if before is None or before[0] != unit:
+        if before is None or before.unit != unit:
             file.truncate(good)
             file.seek(good)
             return unit
         good += len(line)
-        told.count(before[1], was_read=False)
+        _add_left_out(left_out, before.left_out)
+        told.count(before.entries, was_read=False)
     file.truncate(good)
     file.seek(good)
     return None
@@ -192,37 +209,62 @@ class _Known:
         self._next = next(self._lines, None)
 
     @staticmethod
-    def _read(path: Path) -> Iterator[tuple[Unit, list[Entry]]]:
+    def _read(path: Path) -> Iterator[Line]:
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             for line in file:
                 if (one := from_line(line)) is not None:
                     yield one
 
-    def entries(self, unit: Unit) -> list[Entry] | None:
+    def line(self, unit: Unit) -> Line | None:
         """What a unit held, if it is as it was then."""
         name = os.fsencode(unit.name)
-        while self._next is not None and os.fsencode(self._next[0].name) < name:
+        while self._next is not None and os.fsencode(self._next.unit.name) < name:
             self._next = next(self._lines, None)
-        return self._next[1] if self._next is not None and self._next[0] == unit else None
+        return self._next if self._next is not None and self._next.unit == unit else None
 
 
-def _line(unit: Unit, entries: list[Entry]) -> bytes:
-    listed = [
-        [one.name, one.label, one.offset, one.size_bytes, one.sha256.hex()] for one in entries
-    ]
-    return json.dumps([unit.name, unit.size_bytes, unit.mtime_ns, listed]).encode() + b"\n"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What the list holds of a unit.
+
+    Attributes:
+        unit: the unit.
+        entries: its samples in order.
+        left_out: reason -> (count, the first names) of what in it is not a sample.
+    """
+
+    unit: Unit
+    entries: tuple[Entry, ...]
+    left_out: LeftOutNames
+
+    @classmethod
+    def of(cls, unit: Unit, held: Indexed) -> Line:
+        """The line of a unit that was read."""
+        return cls(unit=unit, entries=held.entries, left_out=_counted(held.left_out))
+
+    def encoded(self) -> bytes:
+        """The line as it is written."""
+        unit = self.unit
+        listed = [
+            [one.name, one.label, one.offset, one.size_bytes, one.sha256.hex()]
+            for one in self.entries
+        ]
+        fields = [unit.name, unit.size_bytes, unit.mtime_ns, listed, self.left_out]
+        return json.dumps(fields if self.left_out else fields[:-1]).encode() + b"\n"
 
 
-def from_line(line: bytes) -> tuple[Unit, list[Entry]] | None:
+def from_line(line: bytes) -> Line | None:
     """A line of the list, or None for one that was not written to its end."""
     if not line.endswith(b"\n"):
         return None
     try:
-        name, size_bytes, mtime_ns, listed = json.loads(line)
-        entries = [
+        name, size_bytes, mtime_ns, listed, *more = json.loads(line)
+        entries = tuple(
             Entry(name=own, label=label, offset=offset, size_bytes=size, sha256=bytes.fromhex(hash))
             for own, label, offset, size, hash in listed
-        ]
-    except (ValueError, TypeError):
+        )
+        left_out = {why: (int(n), tuple(names)) for why, (n, names) in (*more, {})[0].items()}
+    except (ValueError, TypeError, AttributeError):
         return None
-    return Unit(name=name, size_bytes=size_bytes, mtime_ns=mtime_ns), entries
+    unit = Unit(name=name, size_bytes=size_bytes, mtime_ns=mtime_ns)
+    return Line(unit=unit, entries=entries, left_out=left_out)

@@ -24,8 +24,12 @@ KINDS: tuple[Kind, ...] = ("folder", "videos", "webdataset", "huggingface")
 FITS: tuple[Fit, ...] = ("adm", "centre")
 """How a picture becomes a square, see `_pixels`."""
 
-OWN_RECIPE = 1
-"""Version of everything that decides the pixels of own data sets; part of the identity."""
+RECIPES: dict[Kind, int] = {"folder": 1, "videos": 2, "webdataset": 1, "huggingface": 1}
+"""Version of everything that decides the pixels of a kind; part of the identity. 2: videos with
+alpha are put on white, where 1 showed what lies under it."""
+
+ORDER = 1
+"""Version of the order in which samples, and the clips of a video, are taken."""
 
 BROKEN_SHARE = 0.01
 """Share of broken files that is skipped and listed; more is an error, unless one allows it."""

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from vitok_core.data._footage import need_av, read_clip
 from vitok_core.data._listing import in_order
-from vitok_core.data._own import OWN_RECIPE
+from vitok_core.data._own import ORDER
 from vitok_core.data._pixels import MIDDLE, Square, Unusable, quiet_pillow, read_square
 from vitok_core.data._prepare import BrokenFile, PreparedInfo, write_whole
 from vitok_core.data._scan import Reader, Scan
@@ -211,7 +211,7 @@ def _check(scan: Scan, shape: Shape, images: int) -> None:
 
 def order_of(samples: int) -> NDArray[np.int64]:
     """The order in which samples are taken: one permutation for each size of a data set."""
-    words = np.random.Philox(key=[OWN_RECIPE, samples]).random_raw(samples)
+    words = np.random.Philox(key=[ORDER, samples]).random_raw(samples)
     return np.argsort(words, kind="stable")
 
 

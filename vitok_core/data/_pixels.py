@@ -27,6 +27,7 @@ from vitok_core.data._own import Fit
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
+    from PIL.ImageFile import ImageFile
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are opened."""
@@ -176,13 +177,13 @@ def _decoded(content: bytes) -> tuple[Image, bool, list[str]]:
     from PIL import Image
 
     try:
-        image = Image.open(BytesIO(content), formats=FORMATS)
+        image = _opened(content)
         width, height = image.size
         if width * height > MOST_PIXELS:
             raise Image.DecompressionBombError(f"{width} x {height}")
         # Only the decoder knows: Pillow shows 16 bits a colour as 8, the high byte.
         sixteen = re.search(r"16|65535", str([tile.args for tile in image.tile])) is not None
-        image.load()
+        image = _loaded(image, content)
         # An MPO is a JPEG with a second view, not an animation.
         animated = image.format != "MPO" and getattr(image, "is_animated", False)
     except PIL.UnidentifiedImageError:
@@ -195,6 +196,54 @@ def _decoded(content: bytes) -> tuple[Image, bool, list[str]]:
     except Exception as error:  # noqa: BLE001 - Pillow raises whatever it stumbles over
         raise Unusable("damaged", str(error) or type(error).__name__) from None
     return image, sixteen, [ANIMATED] if animated else []
+
+
+def _opened(content: bytes) -> ImageFile:
+    """An image whose header was read; of a PNG with more text than Pillow takes, without text."""
+    from PIL import Image
+
+    try:
+        return Image.open(BytesIO(content), formats=FORMATS)
+    except ValueError:
+        # Pillow refuses 1 MiB of text in a chunk, and 64 MiB in a file. Pixels need none of it.
+        pixels = without_text(content)
+        if pixels == content:
+            raise
+        return Image.open(BytesIO(pixels), formats=FORMATS)
+
+
+def _loaded(image: ImageFile, content: bytes) -> ImageFile:
+    """The image with its pixels; text that stands behind them counts no more than in `_opened`."""
+    try:
+        image.load()
+    except ValueError:
+        pixels = without_text(content)
+        if pixels == content:
+            raise
+        image = _opened(pixels)
+        image.load()
+    return image
+
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""Chunks that hold text or a color profile, which is not applied to pixels here."""
+
+
+def without_text(content: bytes) -> bytes:
+    """A PNG without its chunks of text and color profile; anything else, or a broken one, as it is.
+
+    A file that says in oversized XMP how it is to be turned is not turned.
+    """
+    if not content.startswith(PNG_SIGNATURE):
+        return content
+    kept, at = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while at + 12 <= len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] not in PNG_TEXT:
+            kept.append(content[at:end])
+        at = end
+    return b"".join(kept)
 
 
 def _rgb(image: Image, sixteen: bool, notes: list[str]) -> Image:
@@ -214,14 +263,21 @@ def _rgb(image: Image, sixteen: bool, notes: list[str]) -> Image:
         notes.append(MODES[mode])
     if image.has_transparency_data:
         notes.append(ALPHA)
-        image = image.convert("RGBA")
-        white = PIL.Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = PIL.Image.alpha_composite(white, image)
+        image = on_white(image)
     image = image.convert("RGB")
     if turn is not None:
         notes.append(TURNED)
         image = image.transpose(turn)
     return image
+
+
+def on_white(image: Image) -> Image:
+    """A picture or a frame with alpha as RGB on white: the one rule for both."""
+    import PIL.Image
+
+    image = image.convert("RGBA")
+    white = PIL.Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return PIL.Image.alpha_composite(white, image).convert("RGB")
 
 
 def _turn(image: Image, notes: list[str]) -> Transpose | None:

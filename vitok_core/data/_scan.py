@@ -27,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitok_core.data._listing import LeftOutNames, ScanProgress, Told, from_line, list_units
-from vitok_core.data._own import OWN_RECIPE, Fit, OwnData
+from vitok_core.data._own import RECIPES, Fit, Kind, OwnData
 from vitok_core.data._units import NO_LABEL, Units, open_units
-from vitok_core.data._walk import legible
+from vitok_core.data._walk import legible, no_sample
 from vitok_core.errors import DataError
 
-FORMAT = 1
-"""Version of the files of a scan; another one is scanned again."""
+FORMATS: dict[Kind, int] = {"folder": 1, "videos": 1, "webdataset": 2, "huggingface": 1}
+"""Version of the files and of the rules of a scan; what another one scanned is scanned again."""
 
 ENTRY = np.dtype(
     [
@@ -88,7 +88,7 @@ class Scan:
         """What decides the pixels of the data set, as plain data; no path is in it."""
         return {
             "data": self.own.kind,
-            "recipe": OWN_RECIPE,
+            "recipe": RECIPES[self.own.kind],
             "content": self.content,
             "samples": self.samples,
             "crop": self.own.crop,
@@ -186,10 +186,11 @@ def find_scan(identity: Mapping[str, Any], *, cache: Path | None = None) -> Scan
     """
     cache = cache or scans_folder()
     content, crop = identity["content"], identity["crop"]
-    if identity["recipe"] != OWN_RECIPE:
+    recipe = RECIPES[identity["data"]]
+    if identity["recipe"] != recipe:
         raise DataError(
             f"the samples were planned by recipe {identity['recipe']}, this version has recipe "
-            f"{OWN_RECIPE}; plan again"
+            f"{recipe}; plan again"
         )
     # The newest first: a data set that was moved was scanned again at its new place.
     found_here = cache.glob("*/summary.json")
@@ -243,7 +244,7 @@ def scan(
 
 def _folder(own: OwnData, cache: Path) -> Path:
     """Where a data set's scan is: by its name and by what the scan depends on."""
-    key = json.dumps([FORMAT, own.reading()], sort_keys=True)
+    key = json.dumps([FORMATS[own.kind], own.reading()], sort_keys=True)
     return cache / f"{own.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
@@ -276,7 +277,7 @@ def _finish(
     shutil.rmtree(kept, ignore_errors=True)
     fresh.rename(kept)
     summary = {
-        "format": FORMAT,
+        "format": FORMATS[own.kind],
         "name": own.name,
         "reading": own.reading(),
         **facts,
@@ -309,7 +310,7 @@ def _write_arrays(own: OwnData, units: Units, listed: Path, folder: Path) -> dic
             one = from_line(line)
             if one is None:
                 raise DataError(f"{listed} is damaged; remove it and scan again")
-            unit, held = one
+            unit, held = one.unit, one.entries
             unit_name = os.fsencode(unit.name)
             unit_end += unit_names.write(unit_name)
             ends.write(unit_end.to_bytes(8, "little"))
@@ -350,8 +351,10 @@ def _opened(folder: Path, own: OwnData | None, *, crop: Fit = "adm") -> Scan | N
     """The scan in a folder, or None; `own` None takes the data set from the summary."""
     try:
         found = json.loads((folder / "summary.json").read_bytes())
-        if found["format"] != FORMAT:
+        if found["format"] != FORMATS[found["reading"]["kind"]]:
             return None
+        if any(no_sample(name) for name in found["class_names"]):
+            return None  # of a version that took what an archive program left for a class
         arrays = folder / f"arrays-{found['content'][:16]}"
         entries = _mapped(arrays / "entries.bin", ENTRY)
         if own is None:

@@ -17,6 +17,7 @@ import importlib.util
 import os
 import tarfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import BufferedReader
@@ -24,7 +25,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vitok_core.data._own import PICTURE_ENDINGS, VIDEO_ENDINGS, OwnData, expand_braces
-from vitok_core.data._walk import Found, LeftOut, legible, subfolders, walk
+from vitok_core.data._walk import (
+    SPECIAL,
+    Found,
+    LeftOut,
+    legible,
+    no_sample,
+    subfolders,
+    walk,
+)
 from vitok_core.errors import DataError
 
 ROWS = 1000
@@ -71,6 +80,19 @@ class Entry:
     sha256: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexed:
+    """What a unit holds.
+
+    Attributes:
+        entries: its samples in order.
+        left_out: what in it is not a sample; names begin with that of the unit.
+    """
+
+    entries: tuple[Entry, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
 class Units(Protocol):
     """A kind of data set, opened."""
 
@@ -81,7 +103,7 @@ class Units(Protocol):
         """All units in order, and what is none."""
         ...
 
-    def index(self, unit: Unit) -> list[Entry]:
+    def index(self, unit: Unit) -> Indexed:
         """The samples of a unit in order; reads all of it. Called from several threads."""
         ...
 
@@ -136,10 +158,11 @@ class Files:
             else:
                 yield one
 
-    def index(self, unit: Unit) -> list[Entry]:
+    def index(self, unit: Unit) -> Indexed:
         with _open(self.path(unit.name)) as file:
             digest = hashlib.file_digest(file, "sha256").digest()
-        return [Entry(name="", label=NO_LABEL, offset=0, size_bytes=unit.size_bytes, sha256=digest)]
+        one = Entry(name="", label=NO_LABEL, offset=0, size_bytes=unit.size_bytes, sha256=digest)
+        return Indexed(entries=(one,))
 
     def label(self, unit: str, found: int) -> int:
         return self._label[unit.partition("/")[0]] if self.classes else NO_LABEL
@@ -155,8 +178,36 @@ class Files:
         pass
 
 
+SECOND_PICTURE, NO_PICTURE = "another picture of its sample", "label without a picture"
+"""Why a member of a shard is not a sample, besides the reasons of a folder."""
+
+
+@dataclass(slots=True)
+class _Member:
+    """A picture or a label of a shard: names as the WebDataset convention splits them.
+
+    Attributes:
+        name: in the shard.
+        stem: the name without its last ending.
+        key: the name up to the first dot of its last part; what a sample's members share.
+        copy: how many members of the same name stand before it.
+        value: a picture, or the number of a class.
+    """
+
+    name: str
+    stem: str
+    key: str
+    copy: int
+    value: Entry | int
+
+
 class Shards:
-    """Tar files in which the members of a sample follow each other and share the name's stem."""
+    """Tar files in which the members of a sample share the name up to its first dot.
+
+    Members may stand in any order. A name with more dots, as in `0001.left.png`, is a sample of its
+    own with the label of `0001.left.cls`, else of `0001.cls`, unless there is a `0001.png` besides
+    it and no label for it alone. A name that occurs twice, as `tar -r` leaves it, is two samples.
+    """
 
     def __init__(self, own: OwnData) -> None:
         self.name, self.labels = own.name, own.labels
@@ -173,52 +224,79 @@ class Shards:
                 raise DataError(f"{legible(str(path))} cannot be read: {error.strerror}") from error
             yield Unit(name=name, size_bytes=state.st_size, mtime_ns=state.st_mtime_ns)
 
-    def index(self, unit: Unit) -> list[Entry]:
+    def index(self, unit: Unit) -> Indexed:
         path = self.path(unit.name)
         try:
             with _open(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-                entries = self._samples(unit.name, archive)
+                pictures, labels, left_out = self._members(unit.name, archive)
                 # tarfile takes any header that it cannot read for the end.
                 file.seek(archive.offset)
                 if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                     raise tarfile.ReadError(f"it is cut off or damaged at byte {archive.offset:,}")
-                return entries
         except tarfile.TarError as error:
             raise DataError(
                 f"{legible(str(path))} cannot be read as a tar file: {error}; write it again (a "
                 "compressed one has to be unpacked to .tar: samples are read from any place)"
             ) from error
+        entries, unused = _samples(pictures, labels)
+        left_out += [LeftOut(name=f"{unit.name}/{member.name}", why=why) for member, why in unused]
+        return Indexed(entries=tuple(entries), left_out=tuple(left_out))
 
-    def _samples(self, shard: str, archive: tarfile.TarFile) -> list[Entry]:
-        entries: list[Entry] = []
-        key, picture, label = "", None, NO_LABEL
+    def _members(
+        self, shard: str, archive: tarfile.TarFile
+    ) -> tuple[list[_Member], list[_Member], list[LeftOut]]:
+        """The pictures and the labels of a shard in order, and what is neither."""
+        pictures: list[_Member] = []
+        labels: list[_Member] = []
+        left_out: list[LeftOut] = []
+        copies: Counter[str] = Counter()
         for member in archive:
-            if not member.isreg():
+            if member.isdir():
                 continue
-            if member.issparse():
+            why, ending = self._why_not(member)
+            if why:
+                left_out.append(LeftOut(name=f"{shard}/{member.name}", why=why))
+                continue
+            content = archive.extractfile(member) if not member.issparse() else None
+            if content is None:
                 raise DataError(f"{shard}: {legible(member.name)} is sparse; write it in full")
             folder, slash, base = member.name.rpartition("/")
-            stem, _, ending = base.partition(".")
-            if folder + slash + stem != key:
-                if picture is not None:
-                    entries.append(replace(picture, label=label))
-                key, picture, label = folder + slash + stem, None, NO_LABEL
-            content = archive.extractfile(member)
-            if content is None:
-                continue
-            if ending.lower() in PICTURE_ENDINGS and picture is None:
-                picture = Entry(
+            one = _Member(
+                name=member.name,
+                stem=member.name.rpartition(".")[0],
+                key=folder + slash + base.partition(".")[0],
+                copy=copies[member.name],
+                value=NO_LABEL,
+            )
+            copies[member.name] += 1
+            if ending == "cls":
+                one.value = _class_number(shard, member.name, content.read(32))
+                labels.append(one)
+            else:
+                one.value = Entry(
                     name=member.name,
                     label=NO_LABEL,
                     offset=member.offset_data,
                     size_bytes=member.size,
                     sha256=hashlib.sha256(content.read()).digest(),
                 )
-            elif ending.lower() == "cls" and self.labels:
-                label = _class_number(shard, member.name, content.read(32))
-        if picture is not None:
-            entries.append(replace(picture, label=label))
-        return entries
+                pictures.append(one)
+        return pictures, labels, left_out
+
+    def _why_not(self, member: tarfile.TarInfo) -> tuple[str, str]:
+        """Why a member is neither a picture nor a label that is read, or "", and its ending."""
+        parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
+        ending = parts[-1].rpartition(".")[2].lower() if parts and "." in parts[-1] else ""
+        if not (member.isreg() or member.issparse()):
+            return SPECIAL, ending
+        for part in parts:
+            if why := no_sample(part):
+                return why, ending
+        if ending in PICTURE_ENDINGS or (ending == "cls" and self.labels):
+            return "", ending
+        if ending == "cls":
+            return "label, not read because of labels: false", ending
+        return (f"not read: .{ending}" if ending else "not read: no ending"), ending
 
     def label(self, unit: str, found: int) -> int:
         return found
@@ -273,7 +351,7 @@ class Rows:
                 mtime_ns=int.from_bytes(version[:7], "little"),
             )
 
-    def index(self, unit: Unit) -> list[Entry]:
+    def index(self, unit: Unit) -> Indexed:
         first = int(unit.name.removeprefix("rows-"))
         entries = []
         for row in range(first, first + unit.size_bytes):
@@ -287,7 +365,7 @@ class Rows:
                     sha256=hashlib.sha256(content).digest(),
                 )
             )
-        return entries
+        return Indexed(entries=tuple(entries))
 
     def label(self, unit: str, found: int) -> int:
         return found
@@ -312,6 +390,32 @@ class Rows:
 
     def close(self) -> None:
         pass
+
+
+def _samples(
+    pictures: list[_Member], labels: list[_Member]
+) -> tuple[list[Entry], list[tuple[_Member, str]]]:
+    """The samples of a shard in the order of their pictures, and the members that are none."""
+    by_stem = {(one.stem, one.copy): one for one in reversed(labels)}
+    plain = {(one.key, one.copy): one for one in reversed(pictures) if one.stem == one.key}
+    entries: list[Entry] = []
+    unused: list[tuple[_Member, str]] = []
+    used: set[int] = set()
+    for one in pictures:
+        own, shared = by_stem.get((one.stem, one.copy)), by_stem.get((one.key, one.copy))
+        whole = plain.get((one.key, one.copy))
+        if whole not in (None, one) and (own is None or own is shared):
+            unused.append((one, SECOND_PICTURE))
+            continue
+        label = own or shared
+        if label is not None:
+            used.add(id(label))
+        assert isinstance(one.value, Entry)
+        number = label.value if label is not None else NO_LABEL
+        assert isinstance(number, int)
+        entries.append(replace(one.value, label=number))
+    unused += [(one, NO_PICTURE) for one in labels if id(one) not in used]
+    return entries, unused
 
 
 def _load_rows(own: OwnData) -> Any:

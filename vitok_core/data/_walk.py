@@ -15,14 +15,24 @@ from pathlib import Path
 
 from vitok_core.errors import DataError
 
-HIDDEN, OTHER, DANGLING, LOOP, SPECIAL = (
+HIDDEN, LITTER, OTHER, DANGLING, LOOP, SPECIAL = (
     "hidden",
+    "left by an operating system or a tool",
     "not such a file by its ending",
     "link to nothing",
     "link into a loop",
     "no regular file",
 )
-"""Why something in a folder is no sample."""
+"""Why something in a folder is not a sample."""
+
+LITTER_NAMES = frozenset(
+    {
+        *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+        *("$recycle.bin", "system volume information", "lost+found"),
+        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "__pycache__"),
+    }
+)
+"""Names, in lower case, of what archive programs, Windows, macOS and network disks leave behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +56,22 @@ class LeftOut:
 
     Attributes:
         name: relative to the folder that was walked.
-        why: one of the five words of this module.
+        why: one of the six reasons of this module, or that of a kind of data set.
     """
 
     name: str
     why: str
+
+
+def no_sample(name: str) -> str:
+    """Why nothing of that name, a file's or a folder's, is a sample or a class; "" where it may be.
+
+    Args:
+        name: the last part of a path.
+    """
+    if name.startswith("."):
+        return HIDDEN
+    return LITTER if name.casefold() in LITTER_NAMES else ""
 
 
 def legible(name: str) -> str:
@@ -72,7 +93,7 @@ def walk(folder: Path, endings: tuple[str, ...]) -> Iterator[Found | LeftOut]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders right in a folder, hidden ones and loops left out, in byte order.
+    """Names of the folders right in a folder, in byte order, without loops and `no_sample` names.
 
     Raises:
         DataError: it cannot be read.
@@ -81,7 +102,7 @@ def subfolders(folder: Path) -> list[str]:
     return [
         one.name
         for one in _entries(folder)
-        if one.folder is not None and one.folder != here and not one.name.startswith(".")
+        if one.folder is not None and one.folder != here and not no_sample(one.name)
     ]
 
 
@@ -102,8 +123,8 @@ def _walk(
     above = (*above, _identity(folder))
     for one in _entries(folder):
         name = lead + one.name
-        if one.name.startswith("."):
-            yield LeftOut(name=name, why=HIDDEN)
+        if why := no_sample(one.name):
+            yield LeftOut(name=name, why=why)
         elif one.folder is not None and one.folder in above:
             yield LeftOut(name=name, why=LOOP)
         elif one.folder is not None:
