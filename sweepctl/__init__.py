@@ -2,6 +2,7 @@
 
 The package in the order in which a study flows through it:
 
+    kinds      what there is      one record per kind of task; every list of kinds is derived
     trackers   who else is told   TensorBoard, W&B, trackio: copies of what attempts tell
     study      what is asked      a file becomes a frozen study; mistakes get file:line:column
     plan       what will run      cells, tasks, fingerprints, sharing, cost; pure

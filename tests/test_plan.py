@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from studies import DATA, SMALL, load, plan_of
 from sweepctl.datasets import data_identities
 from sweepctl.errors import StudyError, UsageError
+from sweepctl.kinds import optional_groups
 from sweepctl.plan import (
     ADDED_LATER,
     Recorded,
@@ -29,7 +30,7 @@ from sweepctl.plan import (
     reasons,
     summary,
 )
-from sweepctl.study import OPTIONAL, load_study, resolve
+from sweepctl.study import load_study, resolve
 from vitok_core.spec import TokenizerSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -328,7 +329,7 @@ QUICKSTART_CELLS = [
 def test_fingerprints_are_those_of_yesterday() -> None:
     """Whoever changes one makes everybody compute everything again: only on purpose.
 
-    On purpose is an edit of the file, of a data recipe, of a protocol, or of `STAGE_VERSIONS`.
+    On purpose is an edit of the file, of a data recipe, of a protocol, or of a kind's version.
     """
     data = data_identities()
     plan = make_plan(load_study(ROOT / "studies" / "quickstart.yaml", datasets=data), data=data)
@@ -339,7 +340,7 @@ def test_fingerprints_are_those_of_yesterday() -> None:
 def test_a_setting_that_was_added_later_is_left_out_at_its_old_value(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     whole, kept = plan.cells[0].config, lasting(plan.cells[0].config)
-    needed = {path for path in dict(flat(whole)) if not path.startswith(tuple(OPTIONAL))}
+    needed = {path for path in dict(flat(whole)) if not path.startswith(tuple(optional_groups()))}
     assert dict(flat(kept)).keys() == needed - ADDED_LATER.keys()
     changed = plan_of(tmp_path, SMALL, "norm=rmsnorm", "lengths=[4]").cells[0].config
     assert dict(flat(lasting(changed))).keys() - dict(flat(kept)).keys() == {

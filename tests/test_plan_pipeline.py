@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from studies import DATA, SMALL, load, plan_of, write
 from sweepctl.errors import StudyError
+from sweepctl.kinds import optional_groups
 from sweepctl.plan import DataSet, Plan, design_rows, make_plan, summary
-from sweepctl.study import OPTIONAL, load_study, resolve, short_name
+from sweepctl.study import load_study, resolve, short_name
 from sweepctl.study._paths import config_leaves
 from vitok_core.errors import SpecError
 from vitok_core.generate import Sampling
@@ -223,7 +224,7 @@ NEED_OTHERS: dict[str, tuple[Any, ...]] = {
 
 
 def test_no_setting_of_a_later_stage_is_missing_from_these_lists() -> None:
-    later = {leaf for leaf in config_leaves() if leaf.startswith(tuple(OPTIONAL))}
+    later = {leaf for leaf in config_leaves() if leaf.startswith(tuple(optional_groups()))}
     assert later == OTHER.keys() | NEED_OTHERS.keys()
 
 

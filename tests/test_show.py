@@ -118,6 +118,26 @@ def test_a_point_tells_what_it_was_made_from_and_who_else_uses_that(
     assert "stages.dit.size" not in out  # nothing of a group that is off
 
 
+def test_a_cell_lists_no_settings_of_what_it_is_without(call: Call, tmp_path: Path) -> None:
+    text = SMALL.replace("c: [4, 16]", "stages.dit.steps: [null, 10]").replace(
+        "p: [4, 8]", "c: [4]"
+    )
+    for old, new in {
+        "{encoder: nano,": "{p: 4, encoder: nano,",
+        "lpips: 0}}": "lpips: 0}}\n  dit: {size: nano, batch: 4, ema: 0.5}",
+        "rfd_lite0]}": "rfd_lite0]}\n  generation: "
+        "{on: [photos-eval], images: 32, metrics: [gfd_lite0], steps: 10}",
+    }.items():
+        text = text.replace(old, new)
+    (tmp_path / "more.yaml").write_text(text)
+    without, having = (
+        call("show", str(tmp_path / "more.yaml"), "--cell", number)[1] for number in "12"
+    )
+    assert "evaluate.generation." not in without and "stages.dit.size" not in without
+    assert "stages.dit.steps\tnull" in without and "stages.stage2.steps\tnull" in without
+    assert "evaluate.generation.images\t32" in having and "evaluate.generation.cfg\t" in having
+
+
 def test_the_command_of_a_cell_makes_just_that_cell(call: Call, own: tuple[Plan, Plan]) -> None:
     point = told(call, "small/3")
     assert point["command"] == "sweepctl run one.yaml -q"

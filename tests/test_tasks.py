@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sweepctl
 import vitok_core
-from sweepctl.plan import STAGE_ORDER
+from sweepctl.kinds import KINDS
 from sweepctl.tasks import TASKS
 
 ASK = """
@@ -21,7 +21,7 @@ print("torch" in sys.modules)
 
 
 def test_every_kind_of_a_plan_is_done_by_a_function() -> None:
-    assert TASKS.keys() == set(STAGE_ORDER)
+    assert TASKS.keys() == set(KINDS)
 
 
 def test_the_hash_sees_what_decides_numbers_and_nothing_else(tmp_path: Path) -> None:

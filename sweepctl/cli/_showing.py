@@ -30,6 +30,7 @@ from sweepctl.cli._session import (
     shown,
 )
 from sweepctl.errors import StudyError, UsageError
+from sweepctl.kinds import optional_groups
 
 if TYPE_CHECKING:
     from sweepctl.ledger import Asked, Attempt, CellState, Kin, Ledger, TaskRecord
@@ -127,24 +128,17 @@ def _config_rows(config: Any, study: StudyFile | None) -> list[dict[str, Any]]:
     ]
 
 
-_OFF_WITHOUT = {
-    "stages.stage2.": "stages.stage2.steps",
-    "stages.latents.": "stages.dit.steps",
-    "stages.dit.": "stages.dit.steps",
-    "evaluate.generation.": "evaluate.generation.images",
-}
-"""Groups of a config -> the value without which they are not used."""
-
-
 def _give_config(rows: Sequence[Mapping[str, Any]]) -> None:
     """The values that are used; --json has all."""
-    off = {row["path"] for row in rows if row["value"] is None}
+    empty = {row["path"] for row in rows if row["value"] is None}
     lines = [
         (row["path"], shown(row["value"]), row["from"])
         for row in rows
+        # Of a group that is off only the setting is shown that would turn it on.
         if not any(
-            row["path"].startswith(group) and switch in off and row["path"] != switch
-            for group, switch in _OFF_WITHOUT.items()
+            row["path"].startswith(f"{group}.")
+            and empty.intersection(kind.switches) - {row["path"]}
+            for group, kind in optional_groups().items()
         )
     ]
     give_table(("path", "value", "from"), lines, "table")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweepctl.cli._session import many, say, study_of
 from sweepctl.errors import LedgerError, UsageError
+from sweepctl.kinds import final_measurements
 
 if TYPE_CHECKING:
     from sweepctl.ledger import CellState, Ledger, SearchRecord, Table, TrialRecord
@@ -116,8 +117,7 @@ def _came_to(ledger: Ledger, search: Search, tasks: Mapping[str, str]) -> Ended:
 
     measured = {
         (value.name, value.dataset): value.value
-        for stage, name in tasks.items()
-        if "@" not in stage and stage.partition(":")[0] in ("reconstruct", "generate")
+        for name in final_measurements(tasks).values()
         for value in ledger.metrics(name)
     }
     return ended(search, measured)

@@ -22,6 +22,7 @@ from sweepctl.cluster import Pool, open_pool
 from sweepctl.errors import RunFolderError
 from sweepctl.execute._searching import Searching
 from sweepctl.execute._settings import RunSummary, Settings, Watcher
+from sweepctl.kinds import KINDS
 from sweepctl.ledger import Ledger, Progress
 from sweepctl.plan import Calibration, Open, Plan, Task, time_left
 from sweepctl.runs import NOT_ITS_FAULT, AttemptOutcome, AttemptRequest, TaskResult
@@ -35,14 +36,6 @@ FAST_FAILURES_STOP = 5
 
 PROGRESS_S = 2.0
 """Seconds between looks at the event files of running attempts."""
-
-TURNS = {
-    kind: turn
-    for turn, kind in enumerate(
-        ("prepare", "reference", "reconstruct", "generate", "dit", "latents", "stage2", "stage1")
-    )
-}
-"""Who goes first when several tasks are ready: what all cells share, then what finishes a cell."""
 
 EXPECT_S = 10.0
 """Seconds between two estimates of the time that is left."""
@@ -209,8 +202,8 @@ class Driver:
 
     def _make_ready(self, task: Task) -> None:
         """Queue a task; among equals the longest first, so that no slot waits for it at the end."""
-        turn = TURNS.get(task.kind, len(TURNS))
-        heapq.heappush(self.ready, (turn, -task.cost_left.flops, task.fingerprint))
+        priority = KINDS[task.kind].priority
+        heapq.heappush(self.ready, (priority, -task.cost_left.flops, task.fingerprint))
 
     def _search_on(self) -> None:
         """Let a search ask what it may, now that something has ended."""

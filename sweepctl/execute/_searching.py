@@ -21,6 +21,7 @@ from typing import Any
 
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.execute._settings import Extend
+from sweepctl.kinds import final_measurements
 from sweepctl.ledger import Ledger, SearchRecord, TrialRecord
 from sweepctl.plan import (
     Cell,
@@ -225,8 +226,7 @@ class Searching:
     def _measured(self, tasks: Mapping[str, str]) -> dict[tuple[str, str], float]:
         return {
             (value.name, value.dataset): value.value
-            for stage, name in tasks.items()
-            if "@" not in stage and stage.partition(":")[0] in ("reconstruct", "generate")
+            for name in final_measurements(tasks).values()
             for value in self.ledger.metrics(name)
         }
 

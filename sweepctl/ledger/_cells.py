@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from sweepctl.errors import UsageError
+from sweepctl.kinds import trainings, trainings_behind
 from sweepctl.ledger import _tables as t
 from sweepctl.ledger._records import Asked, CellState, CellStateName, FitRecord, TaskState
 from sweepctl.ledger._tasks import CELL_TASK, check_study, task_states
@@ -45,9 +46,6 @@ VALUES = (
 """Typed values of a cell, in the order of columns."""
 
 _FRAME_TAIL = ("training_flops", "metric", "dataset", "protocol", "n", "value", "se", "task")
-
-_TRAININGS = {"reconstruct": ("stage1", "stage2"), "generate": ("stage1", "stage2", "dit")}
-"""Which trainings of a cell are behind a value, by the kind of the task that measured it."""
 
 
 def cells(connection: Connection, study: str) -> list[CellState]:
@@ -204,7 +202,7 @@ def frame(connection: Connection, study: str) -> pd.DataFrame:
                 **_values(row),
                 **{names[axis]: _level(value) for axis, value in row.axes.items()},
                 "training_flops": sum(
-                    flops.get((metric.key, kind), 0.0) for kind in _TRAININGS.get(metric.kind, ())
+                    flops.get((metric.key, kind), 0.0) for kind in trainings_behind(metric.kind)
                 ),
                 "metric": metric.name,
                 "dataset": metric.dataset,
@@ -228,7 +226,7 @@ def _training_flops(connection: Connection, study: str) -> dict[tuple[str, str],
         .where(
             t.cell.c.study == study,
             t.cell.c.is_current,
-            t.cell_task.c.stage.in_(_TRAININGS["generate"]),  # and not what they are at a rung
+            t.cell_task.c.stage.in_(trainings()),  # and not what they are at a rung
         )
     )
     return {(row.key, row.kind): float(row.flops) for row in rows}

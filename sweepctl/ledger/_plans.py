@@ -19,6 +19,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection
 
 from sweepctl.errors import LedgerError
+from sweepctl.kinds import measuring_kind
 from sweepctl.ledger import _tables as t
 from sweepctl.ledger._connect import chunks, clean, now, strict_json
 from sweepctl.ledger._records import Submission
@@ -137,7 +138,8 @@ def _cell_row(study: str, cell: Cell) -> Row:
 def _first_generated(cell: Cell) -> str | None:
     """The data set that the samples of a cell are compared with first; None without samples."""
     kinds = (stage.partition(":") for stage in cell.tasks)
-    return next((dataset for kind, _, dataset in kinds if kind == "generate"), None)
+    sampling = measuring_kind("generation").name
+    return next((dataset for kind, _, dataset in kinds if kind == sampling), None)
 
 
 def _cell_task_rows(study: str, cell: Cell) -> Iterator[Row]:

@@ -12,6 +12,8 @@ import hashlib
 
 from sqlalchemy.engine import Connection
 
+from sweepctl.kinds import measuring_kind
+
 METRIC_COLUMNS = ("psnr", "ssim", "lpips", "rfd_lite0", "rkid_lite0", "rfid")
 GENERATION_COLUMNS = ("gfd_lite0", "gfid", "gis")
 """Metrics that are columns of v_cell, of the final tokenizer and of the samples of its DiT; all
@@ -242,6 +244,8 @@ _CELL_VALUES = (
     "c.encoder_macs, c.decoder_macs, c.dit_parameters, c.dit_macs, {axes} AS axes"
 )
 
+_SAMPLING = measuring_kind("generation").name
+
 _SELECTS = {
     "v_cell": f"""WITH RECURSIVE {BLOCKED},
 standing AS (
@@ -259,7 +263,7 @@ final AS (
     SELECT x.study, x.cell, m.protocol, m.name, m.value
     FROM sweep_cell k
     JOIN sweep_cell_task x ON x.study = k.study AND x.cell = k.key
-    JOIN sweep_task t ON t.fingerprint = x.task AND t.kind <> 'generate'
+    JOIN sweep_task t ON t.fingerprint = x.task AND t.kind <> '{_SAMPLING}'
     JOIN sweep_metric m ON m.task = x.task AND m.dataset = k.dataset AND m.step = -1
     WHERE k.is_current
 ),
@@ -276,7 +280,7 @@ sampled AS (
         {{samples}}
     FROM sweep_cell k
     JOIN sweep_cell_task x ON x.study = k.study AND x.cell = k.key
-    JOIN sweep_task t ON t.fingerprint = x.task AND t.kind = 'generate'
+    JOIN sweep_task t ON t.fingerprint = x.task AND t.kind = '{_SAMPLING}'
     JOIN sweep_metric f ON f.task = x.task AND f.dataset = k.generation_dataset AND f.step = -1
     WHERE k.is_current
     GROUP BY x.study, x.cell

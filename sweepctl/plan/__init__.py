@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweepctl.errors import Problem
+from sweepctl.kinds import KINDS
 from sweepctl.plan._candidates import Candidates, candidates
 from sweepctl.plan._cost import (
     ASSUMED_SHARE,
@@ -54,15 +55,13 @@ from sweepctl.plan._summary import (
     total,
     whole_run,
 )
-from sweepctl.plan._tasks import STAGE_ORDER, STAGE_VERSIONS, Task, TaskMaker
+from sweepctl.plan._tasks import Task, TaskMaker
 from sweepctl.study import StudyFile
 
 __all__ = [
     "ADDED_LATER",
     "ASSUMED_SHARE",
     "MAX_CELLS",
-    "STAGE_ORDER",
-    "STAGE_VERSIONS",
     "Calibration",
     "Candidates",
     "Cell",
@@ -329,7 +328,7 @@ def reasons(
             seen.add(name)
             why = _why(plan, name, states, blocked, before.get((key, stage)), attempts)
             groups.setdefault((plan.tasks[name].kind, why), []).append(plan.tasks[name].id)
-    order = {stage: index for index, stage in enumerate(STAGE_ORDER)}
+    order = {stage: index for index, stage in enumerate(KINDS)}
     return [
         Reason(stage=stage, why=why, tasks=len(ids), example=ids[0])
         for (stage, why), ids in sorted(groups.items(), key=lambda item: order[item[0][0]])

@@ -29,15 +29,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweepctl.errors import UsageError
+from sweepctl.kinds import trainings
 from vitok_core.errors import SpecError
 from vitok_core.spec import PEAK_FLOPS, Flops, known_device, least_seconds
 
 if TYPE_CHECKING:
     from sweepctl.plan._operations import Cost
     from sweepctl.plan._tasks import Task
-
-TRAININGS = ("stage1", "stage2", "dit")
-"""Kinds whose FLOP/s say something about each other."""
 
 ASSUMED_SHARE = 0.20
 ASSUMED_SHARES = (0.13, 0.34)
@@ -170,13 +168,14 @@ class Calibration:
         if on is not None and on.share is not None:
             return
         grouped: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+        trained = trainings()
         for one in speeds:
             if one.device != self.device or not one.seconds > 0:
                 continue
             if one.flops > 0:
                 point = math.log(one.flops), math.log(one.seconds / one.flops)
                 grouped[one.kind, "FLOPs"].append(point)
-                if one.kind in TRAININGS:
+                if one.kind in trained:  # FLOP/s of trainings say something about each other
                     grouped["training", "FLOPs"].append(point)
             if one.samples > 0:
                 point = math.log(one.samples), math.log(one.seconds / one.samples)

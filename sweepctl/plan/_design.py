@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sweepctl.kinds import measuring
 from sweepctl.plan._cost import Calibration, Speed, expected_hours
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def design_rows(plan: Plan) -> list[dict[str, Any]]:
 
 def _measurements(cell: Cell) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Task, data set and settings of everything that is measured on a cell."""
-    for kind, group in (("reconstruct", "reconstruction"), ("generate", "generation")):
-        how = cell.config["evaluate"].get(group, {})
+    for kind in measuring():
+        how = cell.config["evaluate"].get(kind.group.removeprefix("evaluate."), {})
         for dataset in how.get("on") or ():
-            if task := cell.tasks.get(f"{kind}:{dataset}"):
+            if task := cell.tasks.get(f"{kind.name}:{dataset}"):
                 yield task, dataset, how
 
 

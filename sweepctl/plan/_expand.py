@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweepctl.errors import Problem, StudyError
+from sweepctl.kinds import Kind, optional_groups
 from sweepctl.plan._identity import (
     DataSet,
     canonical,
@@ -31,7 +32,6 @@ from sweepctl.plan._mistakes_later import (
 )
 from sweepctl.study import (
     DERIVED,
-    OPTIONAL,
     Factor,
     Grid,
     Prune,
@@ -173,7 +173,7 @@ def expand(
         if found:
             continue
         off = groups_off(cell.config)
-        used.update(OPTIONAL.keys() - set(off))
+        used.update(optional_groups().keys() - set(off))
         noticed.update(dict.fromkeys(short_averages(cell.config, off)))
         noticed.update(dict.fromkeys(short_ramps(cell.config, off)))
         given, axes = axes, _without_effect(grid, axes, off)
@@ -297,31 +297,29 @@ def _without_effect(grid: Grid, axes: dict[str, Any], off: tuple[str, ...]) -> d
     }
 
 
-_TURN_ON = {
-    "stages.stage2": ("no cell has stage 2", "stages.stage2.steps"),
-    "stages.latents": ("no cell has a DiT", "stages.dit.steps"),
-    "stages.dit": ("no cell has a DiT", "stages.dit.steps"),
-    "evaluate.generation": ("no cell makes samples", "evaluate.generation.images"),
-}
-"""What is said of a group that no cell has, and the setting that is to be a number."""
-
-
 def _in_vain(study: StudyFile, used: set[str]) -> Iterator[tuple[tuple[str, str], Problem]]:
     """Axes of groups that no cell has, and samples that no DiT makes."""
+    groups = optional_groups()
     for factor in study.grid.factors:
         for path in factor.paths:
             group = group_of(path)
             if group is None or group in used:
                 continue
-            needs_dit = group != "stages.stage2" and "stages.dit" not in used
-            why, switch = _TURN_ON["stages.dit" if needs_dit else group]
-            if path != switch:
-                message = f"{path} has no effect: {why}; give {switch} a number"
+            kind = _lacking(groups[group], used)
+            if path != kind.switches[0]:
+                message = f"{path} has no effect: {kind.absent}; give {kind.switches[0]} a number"
                 yield (path, ""), study.problem(path, message)
     images = "evaluate.generation.images"
     if "stages.dit" not in used and _value(study.grid.template, images) is not None:
         message = "samples are made by a DiT, and no cell has one; give stages.dit.steps a number"
         yield (images, ""), study.problem(images, message)
+
+
+def _lacking(kind: Kind, used: set[str]) -> Kind:
+    """Of a kind that no cell has: the one whose absence is the reason, itself or what it needs."""
+    groups = optional_groups()
+    needed = (groups[group] for switch in kind.switches if (group := group_of(switch)) is not None)
+    return next((one for one in needed if one is not kind and one.group not in used), kind)
 
 
 def _without_meaning(
@@ -343,14 +341,13 @@ def _idle_groups(study: StudyFile, used: set[str]) -> Iterator[str]:
     """
     marks = study.document.values
     own = marks[("study",)].place.rsplit(":", 2)[0]
-    for group in OPTIONAL:
-        why, switch = _TURN_ON[group]
+    for group, kind in optional_groups().items():
         lead = tuple(group.split("."))
         if group not in used and any(
             path[: len(lead)] == lead and mark.place.rsplit(":", 2)[0] in (own, "--set")
             for path, mark in marks.items()
         ):
-            yield f"{group} has settings without effect: {why} ({switch} is null)"
+            yield f"{group} has settings without effect: {kind.absent} ({kind.switches[0]} is null)"
 
 
 def _put(config: dict[str, Any], path: str, value: object) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweepctl.study import OPTIONAL
+from sweepctl.kinds import optional_groups
 
 HASH_TAG = "s1:"
 
@@ -112,11 +112,12 @@ def groups_off(config: Mapping[str, Any]) -> tuple[str, ...]:
 def group_of(path: str) -> str | None:
     """The optional group that a setting belongs to, or None."""
     group = ".".join(path.split(".")[:2])
-    return group if group in OPTIONAL else None
+    return group if group in _OPTIONAL else None
 
 
+_OPTIONAL = {group: kind.switches for group, kind in optional_groups().items()}
 _SWITCHES = tuple(
-    sorted({tuple(switch.split(".")) for switches in OPTIONAL.values() for switch in switches})
+    sorted({tuple(switch.split(".")) for switches in _OPTIONAL.values() for switch in switches})
 )
 
 
@@ -132,7 +133,7 @@ def _without_switches(are_set: tuple[bool, ...]) -> tuple[str, ...]:
     known = {".".join(parts): is_set for parts, is_set in zip(_SWITCHES, are_set, strict=True)}
     return tuple(
         group
-        for group, switches in OPTIONAL.items()
+        for group, switches in _OPTIONAL.items()
         if not all(known[switch] for switch in switches)
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+from sweepctl.kinds import trainings
 from sweepctl.plan._identity import DataSet, groups_off
 from sweepctl.plan._mistakes_later import (
     Mistake,
@@ -240,7 +241,7 @@ def _in_weights(
             for file in pretrained(name, measured["protocol"]):
                 if why := why_not(file):
                     yield f"evaluate.{group}.metrics", f"{name}: {why}"
-    for stage in ("stage1", "stage2"):
+    for stage in trainings("tokenizer"):
         if f"stages.{stage}" in off:
             continue
         loss = config["stages"][stage]["loss"]

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sweepctl.kinds import trainings
 from sweepctl.plan._identity import DataSet
 from sweepctl.study import short_name
 from vitok_core.errors import SpecError
@@ -165,7 +166,7 @@ def _strides(steps: int) -> bool:
 def short_averages(config: Mapping[str, Any], off: tuple[str, ...]) -> Iterator[str]:
     """Trainings whose moving average has hardly left the weights it begins with: no mistake, but
     what is then measured is not what was trained."""
-    for stage in ("stage1", "stage2", "dit"):
+    for stage in trainings():
         how = config["stages"][stage]
         if f"stages.{stage}" in off or how["ema"] is None:
             continue
@@ -201,7 +202,7 @@ def means_nothing(path: str, config: Mapping[str, Any]) -> str | None:
     An axis of such a setting would train the same model several times, and what is measured of the
     copies would count as so many independent results.
     """
-    for stage in ("stage1", "stage2"):
+    for stage in trainings("tokenizer"):
         loss = f"stages.{stage}.loss"
         if path == f"{loss}.lpips_net" and config["stages"][stage]["loss"]["lpips"] == 0:
             return f"{loss}.lpips is 0"

@@ -13,16 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sweepctl.kinds import KINDS, measuring_kind
 from sweepctl.plan._identity import canonical, fingerprint
 from sweepctl.plan._tasks import Task
 
 if TYPE_CHECKING:
     from sweepctl.plan import Cell, Plan
     from sweepctl.study import Search
-
-_MEASURING = {"reconstruction": "reconstruct", "generation": "generate"}
-_MEASURED = {"stage1": "tokenizer", "stage2": "tokenizer", "dit": "dit"}
-"""The role that the weights of a training have for what measures them."""
 
 
 def rung_stage(stage: str, step: int) -> str:
@@ -78,7 +75,7 @@ def up_to(plan: Plan, search: Search, reached: Mapping[str, tuple[int, ...]]) ->
             measuring = _at(
                 plan.tasks[cell.tasks[measuring_stage(search)]],
                 {"step": step},
-                {_MEASURED[search.prune.stage]: training.fingerprint},
+                {KINDS[search.prune.stage].weights: training.fingerprint},
             )
             for task in (training, measuring):
                 early[task.fingerprint] = task
@@ -100,7 +97,7 @@ def up_to(plan: Plan, search: Search, reached: Mapping[str, tuple[int, ...]]) ->
 def measuring_stage(search: Search) -> str:
     """The name among a cell's stages of what measures the objective that trials are ranked by."""
     objective = search.objectives[0]
-    return f"{_MEASURING[objective.group]}:{objective.dataset}"
+    return f"{measuring_kind(objective.group).name}:{objective.dataset}"
 
 
 def _at(

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sweepctl.kinds import KINDS, kind_of
 from sweepctl.plan._cost import Calibration, Speed, expected_hours
 from sweepctl.plan._left import Left, Open, time_left
-from sweepctl.plan._tasks import STAGE_ORDER, Task
+from sweepctl.plan._tasks import Task
 
 if TYPE_CHECKING:
     from sweepctl.plan import Plan
@@ -68,14 +69,14 @@ def summary(
     uses: Counter[str] = Counter()
     cells: Counter[str] = Counter()
     for cell in plan.cells:
-        kinds = Counter(stage.split(":")[0] for stage in cell.tasks)
+        kinds = Counter(kind_of(stage) for stage in cell.tasks)
         uses.update(kinds)
         cells.update(set(kinds))
     by_kind: dict[str, list[Task]] = defaultdict(list)
     for task in plan.tasks.values():
         by_kind[task.kind].append(task)
     lines = []
-    for stage in STAGE_ORDER:
+    for stage in KINDS:
         tasks = by_kind[stage]
         if not tasks:
             continue

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from sweepctl.kinds import KINDS
 from sweepctl.plan._expand import Point
 from sweepctl.plan._identity import DataSet, canonical, fingerprint
 from sweepctl.plan._operations import (
@@ -31,14 +32,6 @@ from vitok_core.protocols import FEATURE_WIDTHS, METRICS, PROTOCOLS, SEE_CLIPS, 
 from vitok_core.spec import DiTSpec, TokenizerSpec
 from vitok_core.weights import weights_sha256
 
-STAGE_ORDER = (
-    *("prepare", "reference", "stage1", "stage2", "latents", "dit", "reconstruct", "generate"),
-)
-"""Kinds in the order in which a cell goes through them."""
-
-STAGE_VERSIONS: dict[str, int] = dict.fromkeys(STAGE_ORDER, 1) | {"prepare": 2}
-"""Bumped by hand when a kind's code changes what it computes; part of each identity."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -46,7 +39,7 @@ class Task:
 
     Attributes:
         fingerprint: "s1:" and 32 hex digits; equal for tasks with equal numbers.
-        kind: key into `STAGE_VERSIONS` and `sweepctl.tasks.TASKS`.
+        kind: key into `sweepctl.kinds.KINDS`.
         label: for people, for example "nano-nano/8 c16 seed 0".
         identity: the canonical JSON behind the fingerprint.
         parents: (role, fingerprint) of each parent, sorted by role.
@@ -378,7 +371,7 @@ class TaskMaker:
         identity = canonical(
             {
                 "kind": kind,
-                "version": STAGE_VERSIONS[kind],
+                "version": KINDS[kind].version,
                 "config": config,
                 "parents": parents,
                 **extra,

@@ -8,18 +8,22 @@ The defaults are the paper's (section 2.3 and appendix A of the ViTok paper). Wh
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from sweepctl.kinds import KINDS
 from sweepctl.study._claims import Claim, Fit
 from sweepctl.study._search_block import SearchBlock
 from sweepctl.study._values import NAME, Count, Flag, Number, Strict, Text, Whole
 
-Stage = Literal["stage1", "stage2", "dit", "reconstruct", "generate"]
+STAGES = tuple(kind.name for kind in KINDS.values() if kind.in_only)
+"""Stages that `only` can name; data preparation and latents follow from them."""
 
-STAGES: tuple[str, ...] = get_args(Stage)
-"""Stages that `only` can speak of; data preparation and latents follow from them."""
+if TYPE_CHECKING:
+    Stage = str
+else:
+    Stage = Literal[STAGES]
 
 DERIVED = (
     *("tokens", "E", "compression", "parameters", "macs"),
@@ -28,16 +32,6 @@ DERIVED = (
 )
 """Values that follow from the config by `vitok_core.spec`; usable in matches and as x of a fit.
 Those of the DiT are null in cells without one."""
-
-OPTIONAL: dict[str, tuple[str, ...]] = {
-    "stages.stage2": ("stages.stage2.steps",),
-    "stages.latents": ("stages.dit.steps",),
-    "stages.dit": ("stages.dit.steps",),
-    "evaluate.generation": ("evaluate.generation.images", "stages.dit.steps"),
-}
-"""Groups of the config that a cell may be without -> the settings of which none is then a number. A
-group that is off is part of no identity, whatever else stands in it, and short names are first of
-all those of groups that every cell has."""
 
 # --- what a cell is made of -------------------------------------------------------------------
 

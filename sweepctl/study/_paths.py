@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from sweepctl.study._model import DERIVED, OPTIONAL, Config
+from sweepctl.kinds import optional_groups
+from sweepctl.study._model import DERIVED, Config
 from sweepctl.study._values import parse_comparison
 from sweepctl.study._yaml import KeyPath
 from vitok_core.protocols import METRICS
@@ -73,7 +74,7 @@ def _meant(name: str) -> list[str]:
     return always if len(always) == 1 else matches
 
 
-_OPTIONAL = tuple(f"{group}." for group in OPTIONAL)
+_OPTIONAL = tuple(f"{group}." for group in optional_groups())
 
 
 def resolve(name: str) -> str:

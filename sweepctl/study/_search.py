@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from sweepctl.kinds import KINDS, measuring_kind, trainings
 from sweepctl.study import _paths
-from sweepctl.study._search_block import Rule, Sampler, SearchBlock, SpaceEntry, Training
+from sweepctl.study._search_block import Rule, Sampler, SearchBlock, SpaceEntry
 from sweepctl.study._values import Comparison
 from vitok_core.protocols import METRICS, MetricGroup
 
@@ -141,7 +142,7 @@ class Prune:
     factor: int
     rungs: int
     startup: int
-    stage: Training
+    stage: str
 
     def steps(self, whole: int) -> tuple[int, ...]:
         """The rungs of a training of `whole` steps, the first one first, and its end."""
@@ -340,14 +341,19 @@ def _pruned(study: Study, block: SearchBlock) -> Prune | None:
     )
 
 
-def trained_always(study: Study, block: SearchBlock) -> tuple[Training, ...]:
-    """The trainings behind the first objective that every trial has, in their order."""
-    if METRICS[block.objectives[0].metric].group == "generation":
-        return ("dit",)
+def trained_always(study: Study, block: SearchBlock) -> tuple[str, ...]:
+    """The trainings of what the first objective measures that every trial has, in their order."""
+    measured = measuring_kind(METRICS[block.objectives[0].metric].group).measures
     varied = itertools.chain(block.space, study.axes, *study.zip)
-    is_free = "stages.stage2.steps" not in {_paths.resolve(name) for name in varied}
-    always = study.stages.stage2.steps is not None and is_free
-    return ("stage1", "stage2") if always else ("stage1",)
+    free = {_paths.resolve(name) for name in varied}
+    stages = trainings(measured)
+    always = tuple(
+        name
+        for name in stages
+        if not KINDS[name].switches
+        or (getattr(study.stages, name).steps is not None and f"stages.{name}.steps" not in free)
+    )
+    return always or stages[:1]
 
 
 def named(point: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,11 @@ and which conditions the best must meet, is named by metric and data set.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from sweepctl.kinds import trainings
 from sweepctl.study._values import (
     ComparisonText,
     Count,
@@ -22,8 +23,12 @@ from sweepctl.study._values import (
 )
 
 Rule = Literal["asha", "median"]
-Training = Literal["stage1", "stage2", "dit"]
 Sampler = Literal["tpe", "gp", "nsga2", "cmaes", "qmc", "random", "grid"]
+
+if TYPE_CHECKING:
+    Training = str
+else:
+    Training = Literal[trainings()]
 
 
 def _listed(value: object) -> object:

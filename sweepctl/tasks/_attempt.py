@@ -24,6 +24,7 @@ from typing import Any
 
 from sweepctl import runs
 from sweepctl.errors import SweepctlError
+from sweepctl.kinds import trainings
 from sweepctl.runs import AttemptOutcome, AttemptRequest, FileRecord, TaskResult
 from sweepctl.tasks._measure import discard_generated, generate, reconstruct
 from sweepctl.tasks._prepare import latents, prepare, reference
@@ -41,9 +42,6 @@ TASKS: dict[str, Callable[[Work], Made]] = {
     "generate": generate,
 }
 """What each kind does."""
-
-TRAININGS = ("stage1", "stage2", "dit")
-"""Kinds that leave checkpoints."""
 
 KEPT_ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
@@ -162,7 +160,7 @@ def _do(
         log(f"{metric.name} on {metric.dataset}: {metric.value:.6g} (n {metric.n})")
     log(f"done in {time.monotonic() - started:.1f} s: {', '.join(made.files)}")
     # Only now: up to here a kill must find them again.
-    if task["kind"] in TRAININGS:
+    if task["kind"] in trainings():
         from vitok_core import train
 
         if "until" not in identity["config"]:  # others may go on from there

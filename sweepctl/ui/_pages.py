@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweepctl.errors import UsageError
+from sweepctl.kinds import trainings
 from sweepctl.ledger import Table
 from sweepctl.ui import _figures
 from sweepctl.ui._reading import Reader
@@ -328,12 +329,13 @@ def _reconstruction(found: Point) -> TaskView | None:
 def compare_curve(reader: Reader, name: str, cells: Sequence[int], measure: str) -> Any:
     """One measure of the trainings of several cells, a line each."""
     lines = []
+    first, *_ = trainings()
     for cell in list(dict.fromkeys(cells))[:MOST_COMPARED]:
         found = reader.point(name, cell)
         settings = ", ".join(f"{key} {value}" for key, value in found.axes.items())
         for stage, one in found.tasks:
             lines += [
-                (f"cell {cell}: {settings}" + ("" if stage == "stage1" else f" ({stage})"), curve)
+                (f"cell {cell}: {settings}" + ("" if stage == first else f" ({stage})"), curve)
                 for curve in one.curves
                 if curve.name == measure
             ]

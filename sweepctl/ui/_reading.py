@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweepctl.errors import SweepctlError, UsageError
+from sweepctl.kinds import KINDS
 from sweepctl.ledger import (
     Asked,
     CellState,
@@ -363,10 +364,9 @@ class Reader:
 
     def _classes(self, record: TaskRecord) -> int:
         """Classes of a generator's samples, as its DiT knows them; sample i is of i mod classes."""
-        if record.state.kind != "generate":
-            return 0
+        kind = KINDS.get(record.state.kind)
         for role, parent in record.parents:
-            if role == "dit":
+            if kind is not None and role == kind.measures:
                 config = json.loads(self._ledger.find_task(parent).identity).get("config", {})
                 classes = config.get("classes", 0)
                 return classes if isinstance(classes, int) else 0
@@ -543,8 +543,8 @@ def _pictures(folder: Path | None, kind: str) -> dict[str, int]:
     if folder is None:
         return {}
     # A prepared data set has samples.npy too: those are its originals, not what a model drew.
-    kinds = ("original", "reconstruction") if kind != "generate" else ("sample",)
-    return {name: many for name in kinds if (many := _folders.count(folder, name))}
+    pictures = KINDS[kind].pictures if kind in KINDS else ()
+    return {name: many for name in pictures if (many := _folders.count(folder, name))}
 
 
 def is_number(value: object) -> bool:
