@@ -541,6 +541,46 @@ def test_local_pool_is_reachable_from_this_machine_only(local: Pool) -> None:
     assert set(listening) == {"127.0.0.1"}
 
 
+THEIR_DASK = {
+    "encryption": "distributed: {comm: {require-encryption: true}}",
+    "others": """
+        distributed:
+          scheduler: {idle-timeout: 1s, worker-ttl: 1s, allowed-failures: 7}
+          comm: {default-scheme: ucx, timeouts: {connect: 1ms}}
+          worker: {lifetime: {duration: 1s}, memory: {terminate: 0.01}, resources: {GPU: 1}}
+    """,
+}
+"""Files that somebody has for clusters of his own; each would stop private workers."""
+
+WITH_THEIR_DASK = """
+import sys, time
+from pathlib import Path
+from sweepctl.cluster import open_pool
+from test_cluster import ENTRY, one, request
+with open_pool("local", workers=1, entry=ENTRY, grace_s=0.3) as pool:
+    time.sleep(3)
+    pool.submit(request(Path(sys.argv[1]), "done"))
+    assert one(pool).state == "done"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", THEIR_DASK)
+def test_configuration_of_dask_never_reaches_private_workers(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "dask.yaml").write_text(THEIR_DASK[kind])
+    subprocess.run(
+        [sys.executable, "-c", WITH_THEIR_DASK, str(tmp_path)],
+        env={
+            **os.environ,
+            "DASK_CONFIG": str(tmp_path / "dask.yaml"),
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "7",
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        },
+        check=True,
+        timeout=120,
+    )
+
+
 DRIVER = """
 import sys, time
 from pathlib import Path

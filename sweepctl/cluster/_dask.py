@@ -95,6 +95,7 @@ SETTINGS: Mapping[str, Any] = {
 }
 """Dask configuration while a pool is open; for a scheduler that runs already, its client's part."""
 
+_START_S = 120.0
 _CONNECT_S = 10.0
 _CLOSE_S = 5.0
 _SLOTS_AGE_S = 2.0  # how old the number of a remote scheduler's slots may be
@@ -389,16 +390,23 @@ def open_local(job: Job, workers: int | None) -> DaskPool:
     """
     count = workers or len(job.gpus) or max(1, dask.system.CPU_COUNT // job.threads)
     with contextlib.ExitStack() as held:
+        # Dask's own defaults first: what the user's files and DASK_ variables say about encryption,
+        # idle schedulers or memory is meant for clusters of his, not for these workers.
+        held.enter_context(dask.config.set(dask.config.merge(*dask.config.defaults)))
         held.enter_context(dask.config.set(SETTINGS))
         handler = held.enter_context(_logs_to(job.log_of("driver")))
         try:
             with _interrupts_blocked():
                 cluster = held.enter_context(_start_cluster(count))
                 client = held.enter_context(distributed.Client(cluster, set_as_default=False))
+            client.wait_for_workers(1, timeout=_START_S)
         except (OSError, TimeoutError, RuntimeError) as error:
+            logs = "" if job.log_folder is None else f" or read their logs in {job.log_folder}"
             raise UnreachableError(
-                f"{count} worker processes could not be started: {error}",
-                hint="free memory or start fewer with --workers",
+                f"none of {count} worker processes was ready after {_START_S:g} s: {error}"
+                if isinstance(error, TimeoutError)
+                else f"{count} worker processes could not be started: {error}",
+                hint=f"free memory, start fewer with --workers{logs}",
             ) from error
         handler.setLevel(logging.WARNING)  # silence_logs is for the workers, but sets this one too
         runner = _register(client, job)
