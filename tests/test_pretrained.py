@@ -11,7 +11,7 @@ import pytest
 
 from studies import DATA, SMALL, load, write
 from sweepctl import pretrained
-from sweepctl.cli import _asking
+from sweepctl.cli._check import check
 from sweepctl.cli._session import plan_file
 from sweepctl.errors import StudyError, SweepctlError
 from sweepctl.plan import make_plan
@@ -46,7 +46,7 @@ def test_a_study_that_asks_for_fid_says_how_to_get_its_weights(
     file = write(tmp_path, RFID)
     with pytest.raises(StudyError, match="weights add inception-fid FILE"):
         plan_file(file, (), to_run=True)
-    _asking.check(file, ())
+    check(file, ())
     assert "cannot be run here: " in capsys.readouterr().err
 
 

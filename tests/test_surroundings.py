@@ -23,7 +23,7 @@ from fault_mutants import mutants
 
 from studies import write
 from sweepctl import cli
-from sweepctl.cli._live import PlainWatcher
+from sweepctl.cli._progress import PlainWatcher
 from sweepctl.datasets import data_identities
 from sweepctl.execute import Settings, run_study
 from sweepctl.ledger import open_ledger

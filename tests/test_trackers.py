@@ -207,8 +207,7 @@ def test_the_other_trackers_take_what_they_are_told(name: str, tmp_path: Path) -
 def test_a_run_tells_its_tracker_and_ends_as_without(tmp_path: Path) -> None:
     """The real driver with attempts that only leave results, and a tracker that raises."""
     from sweepctl import execute
-    from sweepctl.cli._live import PlainWatcher
-    from sweepctl.cli._telling import TellingWatcher
+    from sweepctl.cli._progress import PlainWatcher, TrackingWatcher
     from sweepctl.ledger import open_ledger
 
     told: list[tuple[Any, ...]] = []
@@ -219,7 +218,7 @@ def test_a_run_tells_its_tracker_and_ends_as_without(tmp_path: Path) -> None:
         make=lambda name: (Failing if name == "bad" else Remembering)(told),
     )
     plan = studies.plan_of(tmp_path)
-    watcher = TellingWatcher(PlainWatcher(quiet=True), trackers, "small", tmp_path / "runs")
+    watcher = TrackingWatcher(PlainWatcher(quiet=True), trackers, "small", tmp_path / "runs")
     settings = execute.Settings(
         folder=tmp_path / "runs", where="inline", entry="execute_entries:run", preload=None
     )

@@ -1,19 +1,31 @@
-"""Which data sets are there, and what is in them? The commands of `data`."""
+"""`data`: the data sets that studies name."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from sweepctl.cli._session import give, give_json, give_table, say, shown, site
+import typer
+
+from sweepctl.cli._options import Json
+from sweepctl.cli._output import give, give_json, give_table, say, shown
+from sweepctl.cli._session import site
 
 TOLD_S = 5.0
 """Seconds between two lines of progress."""
 
 
-def show_all(*, as_json: bool) -> None:
-    """Print every data set that a study can name here."""
+DataName = Annotated[
+    str, typer.Argument(metavar="NAME", help="A data set under `datasets:` in the site file.")
+]
+
+
+def list_datasets(as_json: Json = False) -> None:
+    """Print every data set that a study can name here: built-in ones and your own.
+
+    Example: sweepctl data list
+    """
     from sweepctl.datasets import states
 
     rows = states(site().datasets)
@@ -27,8 +39,19 @@ def show_all(*, as_json: bool) -> None:
         say(f"next: sweepctl data scan {missing[0]}")
 
 
-def scan(name: str, threads: int, *, as_json: bool) -> None:
-    """List and hash a data set of the user's."""
+def scan(
+    name: DataName,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=256, help="Files read at the same time.")
+    ] = 4,
+    as_json: Json = False,
+) -> None:
+    """List and hash a data set, or what has changed of it, so that studies can name it.
+
+    Reads every file once. When it is interrupted, the next scan goes on.
+
+    Example: sweepctl data scan imagenet-train
+    """
     from sweepctl import datasets
 
     last = [time.monotonic()]
@@ -51,8 +74,11 @@ def scan(name: str, threads: int, *, as_json: bool) -> None:
     say(f"next: name {name} in a study, under data.train or evaluate.reconstruction.on")
 
 
-def show(name: str, *, as_json: bool) -> None:
-    """Print what the last scan of a data set found."""
+def show(name: DataName, as_json: Json = False) -> None:
+    """Print what the last scan of a data set found, and what it left out.
+
+    Example: sweepctl data show imagenet-train
+    """
     from sweepctl.datasets import scanned
 
     _give(scanned(name, site().datasets), as_json=as_json)

@@ -1,4 +1,4 @@
-"""Which options do several commands share? Their types and what the help says about them."""
+"""The arguments and options that several commands share, each declared once."""
 
 from __future__ import annotations
 
@@ -32,3 +32,17 @@ FigureFormats = Annotated[
     str | None,
     typer.Option("--format", help="Of figures: png, svg, pdf, comma-separated; png,svg."),
 ]
+What = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A study that was run, or paper/figure-3 and so on.")
+]
+Metric = Annotated[str, typer.Option("--metric", "-m", help="The metric.")]
+On = Annotated[
+    str | None, typer.Option("--on", help="Its data set, where it was measured on several.")
+]
+Where = Annotated[
+    str | None, typer.Option("--where", help="Only these cells: SQL, as `results` takes it.")
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder of the figure; runs/figures by default.")
+]
+NoFigures = Annotated[bool, typer.Option("--no-figures", help="Numbers only.")]

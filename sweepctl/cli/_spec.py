@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sweepctl.cli._options import Json
-from sweepctl.cli._session import give_json, give_table, say
+from sweepctl.cli._output import give_json, give_table, say
 from sweepctl.errors import UsageError
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweepctl.cli._session import many, say, study_of
+from sweepctl.cli._output import many, say
+from sweepctl.cli._session import study_of
 from sweepctl.errors import LedgerError, UsageError
 from sweepctl.kinds import final_measurements
 

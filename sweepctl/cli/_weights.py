@@ -1,31 +1,76 @@
-"""Which pretrained files are here, and are they the right ones? The commands of `weights`."""
+"""`weights`: the pretrained files that metrics and losses need."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from sweepctl.cli._session import give, give_json, give_table, many, say
+import typer
+
+from sweepctl.cli._options import Json
+from sweepctl.cli._output import give, give_json, give_table, many, say
 from sweepctl.errors import SweepctlError
 
+WeightsName = Annotated[str, typer.Argument(metavar="NAME", help="A name of `weights list`.")]
 
-def show(*, as_json: bool) -> None:
-    """Print every pretrained file and where it is."""
+
+def list_files(as_json: Json = False) -> None:
+    """Print every pretrained file: whether it is here, where from, size, licence.
+
+    Example: sweepctl weights list
+    """
     from sweepctl.pretrained import files
 
     _print(files(), as_json=as_json)
 
 
-def verify(names: Sequence[str], *, as_json: bool) -> None:
-    """Read the files that are here and compare their hashes.
+def fetch(name: WeightsName) -> None:
+    """Download a file from its publisher, check it, and print where it is kept.
 
-    Raises:
-        SweepctlError: one is not the pinned file, or one that was named is not here.
+    SWEEPCTL_OFFLINE=1 forbids it. A file that is here already is checked only.
+
+    Example: sweepctl weights fetch lite0
+    """
+    from sweepctl import pretrained
+
+    told = [0]
+
+    def progress(done: int, total: int) -> None:
+        tenth = 10 * done // total
+        if tenth > told[0]:
+            told[0] = tenth
+            say(f"{name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+
+    give(str(pretrained.fetch(name, progress)))
+
+
+def add(
+    name: WeightsName,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A copy of the pinned file.")],
+) -> None:
+    """Check a file that was got elsewhere, copy it, and print where it is kept.
+
+    Example: sweepctl weights add lite0 efficientnet-lite0-57934424.pth
+    """
+    from sweepctl import pretrained
+
+    give(str(pretrained.add(name, file)))
+
+
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="All that are here by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read the files that are here and compare their SHA-256 with the pinned ones.
+
+    Example: sweepctl weights verify
     """
     from sweepctl.pretrained import files
 
-    states = files(names, verify=True)
+    states = files(names or (), verify=True)
     _print(states, as_json=as_json)
     wrong = [state for state in states if state["verified"] is False]
     if wrong:
@@ -40,28 +85,6 @@ def verify(names: Sequence[str], *, as_json: bool) -> None:
             hint="sweepctl weights list says how to get them",
         )
     say(f"{many(len(states) - len(absent), 'file')} verified, {len(absent)} not here")
-
-
-def fetch(name: str) -> None:
-    """Download one file."""
-    from sweepctl import pretrained
-
-    told = [0]
-
-    def progress(done: int, total: int) -> None:
-        tenth = 10 * done // total
-        if tenth > told[0]:
-            told[0] = tenth
-            say(f"{name}: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
-
-    give(str(pretrained.fetch(name, progress)))
-
-
-def add(name: str, file: Path) -> None:
-    """Take over a file of the user's."""
-    from sweepctl import pretrained
-
-    give(str(pretrained.add(name, file)))
 
 
 def _print(states: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweepctl.cli._costing import what_they_share, what_would_run
+from sweepctl.cli._costs import what_they_share, what_would_run
 from sweepctl.cli._options import Db, Json, Sets
-from sweepctl.cli._session import (
-    database,
-    give_json,
-    give_table,
-    open_for_reading,
-    plan_file,
-    say,
-)
+from sweepctl.cli._output import give_json, give_table, say
+from sweepctl.cli._session import database, open_for_reading, plan_file
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweepctl.cli._options import Db, FigureFormats, Json, Runs
-from sweepctl.cli._session import (
-    check_alone,
-    database,
+from sweepctl.cli._output import (
     finite,
     give,
     give_json,
     give_table,
-    looks_like_file,
     many,
-    plan_file,
-    run_folder,
     say,
-    study_of,
     to_terminal,
     unicode,
     width,
+)
+from sweepctl.cli._session import (
+    check_alone,
+    database,
+    looks_like_file,
+    plan_file,
+    run_folder,
+    study_of,
 )
 from sweepctl.cli._table_file import TABLES, read_points, read_table
 from sweepctl.errors import SweepctlError, UsageError

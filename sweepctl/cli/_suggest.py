@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sweepctl.cli._options import Db, File, Json, Sets
-from sweepctl.cli._session import (
-    database,
-    give,
-    give_json,
-    give_table,
-    many,
-    open_for_reading,
-    plan_file,
-    say,
-    site,
-    site_file,
-)
+from sweepctl.cli._output import give, give_json, give_table, many, say
+from sweepctl.cli._session import database, open_for_reading, plan_file, site, site_file
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweepctl.cli._options import Db, FigureFormats, Json, Name, Runs
-from sweepctl.cli._session import (
-    check_alone,
-    finite,
-    give_json,
-    give_table,
-    many,
-    open_for_reading,
-    run_folder,
-    say,
-)
+from sweepctl.cli._output import finite, give_json, give_table, many, say
+from sweepctl.cli._session import check_alone, open_for_reading, run_folder
 
 if TYPE_CHECKING:
     from sweepctl.cli._trials import Made

@@ -6,15 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sweepctl.cli._session import (
-    database,
-    give_json,
-    give_table,
-    many,
-    notices,
-    open_for_reading,
-    say,
-)
+from sweepctl.cli._output import give_json, give_table, many, notices, say
+from sweepctl.cli._session import database, open_for_reading
 
 if TYPE_CHECKING:
     from sweepctl.plan import Calibration, On, Plan, Recorded, Speed, StageSummary, Total

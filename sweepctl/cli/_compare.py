@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweepctl.cli._options import Db, Json
-from sweepctl.cli._session import (
-    give_json,
-    give_table,
-    looks_like_file,
-    many,
-    open_for_reading,
-    plan_file,
-    say,
-)
+from sweepctl.cli._output import give_json, give_table, many, say
+from sweepctl.cli._session import looks_like_file, open_for_reading, plan_file
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:

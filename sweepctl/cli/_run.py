@@ -1,4 +1,4 @@
-"""How is a study run from the command line? `run`: settings settled, watched, its end told."""
+"""`run`: run a study, show its progress and print its results."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from sweepctl.cli._session import (
-    database,
-    give_table,
-    many,
-    notices,
-    plan_file,
-    planner,
-    run_folder,
-    say,
-    site,
-)
+import typer
+
+from sweepctl.cli._options import Db, File, Runs, Sets
+from sweepctl.cli._output import give_table, many, notices, say
+from sweepctl.cli._session import database, plan_file, planner, run_folder, site
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,39 +24,55 @@ if TYPE_CHECKING:
 
 
 def run(
-    file: Path,
-    overrides: Sequence[str],
-    db: str | None,
-    runs: Path | None,
-    *,
-    where: str | None,
-    workers: int | None,
-    threads: int | None,
-    device: str | None,
-    fail_fast: bool,
-    trackers: Sequence[str],
-    quiet: bool,
+    file: File,
+    overrides: Sets = None,
+    db: Db = None,
+    runs: Runs = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", help="local, inline, or a Dask scheduler's tcp:// address."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-w", min=1, help="Worker processes.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads of an attempt.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")
+    ] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Start nothing new after a failure.")
+    ] = False,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", help="Tell tensorboard, wandb or trackio, too; can be repeated."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors and results only.")] = False,
 ) -> None:
-    """Run a study and print its results."""
+    """Run a study, or go on with it: only what is not done yet is run.
+
+    Example: sweepctl run studies/quickstart.yaml
+    """
     from sweepctl import execute
-    from sweepctl.cli._live import LiveWatcher, PlainWatcher
+    from sweepctl.cli._progress import LiveWatcher, PlainWatcher
     from sweepctl.ledger import open_ledger
     from sweepctl.study import DEVICE
     from sweepctl.tasks import software
 
     if device is not None and not re.match(DEVICE, device):
         raise UsageError(f"there is no device {device!r}", hint="auto, cpu, cuda or cuda:N")
-    if trackers:
+    if tracker:
         from sweepctl.trackers import check_trackers
 
-        check_trackers(trackers)
-    made = plan_file(file, overrides, to_run=True)
+        check_trackers(tracker)
+    made = plan_file(file, overrides or (), to_run=True)
     if not quiet:
         notices(made)
     here, how = site(), made.study.study.run
     settings = execute.Settings(
         folder=run_folder(runs),
-        where=where or here.workers.where,
+        where=cluster or here.workers.where,
         workers=workers or here.workers.count,
         threads=threads or here.workers.threads,
         device=device or here.workers.device,
@@ -79,7 +89,7 @@ def run(
         provenance = software()
         with (
             LiveWatcher() if live else PlainWatcher(quiet=quiet) as shown,
-            _telling(shown, trackers, made.study_name, settings.folder) as watcher,
+            _tracked(shown, tracker or (), made.study_name, settings.folder) as watcher,
         ):
             summary = execute.run_study(
                 made,
@@ -99,17 +109,17 @@ def run(
 
 
 @contextlib.contextmanager
-def _telling(watcher: Watcher, names: Sequence[str], study: str, folder: Path) -> Iterator[Watcher]:
-    """The watcher, or one around it that tells trackers."""
+def _tracked(watcher: Watcher, names: Sequence[str], study: str, folder: Path) -> Iterator[Watcher]:
+    """The watcher, or one around it that also logs to experiment trackers."""
     if not names:
         yield watcher
         return
-    from sweepctl.cli._telling import TellingWatcher
+    from sweepctl.cli._progress import TrackingWatcher
     from sweepctl.trackers import Trackers, quiet_environment
 
     quiet_environment()
     with contextlib.closing(Trackers(names, note=watcher.notice)) as trackers:
-        yield TellingWatcher(watcher, trackers, study, folder.absolute())
+        yield TrackingWatcher(watcher, trackers, study, folder.absolute())
 
 
 def _after_run(ledger: Ledger, made: Plan, summary: Any, quiet: bool) -> None:

@@ -14,20 +14,18 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from sweepctl.cli._options import Db, Json, Runs, Sets
+from sweepctl.cli._output import give, give_json, give_table, many, say, shown
 from sweepctl.cli._session import (
     check_alone,
-    give,
-    give_json,
-    give_table,
     looks_like_file,
-    many,
     open_for_reading,
     plan_file,
     run_folder,
-    say,
-    shown,
 )
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.kinds import optional_groups
@@ -44,21 +42,33 @@ _FORM = "sweepctl show STUDY/7, STUDY p=8 c=16, or a task's id; with a metric: S
 
 
 def show(
-    words: Sequence[str],
-    cell: int | None,
-    overrides: Sequence[str],
-    db: str | None,
-    runs: Path | None,
-    *,
-    as_json: bool,
+    point: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POINT...",
+            help="STUDY/7, STUDY p=8 c=16, a task's id; or a study file. A metric may follow.",
+        ),
+    ],
+    cell: Annotated[
+        int | None, typer.Option("--cell", "-c", min=1, help="Number of the cell.")
+    ] = None,
+    overrides: Sets = None,
+    db: Db = None,
+    runs: Runs = None,
+    as_json: Json = False,
 ) -> None:
-    """Show a point; `words` are what stands on the command line."""
-    first, rest = words[0], list(words[1:])
+    """Show where a point comes from: its tasks, files with SHA-256, commands, config, other uses.
+
+    Of a study file, which was perhaps never run: a cell's config and where each value came from.
+
+    Example: sweepctl show quickstart p=8 c=16
+    """
+    first, rest = point[0], list(point[1:])
     inside = re.fullmatch(r"(.+)/(\d+)", first)
     if inside is not None and cell is not None:
         check_alone(first, {"--cell": cell})
     if inside is None and looks_like_file(first):
-        _show_planned(Path(first), cell, rest, overrides, as_json=as_json)
+        _show_planned(Path(first), cell, rest, overrides or (), as_json=as_json)
         return
     if overrides:
         raise UsageError("--set needs a study file; a recorded cell is what it is")
@@ -67,8 +77,8 @@ def show(
         if inside is not None:
             first, cell = inside[1], int(inside[2])
         if first in names or cell is not None:
-            point = _cell_point(ledger, first, cell, rest)
-            told = _about_cell(ledger, point, run_folder(runs))
+            named = _cell_point(ledger, first, cell, rest)
+            told = _about_cell(ledger, named, run_folder(runs))
         else:
             if rest:
                 near = difflib.get_close_matches(first, names, n=1)

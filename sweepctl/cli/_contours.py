@@ -1,0 +1,76 @@
+"""`contours`: a metric fitted against two variables together, as level lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweepctl.cli._options import (
+    Db,
+    FigureFormats,
+    Json,
+    Metric,
+    NoFigures,
+    On,
+    Out,
+    Runs,
+    What,
+    Where,
+)
+from sweepctl.cli._output import give, to_terminal, width
+from sweepctl.cli._relation import basis, figure_place, give_relation, measured_frame, say_figures
+from sweepctl.cli._session import check_alone
+from sweepctl.errors import UsageError
+
+
+def contours(
+    what: What,
+    metric: Metric,
+    over: Annotated[
+        str, typer.Option("--over", help="Two columns of numbers: p,c or E,parameters ...")
+    ] = "p,c",
+    on: On = None,
+    where: Where = None,
+    out: Out = None,
+    formats: FigureFormats = None,
+    no_figures: NoFigures = False,
+    db: Db = None,
+    runs: Runs = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a metric against two variables together and draw its level lines.
+
+    The law is linear in the logarithms of both (of the metric, too, for distances); along a line
+    it says the same quality. Exit code 2 where the cells cannot tell the two apart.
+
+    Example: sweepctl contours quickstart --metric psnr --over p,c
+    """
+    from sweepctl.analyse import Analysis, surface
+    from sweepctl.report import contour_figure, fits_text, formats_of
+
+    wanted = formats_of(formats)
+    if no_figures:
+        check_alone("--no-figures", {"--format": formats, "--out": out})
+    axes = tuple(name.strip() for name in over.split(","))
+    if len(axes) != 2 or not all(axes) or axes[0] == axes[1]:
+        raise UsageError(f"--over {over!r} is not two columns", hint="for example: --over p,c")
+    found = surface(measured_frame(what, where, db), metric, (axes[0], axes[1]), on)
+    files: Sequence[Path] = ()
+    if not no_figures:
+        place = figure_place(what, f"contours-{metric}", out, runs)
+        files = contour_figure(found, place, title=what, basis=basis(where), formats=wanted)
+    analysis = Analysis(fits=(found.law,), claims=())
+    if as_json:
+        grid = {
+            axes[0]: found.x.tolist(),
+            axes[1]: found.y.tolist(),
+            "values": found.values.tolist(),
+        }
+        facts = {"over": axes, "law": analysis.to_json()["fits"][0], "surface": grid}
+        give_relation(what, where, facts, files)
+    else:
+        give(fits_text(analysis, terminal=to_terminal(), width=width()))
+    say_figures(files)

@@ -1,0 +1,132 @@
+"""What the command line prints: data on stdout, everything else on stderr.
+
+Tables are laid out for people on a terminal and tab-separated in a pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweepctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from sweepctl.plan import Plan
+
+
+def say(text: str) -> None:
+    """Tell people something; never data."""
+    sys.stderr.write(text.rstrip("\n") + "\n")
+    sys.stderr.flush()
+
+
+def notices(*plans: Plan) -> None:
+    """Tell what plans want people to know; what several of them miss is said once."""
+    absent = {problem.message: problem for made in plans for problem in made.absent}
+    for problem in absent.values():
+        say(f"cannot be run here: {problem.place}: {problem.path}: {problem.message}")
+    for made in plans:
+        _notices(made)
+
+
+def _notices(made: Plan) -> None:
+    for notice in made.notices:
+        say(f"note: {notice}")
+    for dropped in made.dropped[:5]:
+        values = ", ".join(
+            f"{name} {'-' if value is None else value}" for name, value in dropped.axes.items()
+        )
+        say(f"note: no cell for {values}: {dropped.reason}")
+    if len(made.dropped) > 5:
+        say(f"note: {len(made.dropped) - 5} more combinations are no cells")
+
+
+def many(count: int, what: str) -> str:
+    """A count with its noun: "1 cell", "2,000 cells"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def shown(value: object) -> str:
+    """A value of a config as it is printed: texts as they are, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def give(text: str) -> None:
+    """Write data to stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def give_json(value: object) -> None:
+    """Write one JSON document to stdout; dataclasses become mappings, times ISO texts."""
+    give(json.dumps(value, indent=1, allow_nan=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    import dataclasses
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"not plain data: {type(value).__name__}")
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data for strict JSON: what is not a finite number is null."""
+    import math
+
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
+
+
+def to_terminal() -> bool:
+    """Whether a person reads stdout."""
+    return sys.stdout.isatty()
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def unicode() -> bool:
+    """Whether stdout can show more than ASCII."""
+    encoding = (sys.stdout.encoding or "ascii").lower()
+    return "utf" in encoding
+
+
+def give_table(columns: Sequence[str], rows: Sequence[Sequence[object]], form: str) -> None:
+    """Write a table as "table", "csv" or "json"."""
+    if form == "json":
+        give_json([dict(zip(columns, row, strict=True)) for row in rows])
+    elif form == "csv":
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    else:
+        from sweepctl.report import results_text
+
+        give(results_text(columns, rows, terminal=to_terminal(), width=width(), unicode=unicode()))
+
+
+def check_format(form: str) -> str:
+    """One of the three formats.
+
+    Raises:
+        UsageError: another word was given.
+    """
+    if form not in ("table", "csv", "json"):
+        raise UsageError(f"there is no format {form!r}", hint="table, csv or json")
+    return form

@@ -1,0 +1,50 @@
+"""`plot`: draw a study's points and law in the terminal."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from sweepctl.cli._options import Db, Name, Runs
+from sweepctl.cli._output import give, to_terminal, unicode, width
+from sweepctl.cli._session import open_for_reading, run_folder
+from sweepctl.errors import UsageError
+
+
+def plot(
+    study: Name,
+    what: Annotated[
+        str | None,
+        typer.Option("--show", help="Name of a fit, or of a metric; the first fit by default."),
+    ] = None,
+    columns: Annotated[
+        int | None, typer.Option("--width", min=40, max=400, help="Columns; the terminal's.")
+    ] = None,
+    lines: Annotated[int, typer.Option("--height", min=12, max=200, help="Lines.")] = 30,
+    db: Db = None,
+    runs: Runs = None,
+) -> None:
+    """Draw a study's points and law in the terminal.
+
+    Example: sweepctl plot quickstart --show psnr
+    """
+    from sweepctl.ui import Reader, terminal_plot
+
+    if to_terminal() and not unicode():
+        raise UsageError(
+            "this terminal cannot show the dots of a plot",
+            hint=f"set LANG to a UTF-8 locale, or: sweepctl report {study} -o {study}.png",
+        )
+    color = to_terminal() and "NO_COLOR" not in os.environ
+    with open_for_reading(db) as ledger:
+        drawn = terminal_plot(
+            Reader(ledger, run_folder(runs)),
+            study,
+            show=what or "",
+            columns=columns or width(),
+            lines=lines,
+            color=color,
+        )
+    give(drawn)

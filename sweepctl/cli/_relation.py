@@ -1,0 +1,53 @@
+"""What `correlate`, `frontier` and `contours` share: their values, and where figures go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweepctl.cli._output import finite, give_json, say
+from sweepctl.cli._session import open_for_reading, run_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def measured_frame(what: str, where: str | None, db: str | None) -> pd.DataFrame:
+    """The measured values of a study, or the published ones, that meet a condition."""
+    from sweepctl.report import measured, published
+
+    if what.startswith("paper/"):
+        from sweepctl.analyse import paper_frame, paper_study
+
+        frame = published(paper_frame(paper_study(what)), where)
+    else:
+        with open_for_reading(db) as ledger:
+            frame, (used, every) = measured(ledger, what, where)
+        if where:
+            say(f"only cells where {where}: {used} of {every} that were measured")
+    return frame
+
+
+def figure_place(what: str, kind: str, out: Path | None, runs: Path | None) -> Path:
+    """Where a figure is written, without its suffix."""
+    return (out or run_folder(runs) / "figures") / f"{what.replace('/', '-')}-{kind}"
+
+
+def basis(where: str | None) -> str:
+    """What a figure says about the cells it shows."""
+    return f"only where {where}" if where else ""
+
+
+def give_relation(
+    what: str, where: str | None, facts: dict[str, Any], files: Sequence[Path]
+) -> None:
+    """Print what was found as one JSON document."""
+    said = {"schema": 1, "study": what, "where": where, **facts, "figures": list(files)}
+    give_json(finite(said))
+
+
+def say_figures(files: Sequence[Path]) -> None:
+    """Name the files that were written."""
+    for file in files:
+        say(f"figure: {file}")

@@ -1,0 +1,35 @@
+"""`retry`: give failed tasks another attempt."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sweepctl.cli._options import Db
+from sweepctl.cli._output import give, many, say
+from sweepctl.cli._session import database
+
+
+def retry(
+    what: Annotated[
+        str, typer.Argument(metavar="STUDY|TASK", help="A study, or the beginning of a task's id.")
+    ],
+    db: Db = None,
+) -> None:
+    """Give failed tasks another attempt; `sweepctl run` then makes it.
+
+    Example: sweepctl retry quickstart
+    """
+    from sweepctl.ledger import open_ledger
+
+    with open_ledger(database(db), create=False) as ledger:
+        if what in ledger.study_names():
+            states = ledger.task_states(study=what).values()
+        else:
+            states = [ledger.find_task(what).state]  # type: ignore[assignment]  # a list will do
+        again = [state for state in states if state.state == "failed"]
+        ledger.reset([state.fingerprint for state in again])
+    for state in again:
+        give(state.id)
+    say(f"{many(len(again), 'failed task')} of {what} will be tried again by `sweepctl run`")
