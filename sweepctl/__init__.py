@@ -18,6 +18,9 @@ The package in the order in which a study flows through it:
     report     how it looks       figures and tables
     ui         what is looked at  dashboard, report in one file, plot in the terminal
     cli        how it is said     the command line
+    paths      dotted paths       values of nested mappings by their path
+    plain      plain data         strict JSON, numbers that are not finite
+    statistics shared statistics  what plans and analyses both need, without scipy
     errors     what goes wrong    one tree of errors, with exit codes
 """
 

@@ -19,10 +19,8 @@ one. What crosses a process border is one of the dataclasses below, as JSON.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -31,6 +29,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweepctl.errors import RunFolderError, UsageError
+from sweepctl.plain import to_json
+from vitok_core.files import sha256_of, write_bytes
 
 RESULT_SCHEMA = 1
 
@@ -172,17 +172,10 @@ def write_atomic(path: Path, data: bytes) -> None:
         RunFolderError: the folder cannot be written.
         OSError: with errno ENOSPC when the disk is full, so that callers can tell.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_bytes(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise RunFolderError(
@@ -214,16 +207,7 @@ def write_json(path: Path, value: object) -> None:
         ValueError: the value holds NaN or infinity.
         RunFolderError: see `write_atomic`.
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    text = json.dumps(value, indent=1, allow_nan=False, default=_plain)
-    write_atomic(path, text.encode() + b"\n")
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"not plain data: {type(value).__name__}")
+    write_atomic(path, to_json(value, indent=1).encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:
@@ -243,12 +227,6 @@ def read_json(path: Path) -> Any:
             f"{path} is damaged: {error}",
             hint="move the task's folder away and run again; the task will be made anew",
         ) from error
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_record(folder: Path, name: str) -> FileRecord:

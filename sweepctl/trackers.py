@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sweepctl.errors import UsageError
+from sweepctl.paths import flat
 
 TRACKERS: Mapping[str, str] = {
     "tensorboard": "tensorboard",
@@ -202,18 +203,6 @@ def check_trackers(names: Sequence[str]) -> None:
                 f"the tracker {name} needs the package {TRACKERS[name]}, which is not installed",
                 hint=f"pip install 'sweepctl[{name}]'",
             )
-
-
-def flat(value: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Every leaf of plain data under its dotted path."""
-    found: dict[str, Any] = {}
-    for key, below in value.items():
-        name = f"{path}.{key}" if path else str(key)
-        if isinstance(below, Mapping):
-            found |= flat(below, name)
-        else:
-            found[name] = below
-    return found
 
 
 # --- telling ----------------------------------------------------------------------------------

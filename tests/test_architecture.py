@@ -102,7 +102,7 @@ def test_a_breach_is_caught(name: str, tmp_path: Path) -> None:
 
 def test_every_module_of_vitok_core_is_light_or_protected() -> None:
     protected = set(CONTRACTS["Only tasks touches the models"]["protected_modules"])
-    light = {f"vitok_core.{name}" for name in ("spec", "protocols", "weights", "errors")}
+    light = {f"vitok_core.{name}" for name in ("spec", "protocols", "weights", "files", "errors")}
     assert protected | light == {f"vitok_core.{name}" for name in modules("vitok_core")}
 
 
@@ -157,9 +157,11 @@ def test_the_map_names_every_module_once_and_in_the_order_of_the_flow() -> None:
     named = [line.split()[0] for line in lines if line.startswith("    ")]
     assert len(named) == len(set(named)) and set(named) == modules("sweepctl")
     depth = {name: index for index, row in enumerate(reversed(layers("sweepctl"))) for name in row}
-    # errors stands at the bottom of the house and at the end of the map; execute is told before
-    # ledger and analyse, because that is the order in which a study flows.
-    above = [name for name in named if name not in ("errors", "execute")]
+    # The ground floor stands at the end of the map; execute is told before ledger and analyse,
+    # because that is the order in which a study flows.
+    ground = layers("sweepctl")[-1]
+    assert named[-len(ground) :] == ground
+    above = [name for name in named if name not in (*ground, "execute")]
     assert [depth[name] for name in above] == sorted(depth[name] for name in above)
     assert named.index("cluster") < named.index("execute") < named.index("ledger")
 

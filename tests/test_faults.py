@@ -28,6 +28,7 @@ from sweepctl.datasets import data_identities
 from sweepctl.ledger import open_ledger
 from sweepctl.plan import Plan, make_plan
 from sweepctl.study import load_study
+from vitok_core.files import sha256_of
 
 STEPS = 400
 TINY = f"""\
@@ -56,7 +57,7 @@ def tasks_of(plan: Plan, kind: str) -> list[str]:
 def weights(folder: Path) -> dict[str, str]:
     """Task id -> SHA-256 of the weights it left."""
     files = sorted((folder / "runs").glob("stage1-*/weights.safetensors"))
-    return {file.parent.name: runs.sha256_of(file) for file in files}
+    return {file.parent.name: sha256_of(file) for file in files}
 
 
 def check_ledger(folder: Path, database: str = "results.db") -> Counter[str]:
@@ -73,7 +74,7 @@ def check_ledger(folder: Path, database: str = "results.db") -> Counter[str]:
             result = runs.read_result(folder / "runs" / task.id, name)
             assert result is not None and result.attempt == done
             for record in result.files:
-                assert runs.sha256_of(folder / "runs" / task.id / record.name) == record.sha256
+                assert sha256_of(folder / "runs" / task.id / record.name) == record.sha256
             ended.update(one.failure or one.state for one in tries if one.state != "done")
         cells = ledger.cells("tiny")
         found = ledger.query("select cell, name, value from v_metric")

@@ -15,6 +15,7 @@ from studies import DATA, SMALL, load, plan_of
 from sweepctl.datasets import data_identities
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.kinds import optional_groups
+from sweepctl.paths import flat
 from sweepctl.plan import (
     ADDED_LATER,
     Recorded,
@@ -24,7 +25,6 @@ from sweepctl.plan import (
     describe_tokenizer,
     differences,
     fingerprint,
-    flat,
     lasting,
     make_plan,
     reasons,
@@ -340,10 +340,10 @@ def test_fingerprints_are_those_of_yesterday() -> None:
 def test_a_setting_that_was_added_later_is_left_out_at_its_old_value(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     whole, kept = plan.cells[0].config, lasting(plan.cells[0].config)
-    needed = {path for path in dict(flat(whole)) if not path.startswith(tuple(optional_groups()))}
-    assert dict(flat(kept)).keys() == needed - ADDED_LATER.keys()
+    needed = {path for path in flat(whole) if not path.startswith(tuple(optional_groups()))}
+    assert flat(kept).keys() == needed - ADDED_LATER.keys()
     changed = plan_of(tmp_path, SMALL, "norm=rmsnorm", "lengths=[4]").cells[0].config
-    assert dict(flat(lasting(changed))).keys() - dict(flat(kept)).keys() == {
+    assert flat(lasting(changed)).keys() - flat(kept).keys() == {
         "tokenizer.norm",
         "tokenizer.lengths",
     }

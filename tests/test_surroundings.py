@@ -28,8 +28,8 @@ from sweepctl.datasets import data_identities
 from sweepctl.execute import Settings, run_study
 from sweepctl.ledger import open_ledger
 from sweepctl.plan import make_plan
-from sweepctl.runs import sha256_of
 from sweepctl.study import load_study
+from vitok_core.files import sha256_of
 
 STUDY = """\
 format: 1

@@ -13,10 +13,10 @@ Imports go only downward:
     tokenizer | dit | discriminator | diffusion | features | data
     layers | artefacts
     spec | protocols | weights
-    errors
+    files | errors
 
-Nothing is imported here before it is asked for: `spec`, `protocols`, `weights`, `errors` and `data`
-stay free of torch, so that planning ten thousand cells does not wait for it.
+Nothing is imported here before it is asked for: `spec`, `protocols`, `weights`, `files`, `errors`
+and `data` stay free of torch, so that planning ten thousand cells does not wait for it.
 """
 
 from __future__ import annotations

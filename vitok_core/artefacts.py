@@ -8,7 +8,6 @@ the same bytes. Files are written under a temporary name, fsynced and renamed.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from vitok_core.errors import WeightsError
+from vitok_core.files import replacing
 
 
 def write_artefact(
@@ -35,14 +35,8 @@ def write_artefact(
     from safetensors.torch import save_file
 
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         save_file(on_cpu, temporary, metadata={kind: json.dumps(record, sort_keys=True)})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_artefact(

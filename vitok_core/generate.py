@@ -42,6 +42,7 @@ from vitok_core.diffusion import (
 )
 from vitok_core.dit import DiT
 from vitok_core.errors import NonFiniteError, SpecError, Stopped
+from vitok_core.files import write_json
 from vitok_core.spec import DiTSpec, Target
 from vitok_core.tokenizer import ViTok, to_uint8
 
@@ -308,13 +309,7 @@ def _sync(file: IO[bytes], path: Path, identity: Mapping[str, Any], done: int) -
     """Make what was written safe, and only then say so."""
     file.flush()
     os.fsync(file.fileno())
-    state = progress_of(path)
-    temporary = state.with_name(f".{state.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps({"identity": identity, "done": done}))
-        temporary.replace(state)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_json(progress_of(path), {"identity": identity, "done": done})
 
 
 def sample_codes(

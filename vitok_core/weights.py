@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from vitok_core.errors import WeightsError
+from vitok_core.files import replacing, sha256_of
 
 LpipsNet = Literal["alex", "vgg"]
 
@@ -257,7 +258,7 @@ def weights_path(name: str) -> Path:
     if found is None:
         raise WeightsError(_missing(name))
     path, source = found
-    sha256, expected = _sha256(path), _hash(name)
+    sha256, expected = sha256_of(path), _hash(name)
     if sha256 != expected:
         remedy = f"run: {_get(name)}"
         if source != "package":
@@ -312,7 +313,7 @@ def weights_state(name: str, *, verify: bool = False) -> WeightsState:
         sha256=_hash(name),
         licence=wanted.licence,
         get=_get(name),
-        verified=_sha256(path) == _hash(name) if verify and path is not None else None,
+        verified=sha256_of(path) == _hash(name) if verify and path is not None else None,
     )
 
 
@@ -328,7 +329,7 @@ def add_weights(name: str, file: Path) -> Path:
     expected = _hash(name)
     if not file.is_file():
         raise WeightsError(f"{file} is no file")
-    sha256, path = _sha256(file), _places(name)["added"]
+    sha256, path = sha256_of(file), _places(name)["added"]
     if expected and sha256 != expected:
         recorded = f" (recorded in {_record(path)})" if name in UNPINNED else ""
         raise WeightsError(
@@ -486,26 +487,14 @@ def _offline() -> str | None:
     return None
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextlib.contextmanager
 def _written_whole(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that appears under its name only when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         raise  # the network's, not the disk's
     except OSError as error:
         raise WeightsError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # of a folder that is none, for example
-            temporary.unlink(missing_ok=True)

@@ -13,10 +13,10 @@ import numpy as np
 
 from sweepctl.analyse._design import design_of
 from sweepctl.analyse._families import Family
-from sweepctl.analyse._intervals import t_quantile
 from sweepctl.analyse._results import Bands, FitResult
 from sweepctl.analyse._scales import readable, unscaled
 from sweepctl.errors import UsageError
+from sweepctl.statistics import t_quantile
 from sweepctl.study import POWERS
 
 if TYPE_CHECKING:

@@ -23,13 +23,13 @@ import numpy as np
 
 from sweepctl.analyse._design import design_of
 from sweepctl.analyse._families import SHAPES, Family
-from sweepctl.analyse._intervals import CONFIDENCE, t_quantile
 from sweepctl.analyse._power import local_slopes, slope_gradient
 from sweepctl.analyse._projection import bend_of, polish
 from sweepctl.analyse._regression import sizes
 from sweepctl.analyse._results import Coefficient, Draws, FitResult
 from sweepctl.analyse._robust import influences
 from sweepctl.errors import UsageError
+from sweepctl.statistics import CONFIDENCE, t_quantile
 from sweepctl.study import POWERS, parse_loss
 
 if TYPE_CHECKING:

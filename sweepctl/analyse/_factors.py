@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweepctl.analyse._design import order
-from sweepctl.analyse._intervals import detectable, t_quantile
+from sweepctl.analyse._intervals import detectable
 from sweepctl.analyse._laws import linear_result
 from sweepctl.analyse._points import NotFitted, column_of, configurations
 from sweepctl.analyse._results import ClaimResult, Point
 from sweepctl.analyse._scales import Scale, effect, exp2, scale_of
+from sweepctl.statistics import t_quantile
 from sweepctl.study import FactorClaim, Margin
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweepctl.analyse._intervals import t_quantile
 from sweepctl.analyse._power_fit import PowerFit
 from sweepctl.analyse._projection import polish
 from sweepctl.analyse._results import Coefficient
 from sweepctl.analyse._robust import unevenness
+from sweepctl.statistics import t_quantile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

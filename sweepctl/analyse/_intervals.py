@@ -9,14 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 
-CONFIDENCE = 0.95
-"""Of intervals of coefficients and of bands. R2 and equivalence use 90 %: 5 % on each side."""
-
-
-def t_quantile(df: float, confidence: float = CONFIDENCE) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(df, 0.5 + confidence / 2))
+from sweepctl.statistics import t_quantile
 
 
 @cache

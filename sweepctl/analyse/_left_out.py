@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweepctl.analyse._bands import law_at
-from sweepctl.analyse._intervals import CONFIDENCE, t_quantile
 from sweepctl.analyse._laws import refitted
 from sweepctl.analyse._points import cells_of, place_of
 from sweepctl.analyse._results import FitResult, FitWarning, Point
 from sweepctl.analyse._scales import exp2, readable, unit_of
+from sweepctl.statistics import CONFIDENCE, t_quantile
 from sweepctl.study import POWERS
 
 if TYPE_CHECKING:

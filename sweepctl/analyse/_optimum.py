@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweepctl.analyse._intervals import t_quantile
 from sweepctl.analyse._results import FitWarning, Optimum, Point
 from sweepctl.analyse._scales import exp2, readable
+from sweepctl.statistics import t_quantile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,12 +18,13 @@ import numpy as np
 from sweepctl.analyse._checks import lack_of_fit, plain_doubts, uneven_scatter
 from sweepctl.analyse._families import SHAPES, Family
 from sweepctl.analyse._floor import floor_of
-from sweepctl.analyse._intervals import detectable, r2_interval, t_quantile
+from sweepctl.analyse._intervals import detectable, r2_interval
 from sweepctl.analyse._meaning import meaning
 from sweepctl.analyse._points import NotFitted, cells_of, place_of
 from sweepctl.analyse._power_fit import PowerFit, fit_power
 from sweepctl.analyse._results import Coefficient, FitResult, FitWarning, Point, deciding
 from sweepctl.analyse._scales import readable, unit_of
+from sweepctl.statistics import t_quantile
 from sweepctl.study import Loss
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweepctl.analyse._design import Design
-from sweepctl.analyse._intervals import t_quantile
 from sweepctl.analyse._results import Coefficient, Point
+from sweepctl.statistics import t_quantile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,6 +15,7 @@ import numpy as np
 
 from sweepctl.analyse._scales import Scale
 from sweepctl.errors import UsageError
+from sweepctl.plain import finite
 from sweepctl.study import POWERS
 
 if TYPE_CHECKING:
@@ -390,7 +391,7 @@ class Analysis:
                 "name": claim.name,
                 "verdict": claim.verdict,
                 "evidence": claim.evidence,
-                "details": _plain(claim.details),
+                "details": finite(claim.details),
             }
             for claim in self.claims
         ]
@@ -410,23 +411,8 @@ def _fit_json(fit: FitResult) -> dict[str, Any]:
     data = asdict(fit)
     data["warnings"] = [warning.code for warning in fit.warnings]
     data["messages"] = [warning.message for warning in fit.warnings]
-    plain: dict[str, Any] = _plain(data)
+    plain: dict[str, Any] = finite(data)
     return plain
-
-
-def _plain(value: Any) -> Any:
-    """Plain data for strict JSON; what is not a finite number becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
 
 
 def deciding(form: str, slope: Coefficient, hc3: Coefficient | None) -> tuple[float, float]:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweepctl.analyse._design import order
-from sweepctl.analyse._intervals import detectable, t_quantile
+from sweepctl.analyse._intervals import detectable
 from sweepctl.analyse._points import Configurations, NotFitted, column_of, configurations
 from sweepctl.analyse._results import ClaimResult, FitResult, Point, Verdict
 from sweepctl.analyse._scales import Scale, effect, exactly, exp2, readable, scale_of
 from sweepctl.analyse._verdicts import doubted, not_made
+from sweepctl.statistics import t_quantile
 from sweepctl.study import MonotoneClaim, OptimumClaim
 
 if TYPE_CHECKING:

@@ -25,13 +25,13 @@ import numpy as np
 from sweepctl.analyse._bands import law_at
 from sweepctl.analyse._design import design_of
 from sweepctl.analyse._families import Family
-from sweepctl.analyse._intervals import t_quantile
 from sweepctl.analyse._laws import fit_law
 from sweepctl.analyse._points import NotFitted, configurations
 from sweepctl.analyse._power import slope_gradient
 from sweepctl.analyse._results import FitResult, Point
 from sweepctl.analyse._scales import is_metric
 from sweepctl.errors import UsageError
+from sweepctl.statistics import t_quantile
 from sweepctl.study import POWERS, Fit
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sweepctl.analyse._intervals import detectable, t_quantile
+from sweepctl.analyse._intervals import detectable
 from sweepctl.analyse._laws import refitted
 from sweepctl.analyse._results import ClaimResult, FitResult, Verdict
 from sweepctl.analyse._scales import readable
+from sweepctl.statistics import t_quantile
 from sweepctl.study import Comparison, EqualSlopesClaim, SlopeClaim
 
 

@@ -10,7 +10,6 @@ import typer
 
 from sweepctl.cli._options import Db, FigureFormats, Json, Runs
 from sweepctl.cli._output import (
-    finite,
     give,
     give_json,
     give_table,
@@ -371,7 +370,7 @@ def _print(made: Fitted, facts: dict[str, Any], *, as_json: bool) -> None:
         said = {
             "figures": made.files,
             "kept": dict(made.kept),
-            "beside": [finite(dict(zip(BESIDE, row, strict=True))) for row in rows],
+            "beside": [dict(zip(BESIDE, row, strict=True)) for row in rows],
         }
         give_json({"schema": 1, **facts, **analysis.to_json(), **said})
     else:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sweepctl.errors import UsageError
+from sweepctl.plain import finite, to_json
 
 if TYPE_CHECKING:
     from sweepctl.plan import Plan
@@ -61,32 +61,8 @@ def give(text: str) -> None:
 
 
 def give_json(value: object) -> None:
-    """Write one JSON document to stdout; dataclasses become mappings, times ISO texts."""
-    give(json.dumps(value, indent=1, allow_nan=False, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    import dataclasses
-
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return dict(value)
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"not plain data: {type(value).__name__}")
-
-
-def finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain data for strict JSON: what is not a finite number is null."""
-    import math
-
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
+    """Write one JSON document to stdout; what is not a finite number is null."""
+    give(to_json(finite(value), indent=1))
 
 
 def to_terminal() -> bool:

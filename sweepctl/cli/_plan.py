@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -157,6 +157,8 @@ def _what_it_can_say(
     draws: int,
     as_json: bool,
 ) -> None:
+    from dataclasses import asdict
+
     import pandas as pd
 
     from sweepctl.analyse import forecast
@@ -175,7 +177,7 @@ def _what_it_can_say(
     )
     costs = cell_costs(made, Calibration(speeds, on))
     if as_json:
-        give_json({"schema": 1, "study": made.study_name, **_plain(told), "cells": costs})
+        give_json({"schema": 1, "study": made.study_name, **asdict(told), "cells": costs})
         return
     for line in told.assumed:
         say(line)
@@ -183,18 +185,6 @@ def _what_it_can_say(
     _say_costs(costs)
     error = 100 * math.sqrt(0.25 / told.draws)
     say(f"{told.draws} simulated studies: a share is known to {error:.2g} points (standard error)")
-
-
-def _plain(told: Forecast) -> dict[str, Any]:
-    """The forecast for strict JSON: what is not a finite number is null."""
-    import dataclasses
-
-    data: dict[str, Any] = dataclasses.asdict(told)
-    for fit in data["fits"]:
-        for name, value in fit.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                fit[name] = None
-    return data
 
 
 def _give_forecast(told: Forecast) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweepctl.cli._output import finite, give_json, say
+from sweepctl.cli._output import give_json, say
 from sweepctl.cli._session import open_for_reading, run_folder
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def give_relation(
 ) -> None:
     """Print what was found as one JSON document."""
     said = {"schema": 1, "study": what, "where": where, **facts, "figures": list(files)}
-    give_json(finite(said))
+    give_json(said)
 
 
 def say_figures(files: Sequence[Path]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweepctl.cli._options import Db, FigureFormats, Json, Name, Runs
-from sweepctl.cli._output import finite, give_json, give_table, many, say
+from sweepctl.cli._output import give_json, give_table, many, say
 from sweepctl.cli._session import check_alone, open_for_reading, run_folder
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _facts(
         one = made[place]
         assert one.ended is not None and one.ended.values is not None
         point = {short_name(path): value for path, value in one.record.point.items()}
-        values = finite(dict(zip(names, one.ended.values, strict=True)))
+        values = dict(zip(names, one.ended.values, strict=True))
         best.append({"trial": one.record.number, "cell": one.cell, "point": point} | values)
     return {
         "axes": {short_name(path): value for path, value in record.axes.items()},

@@ -29,6 +29,7 @@ from sweepctl.cli._session import (
 )
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.kinds import optional_groups
+from sweepctl.paths import flat
 
 if TYPE_CHECKING:
     from sweepctl.ledger import Asked, Attempt, CellState, Kin, Ledger, TaskRecord
@@ -126,15 +127,13 @@ def _show_planned(
 
 
 def _config_rows(config: Any, study: StudyFile | None) -> list[dict[str, Any]]:
-    from sweepctl.plan import flat
-
     return [
         {
             "path": path,
             "value": value,
             "from": "recorded" if study is None else study.origin(path),
         }
-        for path, value in flat(config)
+        for path, value in flat(config).items()
     ]
 
 

@@ -119,9 +119,7 @@ def suggest(
     block = found.block([run.cell for run in told.runs])
     axes = [offered.cells[run.cell - 1].axes for run in told.runs]
     if as_json:
-        runs = [
-            {"axes": cell, **_finite(run)} for cell, run in zip(axes, _plain(told), strict=True)
-        ]
+        runs = [{"axes": cell, **run} for cell, run in zip(axes, _plain(told), strict=True)]
         give_json(
             {
                 "schema": 1,
@@ -131,7 +129,7 @@ def suggest(
                     name: getattr(told, name)
                     for name in ("fit", "criterion", "noise", "scatter", "whence", "considered")
                 },
-                "before": _finite(_ends(told.before)),
+                "before": _ends(told.before),
                 "cost": told.cost,
                 "runs": runs,
                 "block": block,
@@ -333,11 +331,3 @@ def _plain(told: Suggestion) -> list[dict[str, Any]]:
 
 def _ends(one: Any) -> dict[str, Any]:
     return {"n": one.n, "slope_plus_minus": one.slope, "law_plus_minus": one.law}
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """For strict JSON: what is not a finite number is null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }

@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sweepctl import paths
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.execute._settings import Extend
 from sweepctl.kinds import final_measurements
@@ -150,7 +151,7 @@ class Searching:
                 if cell.state != "done":
                     continue
                 config = self.ledger.cell_config(name, cell.key)
-                values = {one.path: _at(config, one.path) for one in self.search.space}
+                values = {one.path: paths.get(config, one.path) for one in self.search.space}
                 point = self.search.narrowed(values)
                 if point is not None and point not in points:
                     points.append(point)
@@ -430,28 +431,12 @@ def search_records(shown: Plan, search: Search) -> list[SearchRecord]:
         axes = dict(zip(gridded, itertools.chain(*rows), strict=True))
         common = copy.deepcopy(lasting(dict(configs[placed.key])))
         for dimension in search.space:
-            _remove(common, dimension.path)
+            paths.remove(common, dimension.path)
         identity = {"search": asked, "axes": axes, "common": common, "rules": rules}
         key = fingerprint(canonical(identity))
         record = SearchRecord(key=key, position=len(records), axes=axes)
         records.setdefault(key, record)
     return list(records.values())
-
-
-def _at(config: Mapping[str, Any], path: str) -> Any:
-    here: Any = config
-    for part in path.split("."):
-        here = here[part]
-    return here
-
-
-def _remove(config: Any, path: str) -> None:
-    lead, _, last = path.rpartition(".")
-    here = config
-    for part in lead.split("."):
-        here = here.get(part) if isinstance(here, dict) else None
-    if isinstance(here, dict):
-        here.pop(last, None)
 
 
 def _word(value: Any) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import os
 import sqlite3
 import time
@@ -30,6 +29,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from sweepctl.errors import LedgerError, SweepctlError, UnreachableError, UsageError
+from sweepctl.plain import to_json
 
 BUSY_S = 10.0
 """Seconds a statement waits for another writer of the same SQLite file."""
@@ -226,7 +226,7 @@ def _postgres_engine(place: Place, *, read_only: bool) -> Engine:
         connect_args={key: v for key, v in arguments.items() if key not in place.url.query},
         execution_options=options,
         pool_pre_ping=True,  # a driver waits for hours between two statements
-        json_serializer=strict_json,
+        json_serializer=to_json,
     )
 
 
@@ -251,7 +251,7 @@ def _sqlite_engine(
         return connection
 
     engine = sa.create_engine(
-        "sqlite+pysqlite://", creator=connect, poolclass=QueuePool, json_serializer=strict_json
+        "sqlite+pysqlite://", creator=connect, poolclass=QueuePool, json_serializer=to_json
     )
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
@@ -293,14 +293,6 @@ def now() -> dt.datetime:
 def clean(text: str) -> str:
     """Text that both databases take: no NUL, no half of a surrogate pair."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def strict_json(value: Any) -> str:
-    """Compact JSON; NaN and infinity raise, because PostgreSQL and JSON readers refuse them."""
-    return _STRICT.encode(value)
-
-
-_STRICT = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 @contextlib.contextmanager

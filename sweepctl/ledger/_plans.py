@@ -21,8 +21,9 @@ from sqlalchemy.engine import Connection
 from sweepctl.errors import LedgerError
 from sweepctl.kinds import measuring_kind
 from sweepctl.ledger import _tables as t
-from sweepctl.ledger._connect import chunks, clean, now, strict_json
+from sweepctl.ledger._connect import chunks, clean, now
 from sweepctl.ledger._records import Submission
+from sweepctl.plain import to_json
 
 if TYPE_CHECKING:
     from sweepctl.plan import Cell, Plan, Task
@@ -97,7 +98,7 @@ def record_plan(connection: Connection, plan: Plan, submission: Submission) -> i
 
 def _digest(value: object) -> str:
     # Key order is kept: a study whose axes changed places shows its columns in another order.
-    return hashlib.sha256(strict_json(value).encode()).hexdigest()
+    return hashlib.sha256(to_json(value).encode()).hexdigest()
 
 
 def _cell_row(study: str, cell: Cell) -> Row:
@@ -251,7 +252,7 @@ def insert(
     connection.exec_driver_sql(
         f"INSERT INTO {table.name} ({names}) SELECT {names} "
         f"FROM json_populate_recordset(NULL::{table.name}, %s::json) ON CONFLICT {known}",
-        (json.dumps(rows, allow_nan=False, default=dt.datetime.isoformat),),
+        (to_json(rows),),
     )
 
 
@@ -284,7 +285,7 @@ def save_fit(
         .order_by(t.fit.c.number.desc())
         .limit(1)
     ).first()
-    plain = json.loads(strict_json(dict(result)))
+    plain = json.loads(to_json(result))
     same = newest is not None and newest.result == plain
     # Asking again without files does not forget where those of the same result are.
     if newest is not None and same and about["folder"] in (None, newest.folder):

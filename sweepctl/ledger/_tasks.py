@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -29,6 +29,7 @@ from sweepctl.ledger._records import (
     TaskState,
 )
 from sweepctl.ledger._views import BLOCKED
+from sweepctl.paths import flat
 from sweepctl.runs import FileRecord, MetricValue
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ def nearest_task(
     connection: Connection, kind: str, identity: str, state: str | None
 ) -> tuple[TaskRecord, tuple[Difference, ...]] | None:
     """The recorded task that differs least; see `Ledger.nearest_task`."""
-    given = _leaves(json.loads(identity))
+    given = flat(json.loads(identity), lists=True)
     query = sa.select(t.task.c.fingerprint, t.task.c.identity, t.task.c.state).where(
         t.task.c.kind == kind, t.task.c.identity != identity
     )
@@ -309,7 +310,7 @@ def nearest_task(
     nearest = None
     # The newest comes first and wins a tie, unless an older one is done.
     for row in connection.execute(query.order_by(t.task.c.created_at.desc(), t.task.c.fingerprint)):
-        recorded = _leaves(json.loads(row.identity))
+        recorded = flat(json.loads(row.identity), lists=True)
         shared = sum(1 for path, value in recorded.items() if _equal(given, path, value))
         rank = (len(given.keys() | recorded.keys()) - shared, row.state != "done")
         if best is None or rank < best:
@@ -328,20 +329,6 @@ def nearest_task(
 def _equal(leaves: Mapping[str, Any], path: str, value: Any) -> bool:
     # JSON tells 1 from 1.0 and from true, and so does a fingerprint; Python's == does not.
     return path in leaves and repr(leaves[path]) == repr(value)
-
-
-def _leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """Dotted path -> leaf of a JSON value; an empty list or object is a leaf."""
-    if isinstance(value, dict) and value:
-        pairs: Iterable[tuple[str, Any]] = value.items()
-    elif isinstance(value, list) and value:
-        pairs = ((str(place), entry) for place, entry in enumerate(value))
-    else:
-        return {path: value}
-    leaves: dict[str, Any] = {}
-    for key, entry in pairs:
-        leaves |= _leaves(entry, f"{path}.{key}" if path else key)
-    return leaves
 
 
 def attempts(connection: Connection, fingerprint: str) -> list[Attempt]:

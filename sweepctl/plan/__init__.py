@@ -41,7 +41,6 @@ from sweepctl.plan._identity import (
     completed,
     differences,
     fingerprint,
-    flat,
     lasting,
 )
 from sweepctl.plan._left import Left, Open, time_left
@@ -96,7 +95,6 @@ __all__ = [
     "differences",
     "expected_hours",
     "fingerprint",
-    "flat",
     "lasting",
     "make_plan",
     "measuring_stage",

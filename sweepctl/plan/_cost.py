@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from sweepctl.errors import UsageError
 from sweepctl.kinds import trainings
+from sweepctl.statistics import t_quantile
 from vitok_core.errors import SpecError
 from vitok_core.spec import PEAK_FLOPS, Flops, known_device, least_seconds
 
@@ -299,24 +300,6 @@ def _with_interval(seconds: float, basis: Basis, own: float) -> Expected:
     elif basis.range is not None:
         low, high = seconds * basis.range[0], seconds * basis.range[1]
     return Expected(seconds=seconds, low=low, high=high, basis=basis)
-
-
-def t_quantile(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t with so many degrees of freedom, to 3 digits.
-
-    Exact for 1 and 2, above by Fisher's expansion (Abramowitz & Stegun 26.7.5).
-    """
-    if freedom < 3:
-        return (12.7062, 4.30265)[freedom - 1]
-    z = 1.959964
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return math.fsum(term / float(freedom) ** power for power, term in enumerate(terms))
 
 
 def together(parts: Iterable[Expected]) -> Expected:

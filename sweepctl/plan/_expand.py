@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweepctl import paths
 from sweepctl.errors import Problem, StudyError
 from sweepctl.kinds import Kind, optional_groups
 from sweepctl.plan._identity import (
@@ -168,7 +169,7 @@ def expand(
             result.drop(axes, "; ".join(message for _, message in found))
             continue
         for path, message in found:
-            value = _value(cell.config, path)
+            value = paths.get(cell.config, path)
             problems.setdefault((path, repr(value)), study.problem(path, message, value))
         if found:
             continue
@@ -183,7 +184,7 @@ def expand(
             result.drop(given, f"the same as cell {seen[key]}", key)
             continue
         for path, message in absences(cell.config, data, missing):
-            value = _value(cell.config, path)
+            value = paths.get(cell.config, path)
             absent.setdefault((path, message), study.problem(path, message, value))
         result.points.append(
             Point(
@@ -260,7 +261,7 @@ def _combinations(
         axes, config = {}, dict(grid.template)
         for path, value in trial.axes.items():
             axes[short_name(path)] = value
-            _put(config, path, value)
+            paths.put(config, path, value)
         _search_values(search, trial.values, axes, config)
         yield axes, config
 
@@ -272,7 +273,7 @@ def _search_values(
     for dimension in search.space:
         axes[short_name(dimension.path)] = values.get(dimension.path)
         if dimension.path in values:
-            _put(config, dimension.path, values[dimension.path])
+            paths.put(config, dimension.path, values[dimension.path])
 
 
 def _assign(grid: Grid, rows: tuple[tuple[Any, ...], ...]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -281,7 +282,7 @@ def _assign(grid: Grid, rows: tuple[tuple[Any, ...], ...]) -> tuple[dict[str, An
     for factor, row in zip(grid.factors, rows, strict=True):
         for path, value in zip(factor.paths, row, strict=True):
             axes[short_name(path)] = value
-            _put(config, path, value)
+            paths.put(config, path, value)
     return axes, config
 
 
@@ -310,7 +311,7 @@ def _in_vain(study: StudyFile, used: set[str]) -> Iterator[tuple[tuple[str, str]
                 message = f"{path} has no effect: {kind.absent}; give {kind.switches[0]} a number"
                 yield (path, ""), study.problem(path, message)
     images = "evaluate.generation.images"
-    if "stages.dit" not in used and _value(study.grid.template, images) is not None:
+    if "stages.dit" not in used and paths.get(study.grid.template, images) is not None:
         message = "samples are made by a DiT, and no cell has one; give stages.dit.steps a number"
         yield (images, ""), study.problem(images, message)
 
@@ -350,16 +351,6 @@ def _idle_groups(study: StudyFile, used: set[str]) -> Iterator[str]:
             yield f"{group} has settings without effect: {kind.absent} ({kind.switches[0]} is null)"
 
 
-def _put(config: dict[str, Any], path: str, value: object) -> None:
-    """Set a value in place, copying the mappings that lead to it: the template stays as it is."""
-    *lead, last = path.split(".")
-    here = config
-    for part in lead:
-        here[part] = dict(here[part])
-        here = here[part]
-    here[last] = value
-
-
 def _check_solvable(study: StudyFile) -> None:
     """Refuse `fixed` values that can never be met or leave too much open."""
     fixed, solved, problems = study.grid.fixed, study.grid.solved, []
@@ -377,13 +368,6 @@ def _check_solvable(study: StudyFile) -> None:
         problems.append(study.document.problem(("fixed",), message, prefer_key=True))
     if problems:
         raise StudyError(problems)
-
-
-def _value(config: Mapping[str, Any], path: str) -> Any:
-    here: Any = config
-    for part in path.split("."):
-        here = here.get(part) if isinstance(here, Mapping) else None
-    return here
 
 
 class _Cell:
@@ -435,7 +419,7 @@ class _Cell:
         """A config value, or a derived one; None where the tokenizer cannot be built."""
         if path in DERIVED:
             return None if self.error else derived(self.spec, self.tokens, self.dit)[path]
-        return _value(self.config, path)
+        return paths.get(self.config, path)
 
     def mistakes(self, data: Mapping[str, DataSet]) -> list[Mistake]:
         """What makes the cell impossible."""
@@ -463,7 +447,7 @@ class _Cell:
             p = spec.resolution / side
             if side != int(side) or p != int(p):
                 return f"no p gives {tokens:g} tokens at {spec.resolution} px"
-            _put(self.config, "tokenizer.p", int(p))
+            paths.put(self.config, "tokenizer.p", int(p))
             self._derive()
         if "tokenizer.c" in grid.solved:
             # With c unknown, only what is wrong besides it counts here.
@@ -473,7 +457,7 @@ class _Cell:
             c = code / self.tokens
             if c != int(c) or c < 1:
                 return f"no whole c gives E = {code:g} with {self.tokens} tokens"
-            _put(self.config, "tokenizer.c", int(c))
+            paths.put(self.config, "tokenizer.c", int(c))
             self._derive()
         return None
 
@@ -482,7 +466,7 @@ class _Cell:
         for conditional in grid.when:
             if conditional.match.holds(self.value_of):
                 for path, value in conditional.values:
-                    _put(self.config, path, value)
+                    paths.put(self.config, path, value)
                 self._derive()
 
     def miss(self, grid: Grid) -> str | None:

@@ -14,10 +14,11 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sweepctl import paths
 from sweepctl.kinds import optional_groups
 
 HASH_TAG = "s1:"
@@ -73,18 +74,7 @@ class DataSet:
     problem: str | None = None
 
 
-def _nested(paths: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, value in paths.items():
-        here = tree
-        *lead, last = path.split(".")
-        for part in lead:
-            here = here.setdefault(part, {})
-        here[last] = value
-    return tree
-
-
-_ADDED = _nested(ADDED_LATER)
+_ADDED = paths.nested(ADDED_LATER.items())
 
 
 def lasting(config: dict[str, Any]) -> dict[str, Any]:
@@ -158,10 +148,7 @@ def completed(part: Mapping[str, Any], path: str) -> dict[str, Any]:
         part: what stands below `path`, for example a task's "tokenizer".
         path: dotted config path of the part.
     """
-    added = _ADDED
-    for key in path.split("."):
-        added = added.get(key, {})
-    return _filled(part, added)
+    return _filled(part, paths.get(_ADDED, path, {}))
 
 
 def _filled(part: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,18 +220,9 @@ def fingerprint(identity: str) -> str:
     return HASH_TAG + hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
-def flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Every leaf of plain data with its dotted path; lists are leaves."""
-    if isinstance(value, Mapping):
-        for key, below in value.items():
-            yield from flat(below, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
-
-
 def differences(before: str, after: str) -> list[str]:
     """What changed between two identities, as "path: old -> new", in the order of the paths."""
-    old, new = dict(flat(json.loads(before))), dict(flat(json.loads(after)))
+    old, new = paths.flat(json.loads(before)), paths.flat(json.loads(after))
     changed = []
     for path in sorted(old.keys() | new.keys()):
         if old.get(path, _ABSENT) != new.get(path, _ABSENT):

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweepctl.errors import Problem, StudyError
+from sweepctl.paths import keys_of, put
 from sweepctl.study import _paths
 from sweepctl.study._check_laws import check_laws
 from sweepctl.study._check_search import check_search, space_places
@@ -56,14 +57,14 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
     for path, where in axis_places.items():
         values = _at(data, where)
         if isinstance(values, list) and values:
-            _put(filled, _paths.parts(path), values[0])
-            placed[_paths.parts(path)] = (*where, 0)
+            put(filled, path, values[0])
+            placed[keys_of(path)] = (*where, 0)
     for path in solved:
-        _put(filled, _paths.parts(path), 1)
+        put(filled, path, 1)
     for path, (where, value) in searched.items():
         if path not in axis_places:
-            _put(filled, _paths.parts(path), value)
-            placed[_paths.parts(path)] = where
+            put(filled, path, value)
+            placed[keys_of(path)] = where
 
     study: Study | None = None
     try:
@@ -113,15 +114,6 @@ def _at(data: Any, path: KeyPath) -> Any:
     for part in path:
         data = data[part]
     return data
-
-
-def _put(data: dict[str, Any], path: KeyPath, value: object) -> None:
-    for part in path[:-1]:
-        below = data.setdefault(str(part), {})
-        if not isinstance(below, dict):
-            return  # the models will say what stands there instead of a mapping
-        data = below
-    data[str(path[-1])] = value
 
 
 def _in_place(
@@ -246,7 +238,7 @@ def _check_known(
             ]
         else:
             try:
-                spots = [(_paths.parts(path), _at(filled, _paths.parts(path)))]
+                spots = [(keys_of(path), _at(filled, keys_of(path)))]
             except (KeyError, TypeError):
                 continue
         for spot, value in spots:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweepctl.errors import Problem
+from sweepctl.paths import keys_of
 from sweepctl.study import _paths
 from sweepctl.study._model import Study
 from sweepctl.study._paths import Condition
@@ -132,11 +133,11 @@ class StudyFile:
             if isinstance(declared, list) and value in declared:
                 where = (*where, declared.index(value))
             return self.document.problem(where, message)
-        return self.document.problem(_paths.parts(path), message)
+        return self.document.problem(keys_of(path), message)
 
     def origin(self, path: str) -> str:
         """Where a config value was set: "file:line:column", "--set ..." or "default"."""
-        where = self.axis_key(path) or _paths.parts(path)
+        where = self.axis_key(path) or keys_of(path)
         mark = self.document.values.get(where)
         return "default" if mark is None else mark.place
 

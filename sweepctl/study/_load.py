@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sweepctl.errors import Problem, StudyError
+from sweepctl.paths import keys_of
 from sweepctl.study import _paths
 from sweepctl.study._check import check, stop
 from sweepctl.study._grid import StudyFile, resolved
@@ -151,7 +152,7 @@ def _override(document: Document, override: str) -> None:
         path = tuple(name.split("."))
     else:
         try:
-            path = _paths.parts(_paths.resolve(name))
+            path = keys_of(_paths.resolve(name))
         except ValueError as error:
             return refuse(str(error))
         for axis in axes:

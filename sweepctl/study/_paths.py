@@ -14,7 +14,6 @@ from pydantic.fields import FieldInfo
 from sweepctl.kinds import optional_groups
 from sweepctl.study._model import DERIVED, Config
 from sweepctl.study._values import parse_comparison
-from sweepctl.study._yaml import KeyPath
 from vitok_core.protocols import METRICS
 
 
@@ -169,8 +168,3 @@ def condition(name: str, wanted: object) -> Condition:
             plain = tuple(value) if isinstance(value, list) else value
             leaf_adapter(path).validate_python(plain)
     return Condition(path=path, anyof=values, comparison=None)
-
-
-def parts(path: str) -> KeyPath:
-    """A dotted path as the parts that lead through nested mappings."""
-    return tuple(path.split("."))

@@ -29,7 +29,7 @@ from sweepctl.ledger import (
     TaskRecord,
     narrowed,
 )
-from sweepctl.plan import flat
+from sweepctl.paths import flat
 from sweepctl.ui import _folders
 from sweepctl.ui._kept import Kept
 from sweepctl.ui._records import (
@@ -530,7 +530,7 @@ def _nearest(cells: Sequence[CellState], mine: CellState) -> int | None:
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[Difference, ...]:
-    old, new = dict(flat(there)), dict(flat(here))
+    old, new = flat(there), flat(here)
     gone = "(missing)"
     return tuple(
         Difference(path=path, recorded=old.get(path, gone), given=new.get(path, gone))

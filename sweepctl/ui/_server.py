@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from sweepctl.errors import SweepctlError, UnreachableError, UsageError
 from sweepctl.ledger import Ledger
+from sweepctl.plain import to_json
 from sweepctl.ui import _folders, _pages
 from sweepctl.ui._guard import LOOPBACK, Guard
 from sweepctl.ui._pages import Asking
@@ -102,7 +103,7 @@ def application(
                 tag = _tag(mark(reader, request), str(request.url))
                 if request.headers.get("if-none-match") == tag:
                     return Response(status_code=304, headers={"ETag": tag})
-                text = json.dumps(make(reader, request), allow_nan=False, separators=(",", ":"))
+                text = to_json(make(reader, request))
                 return Response(text, media_type="application/json", headers={"ETag": tag})
 
             return _answered(request, respond)

@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sweepctl.analyse import readable, unit_of
+from sweepctl.plain import to_json
 
 
 @functools.cache
@@ -133,7 +134,7 @@ def counted(count: int, noun: str) -> str:
 
 def plain_json(value: Any) -> str:
     """Strict JSON that may stand inside a script element: no <, > or & in it."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    text = to_json(value)
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text

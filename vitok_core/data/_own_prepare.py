@@ -36,6 +36,7 @@ from vitok_core.data._prepare import BrokenFile, PreparedInfo, write_whole
 from vitok_core.data._scan import Reader, Scan
 from vitok_core.data._walk import legible
 from vitok_core.errors import DataError, Stopped
+from vitok_core.files import sha256_of
 
 CHUNK_BYTES = 16 << 20
 CHUNK_SAMPLES = 1024
@@ -396,9 +397,8 @@ def _write_header(pixels: BufferedRandom, shape: tuple[int, ...]) -> None:
 
 
 def _finish(scan: Scan, shape: Shape, made: _Made, folder: Path) -> PreparedInfo:
-    with (folder / "samples.part").open("rb") as file:
-        samples_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
+    samples_sha256 = sha256_of(folder / "samples.part")
+    size = (folder / "samples.part").stat().st_size
     labels = np.asarray(made.labels, np.int64)
     labels_sha256 = write_whole(folder / "labels.npy", lambda file: np.save(file, labels))
     info = PreparedInfo(

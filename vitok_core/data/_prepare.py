@@ -6,9 +6,6 @@ is cut out of its source before it is resized, so no pixel outside its box is ev
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +19,7 @@ from vitok_core.data._datasets import DatasetInfo, dataset
 from vitok_core.data._decode import decode_video, open_picture
 from vitok_core.data._sources import PICTURES, SHOTS, VIDEOS
 from vitok_core.errors import DataError, Stopped
+from vitok_core.files import replacing, sha256_of
 
 REPORT = 256
 """Images between two reports; of clips, as many as have so many frames."""
@@ -219,17 +217,8 @@ def _report(
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> str:
-    """Write a file under a temporary name, fsync, rename; the SHA-256 of what was written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Write a file whole or not at all; the SHA-256 of what was written."""
+    with replacing(path) as temporary:
         with temporary.open("wb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        with temporary.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return digest
+        return sha256_of(temporary)

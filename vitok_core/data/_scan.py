@@ -31,6 +31,7 @@ from vitok_core.data._own import RECIPES, Fit, Kind, OwnData
 from vitok_core.data._units import NO_LABEL, Units, open_units
 from vitok_core.data._walk import legible, no_sample
 from vitok_core.errors import DataError
+from vitok_core.files import write_json
 
 FORMATS: dict[Kind, int] = {"folder": 1, "videos": 1, "webdataset": 2, "huggingface": 1}
 """Version of the files and of the rules of a scan; what another one scanned is scanned again."""
@@ -284,7 +285,7 @@ def _finish(
         "left_out": left_out,
         "seconds": seconds,
     }
-    _write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", summary)
     (folder / "units.part").replace(folder / "units.jsonl")
     for old in folder.glob("arrays-*"):
         if old != kept:
@@ -382,15 +383,3 @@ def _mapped(path: Path, kind: np.dtype[Any]) -> NDArray[Any]:
         return np.empty(0, kind)
     # As a plain array: indexing the subclass costs more than reading the sample's record.
     return np.asarray(np.memmap(path, kind, "r"))
-
-
-def _write_json(path: Path, value: object) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(json.dumps(value, indent=1).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

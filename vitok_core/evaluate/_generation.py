@@ -8,7 +8,6 @@ reconstructions, and has happened before: samples are uint8 here, usually mapped
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from vitok_core.data import SampleSet
 from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
 from vitok_core.evaluate._reference import read_features, save
+from vitok_core.files import replacing
 from vitok_core.metrics import Measured, MetricSet
 
 KEPT = 64
@@ -114,12 +114,8 @@ def write_class_sheet(path: Path, samples: SampleSet) -> None:
     cells = pictures.reshape(len(shown) // columns, -1, side, side, 3)
     sheet = cells.transpose(0, 2, 1, 3, 4).reshape(len(cells) * side, -1, 3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _by_class(labels: NDArray[np.int64], columns: int) -> NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, SpecError
 from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
+from vitok_core.files import replacing
 from vitok_core.metrics import frames_of, network_of, protocol
 from vitok_core.protocols import FEATURE_WIDTHS, SEE_CLIPS, Features
 
@@ -96,12 +96,6 @@ def read_features(path: Path, features: str) -> NDArray[np.float32]:
 
 def save(path: Path, array: NDArray[np.uint8] | NDArray[np.float32]) -> None:
     """Write an array so that a reader sees it whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, array)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Through an open file: numpy would give the temporary name another suffix.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vitok_core.errors import DataError
+from vitok_core.files import write_json
 from vitok_core.latents._statistics import Statistics
 
 PROGRESS_FILE = ".latents.json"
@@ -66,16 +67,8 @@ class Part:
             return
         for file in files:
             file.sync()
-        temporary = self._path.with_name(f"{PROGRESS_FILE}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(
-                json.dumps(
-                    {"identity": self._identity, "done": done, "statistics": statistics.plain()}
-                )
-            )
-            temporary.replace(self._path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        state = {"identity": self._identity, "done": done, "statistics": statistics.plain()}
+        write_json(self._path, state)
         self._saved, self._at = done, time.monotonic()
 
     def forget(self) -> None:

@@ -10,10 +10,7 @@ to load or why it failed, so that all of them go on from the same step or end wi
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import hashlib
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import Any
 import torch
 
 from vitok_core.errors import CheckpointError
+from vitok_core.files import replacing, sha256_of, write_bytes
 from vitok_core.train._parallel import from_first
 
 CHECKPOINT_FORMAT = 2
@@ -94,7 +92,7 @@ class Checkpoints:
             expected = (
                 sidecar.read_text(errors="replace").strip() if sidecar.exists() else "none recorded"
             )
-            if _sha256(path) != expected:
+            if sha256_of(path) != expected:
                 path.replace(path.with_suffix(".pt.damaged"))
                 sidecar.unlink(missing_ok=True)
                 notes.append(f"checkpoint {path.name} was damaged and has been set aside")
@@ -111,7 +109,6 @@ class Checkpoints:
 
     def _write(self, step: int, state: Mapping[str, Any]) -> None:
         path = self.folder / f"step-{step:010d}.pt"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         contents = {
             "format": CHECKPOINT_FORMAT,
             "identity": self.identity,
@@ -119,14 +116,11 @@ class Checkpoints:
             "state": dict(state),
         }
         try:
-            with temporary.open("wb") as file:
-                torch.save(contents, file)
-                file.flush()
-                os.fsync(file.fileno())
-            # The hash goes first: a checkpoint without one would count as damaged.
-            _write_text(path.with_suffix(".sha256"), _sha256(temporary) + "\n")
-            temporary.replace(path)
-            _sync_folder(self.folder)
+            with replacing(path) as temporary:
+                with temporary.open("wb") as file:  # a name would be written into it
+                    torch.save(contents, file)
+                # The hash goes first: a checkpoint without one would count as damaged.
+                write_bytes(path.with_suffix(".sha256"), f"{sha256_of(temporary)}\n".encode())
             for old in sorted(self.folder.glob("step-*.pt"))[:-CHECKPOINTS_KEPT]:
                 old.unlink()
                 old.with_suffix(".sha256").unlink(missing_ok=True)
@@ -134,9 +128,6 @@ class Checkpoints:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 def discard_checkpoints(folder: Path) -> int:
@@ -186,12 +177,11 @@ def take_up_checkpoints(folder: Path, earlier: Path) -> int:
 
 def _link(source: Path, target: Path) -> None:
     """The same file under another name, whole or not at all."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    with replacing(target) as temporary:
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def _step_of(path: Path) -> int:
@@ -221,25 +211,3 @@ def _first_difference(name: str, given: object, wanted: object) -> str | None:
         if found is not None:
             return found
     return None
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

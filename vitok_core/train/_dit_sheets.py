@@ -7,12 +7,12 @@ part of a checkpoint.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from vitok_core.dit import DiT
+from vitok_core.files import replacing
 from vitok_core.generate import Sampling, sample
 from vitok_core.tokenizer import ViTok
 
@@ -56,9 +56,5 @@ def write_dit_sheet(path: Path, dit: DiT, tokenizer: ViTok, seed: int) -> None:
     cells = made.reshape(rows, -1, side, side, 3)
     picture = cells.transpose(0, 2, 1, 3, 4).reshape(rows * side, -1, 3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

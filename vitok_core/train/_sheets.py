@@ -7,7 +7,6 @@ from them and they are no part of a checkpoint.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitok_core.data import Samples
+from vitok_core.files import replacing
 from vitok_core.tokenizer import ViTok, from_uint8, to_uint8
 
 SHEET_SAMPLES = 8
@@ -59,12 +59,8 @@ def write_sheet(
     rows, n, channels, height, width = pairs.shape
     picture = pairs.transpose(0, 3, 1, 4, 2).reshape(rows * height, n * width, channels)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _reconstruct(model: ViTok, x: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from torch import Tensor
 
 from vitok_core.data import Samples
 from vitok_core.errors import SpecError, Stopped
+from vitok_core.files import sha256_of
 from vitok_core.losses import (
     AdversarialLoss,
     Perceptual,
@@ -387,8 +387,7 @@ def _begin(
     spec = model.spec
     config.check(spec)
     check_samples(spec, samples)
-    with tokenizer.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256_of(tokenizer)
     if config.train == "all":
         model.normalisation = None  # codes will not stay what they were
     for name, parameter in model.named_parameters():
