@@ -15,7 +15,8 @@ The package in the order in which a study flows through it:
     ledger     what happened      the results database: tables, views, queries, upgrades
     search     what is tried next points of a search, by the history of its trials
     analyse    what it means      fits, checks, verdicts
-    report     how it looks       figures and tables
+    figures    how it is drawn    one model of each figure, three renderers
+    report     how it reads       tables, laws and verdicts in words, kept fits
     ui         what is looked at  dashboard, report in one file, plot in the terminal
     cli        how it is said     the command line
     paths      dotted paths       values of nested mappings by their path

@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from sweepctl.analyse import ClaimResult, FitResult, bands, fit_study
+from sweepctl.analyse import ClaimResult, FitResult, bands, equation, fit_study
 from sweepctl.errors import UsageError
-from sweepctl.report import equation
 from sweepctl.study import (
     AnyClaim,
     Comparison,

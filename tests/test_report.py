@@ -9,15 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweepctl.analyse import Analysis, fit_study
+from sweepctl.analyse import Analysis, equation, fit_study
 from sweepctl.errors import UsageError
+from sweepctl.figures import laws, write
 from sweepctl.report import (
     SheetRow,
     StageState,
     StatusCell,
     claims_text,
-    equation,
-    figure,
     fits_text,
     results_text,
     sheet,
@@ -62,12 +61,13 @@ def test_a_figure_is_a_wide_png_and_the_same_svg_each_time(
 ) -> None:
     from PIL import Image
 
-    png, svg = figure(analysis, tmp_path / "a" / "figure-3.v2", title="figure-3")
+    drawn = laws(analysis.fits, title="figure-3")
+    png, svg = write(drawn, tmp_path / "a" / "figure-3.v2")
     assert (png.name, svg.name) == ("figure-3.v2.png", "figure-3.v2.svg")
     with Image.open(png) as picture:
         assert picture.width == 1600
         assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 50
-    again = figure(analysis, tmp_path / "again", title="figure-3")
+    again = write(laws(analysis.fits, title="figure-3"), tmp_path / "again")
     assert again[0].read_bytes() == png.read_bytes()
     assert again[1].read_bytes() == svg.read_bytes()
     text = svg.read_text()
@@ -78,18 +78,18 @@ def test_a_figure_leaves_matplotlib_as_it_was(analysis: Analysis, tmp_path: Path
     import matplotlib as mpl
 
     with mpl.rc_context({"font.size": 31.0}):
-        one = figure(analysis, tmp_path / "one", fit_name="law")[1].read_bytes()
+        one = write(laws([analysis.fit("law")]), tmp_path / "one")[1].read_bytes()
         assert mpl.rcParams["font.size"] == 31.0
-    assert figure(analysis, tmp_path / "two", fit_name="law")[1].read_bytes() == one
+    assert write(laws([analysis.fit("law")]), tmp_path / "two")[1].read_bytes() == one
 
 
 def test_figures_of_nothing_are_refused(analysis: Analysis, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no fit named 'lw'"):
-        figure(analysis, tmp_path / "x", fit_name="lw")
+        laws([analysis.fit("lw")])
     with pytest.raises(UsageError, match="no fits"):
-        figure(Analysis(fits=(), claims=()), tmp_path / "x")
+        laws(())
     assert not list(tmp_path.iterdir())
-    assert figure(analysis, tmp_path / "absent", fit_name="absent")[0].exists()
+    assert write(laws([analysis.fit("absent")]), tmp_path / "absent")[0].exists()
 
 
 def test_a_sheet_holds_every_pixel_in_the_order_of_E(tmp_path: Path) -> None:
@@ -275,6 +275,6 @@ def test_power_laws_and_raw_variables_are_drawn_and_told(tmp_path: Path) -> None
     }
     drawn = fit_study(pd.DataFrame(rows), fits, [])
     assert all(fit.fitted for fit in drawn.fits)
-    assert all(path.stat().st_size > 10_000 for path in figure(drawn, tmp_path / "laws"))
+    assert all(path.stat().st_size > 10_000 for path in write(laws(drawn.fits), tmp_path / "laws"))
     text = fits_text(drawn, terminal=True)
     assert "E^-0.8" in text and "floor 0.29" in text and "each further dB of psnr" in text

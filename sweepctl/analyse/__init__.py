@@ -26,6 +26,7 @@ from sweepctl.analyse._bands import bands
 from sweepctl.analyse._beside import Beside, BesideRow, beside_paper, nothing_beside
 from sweepctl.analyse._bootstrap import bootstrap
 from sweepctl.analyse._compare import compare
+from sweepctl.analyse._equation import equation
 from sweepctl.analyse._forecast import (
     ClaimForecast,
     FitForecast,
@@ -126,6 +127,7 @@ __all__ = [
     "correlate",
     "data_set_of",
     "effect",
+    "equation",
     "fit_law",
     "fit_study",
     "fit_table",

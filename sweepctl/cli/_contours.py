@@ -21,7 +21,7 @@ from sweepctl.cli._options import (
     Where,
 )
 from sweepctl.cli._output import give, to_terminal, width
-from sweepctl.cli._relation import basis, figure_place, give_relation, measured_frame, say_figures
+from sweepctl.cli._relation import figure_place, give_relation, measured_frame, say_figures
 from sweepctl.cli._session import check_alone
 from sweepctl.errors import UsageError
 
@@ -49,7 +49,9 @@ def contours(
     Example: sweepctl contours quickstart --metric psnr --over p,c
     """
     from sweepctl.analyse import Analysis, surface
-    from sweepctl.report import contour_figure, fits_text, formats_of
+    from sweepctl.figures import contours as drawn
+    from sweepctl.figures import formats_of, write
+    from sweepctl.report import fits_text
 
     wanted = formats_of(formats)
     if no_figures:
@@ -61,7 +63,7 @@ def contours(
     files: Sequence[Path] = ()
     if not no_figures:
         place = figure_place(what, f"contours-{metric}", out, runs)
-        files = contour_figure(found, place, title=what, basis=basis(where), formats=wanted)
+        files = write(drawn(found, title=what, condition=where or ""), place, wanted)
     analysis = Analysis(fits=(found.law,), claims=())
     if as_json:
         grid = {

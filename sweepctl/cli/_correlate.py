@@ -10,7 +10,7 @@ import typer
 
 from sweepctl.cli._options import Db, FigureFormats, Json, NoFigures, On, Out, Runs, What, Where
 from sweepctl.cli._output import give_table
-from sweepctl.cli._relation import basis, figure_place, give_relation, measured_frame, say_figures
+from sweepctl.cli._relation import figure_place, give_relation, measured_frame, say_figures
 from sweepctl.cli._session import check_alone
 
 
@@ -36,13 +36,8 @@ def correlate(
     Example: sweepctl correlate quickstart --against psnr
     """
     from sweepctl.analyse import correlate as correlated
-    from sweepctl.report import (
-        RELATIONS,
-        correlation_figure,
-        formats_of,
-        relation_facts,
-        relation_rows,
-    )
+    from sweepctl.figures import correlations, formats_of, write
+    from sweepctl.report import RELATIONS, relation_facts, relation_rows
 
     wanted = formats_of(formats)
     if no_figures:
@@ -52,8 +47,7 @@ def correlate(
     files: Sequence[Path] = ()
     if not no_figures and any(one.spearman for one in found):
         place = figure_place(what, f"correlate-{against}", out, runs)
-        words = {"title": what, "basis": basis(where)}
-        files = correlation_figure(found, place, formats=wanted, **words)
+        files = write(correlations(found, title=what, condition=where or ""), place, wanted)
     if as_json:
         give_relation(what, where, {"relations": relation_facts(found)}, files)
     else:

@@ -117,7 +117,8 @@ def fit(
 
     Example: sweepctl fit quickstart
     """
-    from sweepctl.report import Wanted, formats_of, kinds_of
+    from sweepctl.figures import formats_of
+    from sweepctl.report import Wanted, kinds_of
 
     if no_figures:
         check_alone("--no-figures", {"--figures": figures, "--format": formats, "--out": out})
@@ -161,8 +162,7 @@ def fit(
         if not reference or paper is not None:
             raise UsageError(
                 f"nothing of {made.study_name} has been measured, so there is nothing to fit",
-                hint=f"sweepctl run {what}; or the paper's own points: "
-                f"sweepctl fit {what} --reference",
+                hint=f"sweepctl run {what}; the paper's points: sweepctl fit {what} --reference",
             )
         _fit_planned(made, wanted, as_json=as_json)
         return

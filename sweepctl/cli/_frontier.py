@@ -21,7 +21,7 @@ from sweepctl.cli._options import (
     Where,
 )
 from sweepctl.cli._output import give_table, say
-from sweepctl.cli._relation import basis, figure_place, give_relation, measured_frame, say_figures
+from sweepctl.cli._relation import figure_place, give_relation, measured_frame, say_figures
 from sweepctl.cli._session import check_alone
 
 
@@ -47,16 +47,10 @@ def frontier(
 
     Example: sweepctl frontier quickstart --metric psnr
     """
-    from sweepctl.analyse import Analysis
+    from sweepctl.analyse import Analysis, equation
     from sweepctl.analyse import frontier as frontier_of
-    from sweepctl.report import (
-        equation,
-        formats_of,
-        front_columns,
-        front_facts,
-        front_figure,
-        front_rows,
-    )
+    from sweepctl.figures import formats_of, fronts, write
+    from sweepctl.report import front_columns, front_facts, front_rows
 
     wanted = formats_of(formats)
     if no_figures:
@@ -66,8 +60,7 @@ def frontier(
     files: Sequence[Path] = ()
     if not no_figures and found.members:
         place = figure_place(what, f"frontier-{metric}", out, runs)
-        words = {"title": what, "basis": basis(where)}
-        files = front_figure([found], place, formats=wanted, **words)
+        files = write(fronts([found], title=what, condition=where or ""), place, wanted)
     if as_json:
         law = None
         if found.law is not None:

@@ -34,11 +34,6 @@ def figure_place(what: str, kind: str, out: Path | None, runs: Path | None) -> P
     return (out or run_folder(runs) / "figures") / f"{what.replace('/', '-')}-{kind}"
 
 
-def basis(where: str | None) -> str:
-    """What a figure says about the cells it shows."""
-    return f"only where {where}" if where else ""
-
-
 def give_relation(
     what: str, where: str | None, facts: dict[str, Any], files: Sequence[Path]
 ) -> None:

@@ -42,7 +42,7 @@ def search(
     Example: sweepctl search mini-search-losses
     """
     from sweepctl.cli._trials import searched, trials
-    from sweepctl.report import formats_of
+    from sweepctl.figures import formats_of
     from sweepctl.search import summarise
 
     if no_figures:
@@ -142,7 +142,8 @@ def _draw(
     runs: Path | None,
     formats: Sequence[str],
 ) -> list[Path]:
-    from sweepctl.report import Tried, search_figure, sheet
+    from sweepctl.figures import Tried, searched, write
+    from sweepctl.report import sheet
     from sweepctl.study import short_name
 
     given = [dict(point) for point in record.start]
@@ -159,7 +160,7 @@ def _draw(
         if one.ended is not None and one.ended.values is not None
     ]
     where = ", ".join(f"{short_name(path)} {value}" for path, value in record.axes.items())
-    files = search_figure(
+    figure = searched(
         shown,
         [one.metric for one in search.objectives],
         {short_name(one.path): one.log for one in search.space},
@@ -168,11 +169,10 @@ def _draw(
             {short_name(path): share for path, share in shares.items()}
             for shares in found.importances
         ],
-        place,
         title=f"{study}: search" + (f" at {where}" if where else ""),
         basis=f"{len(shown)} measured trials   ·   {search.sampler}",
-        formats=formats,
     )
+    files = write(figure, place, formats)
     rows = _sheet_rows(ledger, study, search, [made[index] for index in found.front], runs)
     if rows:
         files.append(sheet(rows, place.with_name(f"{place.name}-samples.png")))

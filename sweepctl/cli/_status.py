@@ -212,8 +212,7 @@ def _laws_so_far(
 
 
 def _law(fit: FitResult, settings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    from sweepctl.analyse import surprising_cells, uses
-    from sweepctl.report import equation
+    from sweepctl.analyse import equation, surprising_cells, uses
 
     used = sorted({cell for point in fit.points for cell in point.cells})
     ends = fit.slope_interval() if fit.slope is not None else (None, None)

@@ -11,19 +11,16 @@ from sweepctl.analyse import (
     Analysis,
     Beside,
     beside_paper,
+    equation,
     fit_study,
     front,
     nothing_beside,
 )
 from sweepctl.errors import UsageError
+from sweepctl.figures import Figure, fronts, hold_outs, laws, optima, residuals, write, writing
 from sweepctl.ledger import Ledger, matching
-from sweepctl.report._doubts_figure import hold_out_figure, optimum_figure, residuals_figure
-from sweepctl.report._figure import figure
-from sweepctl.report._relations_figure import front_figure
 from sweepctl.report._save import save
 from sweepctl.report._sheet import SheetRow, sheet
-from sweepctl.report._style import writing
-from sweepctl.report._text import equation
 from sweepctl.study import AnyClaim, Study, TradeoffClaim
 
 if TYPE_CHECKING:
@@ -263,12 +260,9 @@ def draw_kinds(
     """
     every = "all" in wanted.kinds
     kinds = FIGURES if every else tuple(dict.fromkeys(wanted.kinds))
-    common: dict[str, Any] = {"title": title, "formats": wanted.formats}
-    condition = (wanted.where or "").strip()
-    stated = common | {"condition": condition}
-    places = {kind: out.with_name(f"{out.name}-{kind}") for kind in kinds}
+    said: dict[str, Any] = {"title": title, "condition": (wanted.where or "").strip()}
 
-    def fronts() -> list[Path]:
+    def trade_offs() -> Figure:
         found = [
             front(frame, claim.metric, claim.on, claim.against, claim.against_on or claim.on,
                   claim.where)
@@ -277,33 +271,38 @@ def draw_kinds(
         ]  # fmt: skip
         if not found:
             raise UsageError("no claim is a trade-off of two metrics, so there is no front")
-        basis = f"only where {condition}" if condition else ""
-        return front_figure(found, places["front"], basis=basis, **common)
+        return fronts(found, **said)
 
-    def sheets() -> list[Path]:
-        rows = samples() if samples is not None else []
-        if not rows:
-            raise UsageError("no reconstructions are in the run folder")
-        with writing(out.parent):
-            return [sheet(rows, out.with_name(f"{out.name}-samples.png"))]
-
-    how: Mapping[str, Callable[[], list[Path]]] = {
-        "law": lambda: figure(analysis, out, beside=beside, **stated),
-        "samples": sheets,
-        "residuals": lambda: residuals_figure(analysis.fits, places["residuals"], **stated),
-        "holdout": lambda: hold_out_figure(analysis.fits, places["holdout"], **stated),
-        "optimum": lambda: optimum_figure(analysis.fits, places["optimum"], **stated),
-        "front": fronts,
+    builders: Mapping[str, Callable[[], Figure]] = {
+        "law": lambda: laws(analysis.fits, beside=beside, **said),
+        "residuals": lambda: residuals(analysis.fits, **said),
+        "holdout": lambda: hold_outs(analysis.fits, **said),
+        "optimum": lambda: optima(analysis.fits, **said),
+        "front": trade_offs,
     }
     optional = every or tuple(wanted.kinds) == USUAL
     files: list[Path] = []
     for kind in kinds:
+        place = out if kind == "law" else out.with_name(f"{out.name}-{kind}")
         try:
-            files += how[kind]()
+            if kind == "samples":
+                files.append(_sheet(samples, place))
+                continue
+            made = builders[kind]()
         except UsageError as error:
             if not optional or error.message.startswith("cannot write"):
                 raise
+        else:
+            files += write(made, place, wanted.formats)
     return tuple(files)
+
+
+def _sheet(samples: Callable[[], list[SheetRow]] | None, place: Path) -> Path:
+    rows = samples() if samples is not None else []
+    if not rows:
+        raise UsageError("no reconstructions are in the run folder")
+    with writing(place.parent):
+        return sheet(rows, place.with_name(f"{place.name}.png"))
 
 
 def _sheet_rows(frame: pd.DataFrame, study: Study, runs: Path) -> list[SheetRow]:

@@ -32,8 +32,7 @@ import numpy as np
 from sweepctl import __version__
 from sweepctl.analyse import Analysis, Beside, FitResult, bands, bootstrap
 from sweepctl.errors import UsageError
-from sweepctl.report._doubts_figure import hold_out_figure, optimum_figure, residuals_figure
-from sweepctl.report._figure import figure
+from sweepctl.figures import Figure, hold_outs, laws, optima, residuals, write
 from sweepctl.report._text import claims_text, fits_text
 
 SCHEMA = 2
@@ -126,17 +125,18 @@ def _figures(
     alone: Analysis, folder: Path, title: str, beside: Sequence[Beside], formats: Sequence[str]
 ) -> None:
     own = [one for one in beside if one.fit == alone.fits[0].name]
-    figure(alone, folder / "law", title=title, beside=own, formats=formats)
-    more: Mapping[str, Callable[..., list[Path]]] = {
-        "residuals": residuals_figure,
-        "holdout": hold_out_figure,
-        "optimum": optimum_figure,
+    write(laws(alone.fits, title=title, beside=own), folder / "law", formats)
+    more: Mapping[str, Callable[..., Figure]] = {
+        "residuals": residuals,
+        "holdout": hold_outs,
+        "optimum": optima,
     }
-    for name, draw in more.items():
+    for name, builder in more.items():
         try:
-            draw(alone.fits, folder / name, title=title, formats=formats)
+            made = builder(alone.fits, title=title)
         except UsageError:
             continue  # a line has no optimum; a law through every point has no residuals
+        write(made, folder / name, formats)
 
 
 def _draws(fit: FitResult, file: Path) -> None:

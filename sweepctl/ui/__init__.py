@@ -6,10 +6,10 @@ time. The dashboard needs the extra `ui` (Starlette, uvicorn); report and plot d
 
     _folders    what lies in a task's folder       _records    the parts of pages
     _reading    what the ledger says               _kept       ... and how it is kept fresh
-    _figures    what is drawn, in Plotly's form    _words      how values are written; templates
+    _plots      which plots a study has            _words      how values are written; templates
     _pages      one function a page                _report     one file for people without a server
-    _guard      who may look                       _terminal   the scatter in characters
-    _server     the routes                         _serve      addresses and sockets
+    _guard      who may look                       _serve      addresses and sockets
+    _server     the routes
 
 Templates and static files lie beside the code; the scripts of others are listed with version,
 licence and SHA-256 in static/vendor.toml. No page asks another host for anything.
@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweepctl.ui._guard import Guard, new_token
+    from sweepctl.ui._plots import terminal_plot
     from sweepctl.ui._reading import Reader
     from sweepctl.ui._report import FORMATS, write_report
     from sweepctl.ui._serve import PORT, Address, address, listen, listen_at, names_of, serve
     from sweepctl.ui._server import application
-    from sweepctl.ui._terminal import terminal_plot
 
 __all__ = [
     "FORMATS",
@@ -58,7 +58,7 @@ _HOMES = {
     "names_of": "_serve",
     "new_token": "_guard",
     "serve": "_serve",
-    "terminal_plot": "_terminal",
+    "terminal_plot": "_plots",
     "write_report": "_report",
 }
 """Where the names are; loaded when they are asked for, since the report needs no web server."""

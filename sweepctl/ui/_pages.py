@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweepctl.errors import UsageError
 from sweepctl.kinds import trainings
 from sweepctl.ledger import Table
-from sweepctl.ui import _figures
+from sweepctl.ui._folders import Curve
+from sweepctl.ui._plots import better, choices, drawn, rows_of
 from sweepctl.ui._reading import Reader
 from sweepctl.ui._records import STATES, Point, Standing, TaskView
 from sweepctl.ui._words import environment, span
@@ -115,7 +116,7 @@ def study_live(reader: Reader, root: str, name: str, asking: Asking) -> str:
         root=root,
         study=name,
         standing=standing,
-        choices=_figures.choices(reader.metrics(table), table.columns, analysis),
+        choices=choices(reader.metrics(table), table.columns, analysis),
         squares=len(standing.cells) <= SQUARES,
         analysis=analysis,
         why=why,
@@ -168,19 +169,21 @@ def best_of(table: Table, metrics: Sequence[str]) -> dict[str, float]:
         place = table.columns.index(name)
         values = [row[place] for row in table.rows if row[place] is not None]
         if len(values) > 1:
-            best[name] = (min if _figures.better(name) == "lower" else max)(values)
+            best[name] = (min if better(name) == "lower" else max)(values)
     return best
 
 
-def figure(reader: Reader, name: str, show: str) -> _figures.Figure:
+def figure(reader: Reader, name: str, show: str) -> dict[str, Any]:
     """The scatter of a study that a link names, or the first one.
 
     Raises:
         UsageError: there is no such study or figure.
     """
+    from sweepctl.figures import plotly
+
     table = reader.table(name)
     analysis, _ = reader.analysis(name)
-    offered = _figures.choices(reader.metrics(table), table.columns, analysis)
+    offered = choices(reader.metrics(table), table.columns, analysis)
     if not offered:
         return {"data": [], "layout": {}}
     chosen = next((one for one in offered if one.name == show), None)
@@ -191,13 +194,14 @@ def figure(reader: Reader, name: str, show: str) -> _figures.Figure:
         chosen = offered[0]
     standing = reader.standing(name)
     resolutions = {cell.values["resolution"] for cell in standing.cells}
-    return _figures.scatter(
+    made = drawn(
+        chosen,
         table,
         list(axes_of(standing)),
-        chosen,
         analysis,
         resolution=resolutions.pop() if len(resolutions) == 1 else None,
     )
+    return plotly(made, f"{chosen.name}|{chosen.x}")
 
 
 def point(reader: Reader, root: str, name: str, cell: int, other: int | None) -> str:
@@ -260,12 +264,12 @@ def task_live(reader: Reader, root: str, name: str) -> str:
     return render("_task.html", root=root, task=reader.task(name), shown=PAIRS)
 
 
-def task_curve(reader: Reader, name: str, measure: str) -> _figures.Figure:
+def task_curve(reader: Reader, name: str, measure: str) -> dict[str, Any]:
     """One curve of a task; UsageError when it has none of that name."""
     view = reader.task(name, lineage=False)
     for curve in view.curves:
         if curve.name == measure:
-            return _figures.curve([(view.record.state.label, curve)], measure)
+            return _curves([(view.record.state.label, curve)], measure)
     raise UsageError(f"{name} has no curve {measure!r}")
 
 
@@ -339,7 +343,13 @@ def compare_curve(reader: Reader, name: str, cells: Sequence[int], measure: str)
                 for curve in one.curves
                 if curve.name == measure
             ]
-    return _figures.curve(lines, measure)
+    return _curves(lines, measure)
+
+
+def _curves(lines: Sequence[tuple[str, Curve]], measure: str) -> dict[str, Any]:
+    from sweepctl.figures import curves, plotly
+
+    return plotly(curves([(name, one.steps, one.values) for name, one in lines], measure), measure)
 
 
 def fits(reader: Reader, root: str, name: str) -> str:
@@ -357,7 +367,7 @@ def fits(reader: Reader, root: str, name: str) -> str:
 
 def fits_live(reader: Reader, root: str, name: str) -> str:
     """The part of the laws' page that changes when more cells are done."""
-    from sweepctl.report import equation
+    from sweepctl.analyse import equation
 
     analysis, why = reader.analysis(name)
     return render(
@@ -377,7 +387,7 @@ def costs(table: Table) -> list[str]:
     return [name for name in wanted if name in table.columns]
 
 
-def fit_figure(reader: Reader, name: str, fit: str, kind: str) -> _figures.Figure:
+def fit_figure(reader: Reader, name: str, fit: str, kind: str) -> dict[str, Any]:
     """A figure of the laws' page.
 
     Raises:
@@ -387,15 +397,26 @@ def fit_figure(reader: Reader, name: str, fit: str, kind: str) -> _figures.Figur
     found = next((one for one in analysis.fits if one.name == fit), None) if analysis else None
     if found is None or kind != "residuals":
         raise UsageError(f"the study {name!r} has no law {fit!r}")
-    return _figures.residuals(found)
+    from sweepctl.figures import plotly, residuals
+
+    try:
+        made = residuals([found])
+    except UsageError:  # a law through all its points leaves nothing over
+        return {"data": [], "layout": {}}
+    return plotly(replace(made, panels=made.panels[1:2]), f"residuals {fit}")
 
 
-def pareto(reader: Reader, name: str, metric: str, cost: str) -> _figures.Figure:
+def pareto(reader: Reader, name: str, metric: str, cost: str) -> dict[str, Any]:
     """A metric over its cost; UsageError when there is no such column."""
     table = reader.table(name)
     if metric not in reader.metrics(table) or cost not in costs(table):
         raise UsageError(f"there is no {metric!r} over {cost!r}")
-    return _figures.pareto(table, list(axes_of(reader.standing(name))), metric, cost)
+    from sweepctl.figures import pareto as front
+    from sweepctl.figures import plotly
+
+    axes = list(axes_of(reader.standing(name)))
+    made = front(rows_of(table, metric, cost), axes, metric, cost, better=better(metric))
+    return plotly(made, f"pareto {metric} {cost}")
 
 
 def cluster(reader: Reader, root: str) -> str:

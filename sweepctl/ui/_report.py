@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from sweepctl.errors import UsageError
 from sweepctl.ledger import Asked, Ledger, Table
 from sweepctl.runs import write_chosen
-from sweepctl.ui import _figures, _folders
+from sweepctl.ui import _folders
 from sweepctl.ui._pages import axes_of, best_of, checkpoints, numeric_columns
+from sweepctl.ui._plots import choices, drawn
 from sweepctl.ui._reading import Reader
 from sweepctl.ui._records import Point
 from sweepctl.ui._words import environment, plain_json, static_bytes
@@ -74,7 +75,7 @@ def _written(files: Mapping[Path, bytes]) -> tuple[Path, ...]:
 
 
 def _drawn(reader: Reader, study: str, out: Path, form: str, command: str) -> tuple[Path, ...]:
-    from sweepctl.report import figure
+    from sweepctl.figures import laws, write
 
     analysis, why = reader.analysis(study, wait=True)
     if analysis is None or not analysis.fits:
@@ -82,7 +83,7 @@ def _drawn(reader: Reader, study: str, out: Path, form: str, command: str) -> tu
             f"{study} has no law to draw: {why or 'it declares no fits'}",
             hint="sweepctl report STUDY -o FILE.html shows its points without a law",
         )
-    files = figure(analysis, out.with_suffix(""), title=study, formats=(form,))
+    files = write(laws(analysis.fits, title=study), out.with_suffix(""), (form,))
     said = "\n\n".join(caption(fit, command) for fit in analysis.fits) + "\n"
     return (*files, *_written({out.with_suffix(".caption.txt"): said.encode()}))
 
@@ -101,7 +102,7 @@ def caption(fit: FitResult, command: str) -> str:
         "configuration."
     )
     if fit.warnings:
-        text += f" Doubts: {', '.join(sorted({one.code for one in fit.warnings}))}."
+        text += f" Warnings: {', '.join(sorted({one.code for one in fit.warnings}))}."
     return f"{text} Made by: {command}" if command else text
 
 
@@ -114,7 +115,8 @@ def html_report(reader: Reader, study: str, *, command: str = "") -> str:
     Raises:
         UsageError: there is no such study.
     """
-    from sweepctl.report import equation
+    from sweepctl.analyse import equation
+    from sweepctl.figures import plotly
 
     asked = reader.asked(study)
     table = reader.table(study, wait=True)
@@ -127,9 +129,9 @@ def html_report(reader: Reader, study: str, *, command: str = "") -> str:
     figures = [
         (
             choice,
-            _figures.scatter(table, list(axes), choice, analysis, resolution=side),
+            plotly(drawn(choice, table, list(axes), analysis, resolution=side), choice.name),
         )
-        for choice in _figures.choices(metrics, table.columns, analysis)
+        for choice in choices(metrics, table.columns, analysis)
     ]
     columns = reader.shown_columns(reader.standing(study), table)
     chosen = [reader.point(study, cell) for cell in pictured(table)]
@@ -147,7 +149,7 @@ def html_report(reader: Reader, study: str, *, command: str = "") -> str:
             why=why,
             equations={fit.name: equation(fit) for fit in analysis.fits} if analysis else {},
             captions={fit.name: caption(fit, command) for fit in analysis.fits} if analysis else {},
-            figures=[(choice, plain_json(drawn)) for choice, drawn in figures],
+            figures=[(choice, plain_json(figure)) for choice, figure in figures],
             columns=columns,
             numeric=numeric_columns(table, columns),
             best=best_of(table, metrics),

@@ -1,0 +1,484 @@
+"""Figures of laws: the law with its points, its residuals, its hold-out and its optimum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweepctl.analyse import (
+    Beside,
+    FitResult,
+    HoldOut,
+    Point,
+    bands,
+    equation,
+    hold_out,
+    left_out,
+    readable,
+    unit_of,
+)
+from sweepctl.errors import UsageError
+from sweepctl.figures._model import (
+    BLUE,
+    INK,
+    MEAN,
+    NEW,
+    ORANGE,
+    SOFT,
+    Axis,
+    Band,
+    Dot,
+    Figure,
+    Key,
+    Line,
+    Panel,
+    Reach,
+    Rule,
+    Series,
+)
+from sweepctl.figures._style import (
+    GRID,
+    Look,
+    basis_of,
+    look_of,
+    metric_axis,
+    roomy,
+    side_by_side,
+    title_of,
+    variable_axis,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+NEW_OPACITY, MEAN_OPACITY = 0.09, 0.22
+_NEW_KEY = Key(label=NEW, color=BLUE, opacity=NEW_OPACITY)
+MEAN_KEY = Key(label=MEAN, color=BLUE, opacity=MEAN_OPACITY)
+_REST = "law without them"
+_PAPER = "the paper's points and law"
+LAW_KEY = Key(label="law", color=INK, line=True)
+
+
+def laws(
+    fits: Sequence[FitResult],
+    *,
+    title: str = "",
+    condition: str = "",
+    beside: Sequence[Beside] = (),
+    paper: Sequence[Series] = (),
+) -> Figure:
+    """Each law with its points, its 95 % band and that of a new configuration, a panel per fit.
+
+    Args:
+        fits: the laws.
+        title: name of the study.
+        condition: which cells were fitted; empty for all.
+        beside: the paper's laws, drawn hollow in the panel of their fit.
+        paper: the paper's points without a law, for every panel; see `paper_series`.
+
+    Raises:
+        UsageError: there is no fit.
+    """
+    if not fits:
+        raise UsageError("the study has no fits, so there is nothing to draw")
+    look = _look(fits)
+    theirs = {one.fit: one for one in beside}
+    paper_key = Key(
+        label=_PAPER,
+        color=ORANGE,
+        marker="circle",
+        hollow=True,
+        line=True,
+        width=1.4,
+        dash="dot",
+    )
+    others = (LAW_KEY, MEAN_KEY, _NEW_KEY, *((paper_key,) if theirs else ()))
+    return Figure(
+        panels=tuple(_law(fit, look, theirs.get(fit.name), paper) for fit in fits),
+        points=look.keys(),
+        others=others,
+        title=title,
+        basis=basis_of(fits, condition),
+    )
+
+
+def _look(fits: Sequence[FitResult]) -> Look:
+    return look_of([p.settings for fit in fits for p in fit.points], [fit.x for fit in fits])
+
+
+def _law(fit: FitResult, look: Look, beside: Beside | None, paper: Sequence[Series] = ()) -> Panel:
+    if not fit.points:
+        return Panel(
+            title=title_of(fit),
+            empty=f"not fitted: {fit.reason}",
+            sentence=f"{fit.metric} on {fit.on}: {fit.reason}",
+            x=variable_axis(fit.x, log=False),
+            y=metric_axis(fit.metric, log=False),
+        )
+    own = [point.x for point in fit.points]
+    every = [*own, *(point.x for point in (beside.law.points if beside else ()))]
+    log = fit.x_scale == "log2"
+    ends = (min(every) / 2**0.5, max(every) * 2**0.5) if log else roomy(every, logged=False)
+    made: tuple[tuple[Band, ...], tuple[Line, ...]] = ((), ())
+    if fit.slope is not None:
+        made = drawn_law(fit, (min(own) / 2**0.5, max(own) * 2**0.5) if log else ends)
+    series = [*paper, *look.series(_dots(fit, look))]
+    lines = list(made[1])
+    if beside is not None:
+        series.insert(0, _hollow(beside))
+        lines = [*_their_line(beside.law), *lines]
+    return Panel(
+        title=title_of(fit),
+        note=_note(fit),
+        sentence=f"{fit.metric} on {fit.on}, n {fit.n}: {fit.meaning or fit.reason}",
+        corner=_corner(fit, beside),
+        corner_left=fit.slope is not None and fit.slope.estimate < 0,
+        x=variable_axis(fit.x, log=log, limits=ends),
+        y=metric_axis(fit.metric, log=fit.scale == "log2", limits=_room(fit, beside)),
+        bands=made[0],
+        lines=tuple(lines),
+        series=tuple(series),
+    )
+
+
+def drawn_law(
+    fit: FitResult, ends: tuple[float, float]
+) -> tuple[tuple[Band, ...], tuple[Line, ...]]:
+    """Both bands, and the law: solid where there are points and dashed beyond."""
+    grid = _grid(fit, *ends)
+    band = bands(fit, grid)
+    x = tuple(grid.tolist())
+    inside = ~band.outside
+    return (
+        (
+            Band(
+                x=x,
+                low=tuple(band.low.tolist()),
+                high=tuple(band.high.tolist()),
+                opacity=NEW_OPACITY,
+                label=NEW,
+            ),
+            Band(
+                x=x,
+                low=tuple(band.mean_low.tolist()),
+                high=tuple(band.mean_high.tolist()),
+                opacity=MEAN_OPACITY,
+                label=MEAN,
+            ),
+        ),
+        (
+            Line(x=x, y=tuple(band.mean.tolist()), width=1.3, dash="dash"),
+            Line(
+                x=tuple(grid[inside].tolist()),
+                y=tuple(band.mean[inside].tolist()),
+                label="law",
+            ),
+        ),
+    )
+
+
+def _grid(fit: FitResult, low: float, high: float) -> Array:
+    return np.linspace(low, high, GRID) if fit.x_scale == "raw" else np.geomspace(low, high, GRID)
+
+
+def _dots(fit: FitResult, look: Look) -> list[tuple[dict[str, object], Dot]]:
+    """The configurations; where there are seeds, the mean with a bar over all of them."""
+    places = side_by_side([point.x for point in fit.points], logged=fit.x_scale == "log2")
+    return [
+        (
+            dict(point.settings),
+            Dot(
+                x=place,
+                y=_shown(point.y, fit),
+                marker=look.marker(point.settings),
+                low=_shown(point.low, fit) if point.seeds > 1 else None,
+                high=_shown(point.high, fit) if point.seeds > 1 else None,
+                text=_text(point, fit, look),
+                cells=point.cells,
+            ),
+        )
+        for point, place in zip(fit.points, places, strict=True)
+    ]
+
+
+def _text(point: Point, fit: FitResult, look: Look) -> str:
+    cells = f"cell{'s' if len(point.cells) > 1 else ''} {', '.join(map(str, point.cells))}"
+    told = look.told(point.settings)
+    seeds = f", mean of {point.seeds} seeds" if point.seeds > 1 else ""
+    value = f"{fit.metric} {_shown(point.y, fit):.6g}{seeds}"
+    return "\n".join([f"{cells}: {told}" if told else cells, f"{fit.x} {point.x:.6g}", value])
+
+
+def _hollow(beside: Beside) -> Series:
+    dots = [
+        Dot(
+            x=point.x,
+            y=_shown(point.y, beside.law),
+            hollow=True,
+            text=f"{beside.paper}, {beside.law.on}\n{beside.law.metric} "
+            f"{_shown(point.y, beside.law):.4g}",
+        )
+        for point in beside.law.points
+    ]
+    return Series(label=_PAPER, color=ORANGE, dots=tuple(dots))
+
+
+def _their_line(law: FitResult) -> list[Line]:
+    """The paper's law as far as its points reach."""
+    if law.slope is None:
+        return []
+    xs = [point.x for point in law.points]
+    grid = _grid(law, min(xs), max(xs))
+    y = tuple(bands(law, grid).mean.tolist())
+    return [Line(x=tuple(grid.tolist()), y=y, color=ORANGE, width=1.4, dash="dot")]
+
+
+def _room(fit: FitResult, beside: Beside | None) -> tuple[float, float]:
+    """Room for the points, the law and as much of the wider band as leaves them readable."""
+    points = (*fit.points, *(beside.law.points if beside else ()))
+    ys = [end for point in points for end in (point.low, point.high)]
+    span = max(ys) - min(ys) or 1.0
+    low, high = min(ys) - 0.08 * span, max(ys) + 0.08 * span
+    if fit.slope is not None:
+        xs = [point.x for point in fit.points]
+        band = bands(fit, _grid(fit, min(xs), max(xs)))
+        around = np.concatenate([band.low, band.high])
+        if fit.scale == "log2":
+            around = np.log2(np.clip(around, 2.0**-1000, 2.0**1000))
+        low = max(min(low, float(around.min())), low - 0.5 * span)
+        high = min(max(high, float(around.max())), high + 0.5 * span)
+    return _shown(low, fit), _shown(high, fit)
+
+
+def _shown(y: float, fit: FitResult) -> float:
+    return float(2.0**y) if fit.scale == "log2" else y
+
+
+def _note(fit: FitResult) -> str:
+    if fit.slope is None:
+        return f"not fitted: {fit.reason}"[:90]
+    low, high = fit.slope_interval()
+    r2 = "" if fit.r2 is None else f"R² {fit.r2:.3f}   "
+    slope = f"slope {readable(fit.slope.estimate)} [{readable(low)}, {readable(high)}]"
+    return f"{equation(fit)}\n{r2}{slope}   n {fit.n}"
+
+
+def _corner(fit: FitResult, beside: Beside | None) -> str:
+    lines = [] if beside is None else [f"hollow: {beside.paper}, {beside.law.on}"]
+    codes = dict.fromkeys(warning.code.replace("_", " ") for warning in fit.warnings)
+    if codes and fit.slope is not None:
+        lines.append("warnings: " + "\n".join(codes))
+    return "\n".join(lines)
+
+
+# --------------------------------------------------------------------------------------- residuals
+
+
+def residuals(fits: Sequence[FitResult], *, title: str = "", condition: str = "") -> Figure:
+    """Residuals of each fit against what the law says, against x, and as normal quantiles.
+
+    They are in standard errors of the prediction without the point, so that a look shows what is
+    unusual.
+
+    Raises:
+        UsageError: no fit has residuals.
+    """
+    made = [fit for fit in fits if fit.fitted and left_out(fit)]
+    if not made:
+        raise UsageError("no fit has residuals: none was made, or each goes through every point")
+    look = _look(made)
+    return Figure(
+        panels=tuple(panel for fit in made for panel in _residuals(fit, look)),
+        points=look.keys(),
+        title=title,
+        basis=basis_of(made, condition),
+        columns=3,
+        size=(15.0, 4.1),
+    )
+
+
+def _residuals(fit: FitResult, look: Look) -> tuple[Panel, Panel, Panel]:
+    found = left_out(fit)
+    sizes = [(one.point.y - one.predicted) / one.se for one in found]
+    limit = max(3.2, 1.15 * max(map(abs, sizes)))
+    order = sorted(range(len(found)), key=sizes.__getitem__)
+    quantiles = [0.0] * len(found)
+    for rank, index in enumerate(order):
+        quantiles[index] = NormalDist().inv_cdf((rank + 0.5) / len(order))
+    reach = NormalDist().inv_cdf(1 - 0.5 / len(order)) * 1.15
+    logged = fit.scale == "log2"
+    unit = unit_of(fit.metric).strip()
+    by_law = Axis(
+        title=f"{fit.metric}{f' [{unit}]' if unit else ''} by the law",
+        log=logged,
+        ticks="values" if logged else "plain",
+    )
+    by_x = variable_axis(fit.x, log=fit.x_scale == "log2")
+    whole = Panel(
+        y=Axis(limits=(-limit, limit)),
+        rules=(
+            Rule(at=0, vertical=False),
+            Rule(at=-2, vertical=False, color=SOFT, width=0.8, dash="dash"),
+            Rule(at=2, vertical=False, color=SOFT, width=0.8, dash="dash"),
+        ),
+    )
+
+    def placed(xs: Sequence[float], outlier: str = "") -> tuple[Series, ...]:
+        return look.series(
+            (
+                one.point.settings,
+                Dot(
+                    x=x,
+                    y=size,
+                    marker=look.marker(one.point.settings),
+                    label=outlier if one.surprising else "",
+                    text=f"{_text(one.point, fit, look)}\n{size:+.3g} standard errors",
+                    cells=one.point.cells,
+                ),
+            )
+            for one, x, size in zip(found, xs, sizes, strict=True)
+        )
+
+    return (
+        replace(
+            whole,
+            title=title_of(fit),
+            x=by_law,
+            y=replace(whole.y, title="error without the point [its standard errors]"),
+            series=placed([_shown(one.predicted, fit) for one in found]),
+        ),
+        replace(whole, x=by_x, series=placed([one.point.x for one in found], "outlier")),
+        replace(
+            whole,
+            x=Axis(title="normal quantile"),
+            lines=(Line(x=(-reach, reach), y=(-reach, reach), width=1.0),),
+            series=placed(quantiles),
+        ),
+    )
+
+
+# ---------------------------------------------------------------------------------------- hold-out
+
+
+def hold_outs(fits: Sequence[FitResult], *, title: str = "", condition: str = "") -> Figure:
+    """Each law fitted to the smaller x, with its prediction band, and what was measured beyond.
+
+    Raises:
+        UsageError: no fit has enough x for it.
+    """
+    tried = [(fit, hold_out(fit)) for fit in fits if fit.fitted and len(fit.xs) == 1]
+    tested = [(fit, test) for fit, test in tried if not test.reason]
+    if not tested:
+        reasons = "; ".join(f"{fit.name}: {test.reason}" for fit, test in tried)
+        raise UsageError(f"no fit can be tested on held-out x: {reasons or 'none was made'}")
+    made = [fit for fit, _ in tested]
+    look = _look(made)
+    return Figure(
+        panels=tuple(_hold_out(fit, test, look) for fit, test in tested),
+        points=look.keys(),
+        others=(
+            Key(label="fitted", color=SOFT, marker="circle"),
+            Key(label="predicted", color=SOFT, marker="circle", hollow=True),
+            Key(label=_REST, color=INK, line=True),
+            _NEW_KEY,
+        ),
+        title=title,
+        basis=basis_of(made, condition),
+    )
+
+
+def _hold_out(fit: FitResult, test: HoldOut, look: Look) -> Panel:
+    assert test.rms is not None
+    raw, logged = fit.x_scale == "raw", fit.scale == "log2"
+    xs = [point.x for point in fit.points]
+    (new, _), (beyond, law) = drawn_law(test.rest, (min(xs), max(xs)))
+    held = {point.cells for point in (one.point for one in test.held)}
+    edge = min(one.point.x for one in test.held)
+    below = max((x for x in xs if x < edge), default=edge)
+    cut = (edge + below) / 2 if raw else math.sqrt(edge * below)
+    outside = sum(not one.inside for one in test.held)
+    size = f"{readable(test.rms)}{unit_of(fit.metric)}"
+    if test.scale == "log2":
+        size = f"x{2**test.rms:.3g}"
+    ys = [_shown(point.y, fit) for point in fit.points]
+    ys += [one.predicted for one in test.held]
+    dots = [
+        (settings, replace(dot, hollow=dot.cells in held, low=None, high=None))
+        for settings, dot in _dots(fit, look)
+    ]
+    return Panel(
+        title=title_of(fit),
+        note=f"{len(test.held)} with {fit.x} {test.cut} predicted from {test.rest.n} others\n"
+        f"typical error {size}   {outside} of {len(test.held)} outside the band",
+        x=variable_axis(fit.x, log=not raw, limits=roomy(xs, logged=not raw, room=0.05)),
+        # A band that runs away is cut.
+        y=metric_axis(fit.metric, log=logged, limits=roomy(ys, logged=logged, room=0.25)),
+        bands=(replace(new, opacity=0.13),),
+        lines=(beyond, replace(law, label=_REST)),
+        rules=(Rule(at=cut, vertical=True, color=SOFT, width=0.9, dash="dot"),),
+        series=look.series(dots),
+    )
+
+
+# ----------------------------------------------------------------------------------------- optimum
+
+
+def optima(fits: Sequence[FitResult], *, title: str = "", condition: str = "") -> Figure:
+    """Each bent law with the place of its optimum and the Fieller interval of that place.
+
+    Raises:
+        UsageError: no fit has an optimum.
+    """
+    bent = [fit for fit in fits if fit.optimum is not None]
+    if not bent:
+        raise UsageError("no fit has an optimum", hint="form: quadratic or cubic may have one")
+    look = _look(bent)
+    place = Key(label="optimum, 95 % (Fieller)", color=ORANGE, line=True, width=4.0)
+    return Figure(
+        panels=tuple(_optimum(fit, look) for fit in bent),
+        points=look.keys(),
+        others=(LAW_KEY, MEAN_KEY, place),
+        title=title,
+        basis=basis_of(bent, condition),
+    )
+
+
+def _optimum(fit: FitResult, look: Look) -> Panel:
+    assert fit.optimum is not None
+    best = fit.optimum
+    xs = [point.x for point in fit.points]
+    low, high = min(xs) / 2**0.7, max(xs) * 2**0.7
+    (_, mean), lines = drawn_law(fit, (low, high))
+    if best.low is None or best.high is None:
+        reach = Reach(low=low, high=high, open_low=True, open_high=True)
+        where = "may be anywhere (the curvature may be 0)"
+    else:
+        reach = Reach(
+            low=min(max(best.low, low), high),
+            high=max(min(best.high, high), low),
+            open_low=best.low < low,
+            open_high=best.high > high,
+        )
+        where = f"[{readable(best.low)}, {readable(best.high)}]"
+    cubic = "" if best.cubic is None else f"   a cubic's at {readable(best.cubic)}"
+    rule = Rule(at=best.x, vertical=True, color=ORANGE, width=1.4)
+    logged = fit.scale == "log2"
+    ys = [_shown(y, fit) for point in fit.points for y in (point.y, point.fitted)]
+    return Panel(
+        title=title_of(fit),
+        note=f"{best.kind} at {fit.x} = {readable(best.x)}{cubic}\n{where}   n {fit.n}",
+        x=variable_axis(fit.x, log=True, limits=(low, high)),
+        y=metric_axis(fit.metric, log=logged, limits=roomy(ys, logged=logged, room=0.25)),
+        bands=(mean,),
+        lines=lines,
+        rules=(rule,) if low <= best.x <= high else (),
+        series=look.series(_dots(fit, look)),
+        reach=reach,
+    )
