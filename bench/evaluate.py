@@ -24,7 +24,7 @@ from torch import nn
 
 from vitok_core.features._inception import _fid_trunk
 from vitok_core.metrics import MetricSet
-from vitok_core.weights import DOWNLOADS
+from vitok_core.protocols import FILES, Download
 
 METRICS = ["rfid", "ris", "rkid", "rprecision", "rrecall"]
 CALLS = ("fid", "isc", "kid", "prc")
@@ -56,9 +56,9 @@ def pinned_weights(folder: Path) -> Path:
     torch.save({**state, **{f"fc.{name}": 20 * value for name, value in fc.items()}}, path)
     os.environ["VITOK_WEIGHTS"] = str(folder)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    DOWNLOADS["inception-fid"] = dataclasses.replace(
-        DOWNLOADS["inception-fid"], file=path.name, sha256=sha256
-    )
+    pinned = FILES["inception-fid"]
+    assert isinstance(pinned, Download)
+    FILES["inception-fid"] = dataclasses.replace(pinned, file=path.name, sha256=sha256)
     return path
 
 

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from vitok_core.data import PICTURES, SampleSet, open_prepared, prepare
 from vitok_core.dit import load_dit
 from vitok_core.evaluate import reconstruct
-from vitok_core.features import Lite0
+from vitok_core.features import feature_network
 from vitok_core.generate import Sampling, sample
 from vitok_core.latents import compute_latents, open_latents
 from vitok_core.losses import AdversarialLoss, Stage1Loss
@@ -129,7 +130,7 @@ def generate(out: Path, docs: Path | None) -> None:
     )
     with timed("DiT, 2000 steps"):
         result = train_dit(spec, config, latents, out / "dit", progress=told)
-    dit, network = load_dit(result.weights), Lite0()
+    dit, network = load_dit(result.weights), feature_network("lite0")
     labels = np.arange(GENERATED) % len(PICTURES)
     reference = features(network, held_out.samples[:GENERATED])
     by_class = np.stack(
@@ -209,7 +210,7 @@ def roundtrip(tokenizer: ViTok, samples: SampleSet) -> NDArray[np.uint8]:
     return np.concatenate(made)
 
 
-def features(network: Lite0, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
+def features(network: nn.Module, samples: NDArray[np.uint8]) -> NDArray[np.float32]:
     parts = [
         network(torch.from_numpy(np.ascontiguousarray(samples[k : k + 100].transpose(0, 3, 1, 2))))
         for k in range(0, len(samples), 100)

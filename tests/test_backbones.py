@@ -12,9 +12,9 @@ import functools
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from published import published
 from torch import nn
 from torch.nn import functional
 
@@ -23,9 +23,8 @@ from vitok_core.features import ClipTrunk, VideoMaeTrunk, feature_network
 from vitok_core.features import _clip as clip_module
 from vitok_core.features import _videomae as videomae_module
 from vitok_core.metrics import MetricSet, gaussian_kernel_distance
-from vitok_core.protocols import FEATURE_WIDTHS, PROTOCOLS, pretrained, references
+from vitok_core.protocols import BACKBONES, FILES, PROTOCOLS, networks, references
 from vitok_core.weights import (
-    DOWNLOADS,
     add_weights,
     fetch_weights,
     weights_missing,
@@ -169,7 +168,7 @@ def test_clips_through_videomae(videomae_file: Path, monkeypatch: pytest.MonkeyP
     with torch.no_grad():
         expected = network.trunk(torch.stack(frames, dim=2))  # type: ignore[operator]
     assert torch.equal(found, expected)
-    monkeypatch.setitem(FEATURE_WIDTHS, "videomae", 24)
+    monkeypatch.setitem(BACKBONES, "videomae", dataclasses.replace(BACKBONES["videomae"], width=24))
     measures = MetricSet(["rfvd_videomae"], protocol_name="adm", resolution=20, frames=18)
     measures.update(x, x)
     (same,) = measures.compute()
@@ -181,7 +180,7 @@ def test_another_network_in_the_file_is_refused(
 ) -> None:
     add_weights(VIDEOMAE, videomae_file)
     monkeypatch.setattr(videomae_module, "VIDEOMAE_G", (24, 3, 3, 96))
-    with pytest.raises(WeightsError, match="is no ViT-g of VideoMAE v2"):
+    with pytest.raises(WeightsError, match="is not a ViT-g of VideoMAE v2"):
         feature_network("videomae")
 
 
@@ -237,10 +236,10 @@ def test_images_through_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     data = (tmp_path / "clip.pt").read_bytes()
     monkeypatch.setenv("VITOK_WEIGHTS", str(tmp_path))
     monkeypatch.setitem(
-        DOWNLOADS,
+        FILES,
         "clip-l14-336",
         dataclasses.replace(
-            DOWNLOADS["clip-l14-336"],
+            published("clip-l14-336"),
             file="clip.pt",
             size_bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
@@ -263,7 +262,7 @@ def test_images_through_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with torch.no_grad():
         torch.testing.assert_close(found, trunk((resized - mean) / std), rtol=1e-4, atol=1e-5)
     # The metric over it is the kernel distance of these embeddings.
-    monkeypatch.setitem(FEATURE_WIDTHS, "clip", 8)
+    monkeypatch.setitem(BACKBONES, "clip", dataclasses.replace(BACKBONES["clip"], width=8))
     measures = MetricSet(["rcmmd"], protocol_name="torch-fidelity", resolution=40)
     other = images.flip(0).roll(3, dims=2)
     measures.update(images, other)
@@ -274,13 +273,14 @@ def test_images_through_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_the_metrics_ask_for_and_what_their_protocols_say() -> None:
-    assert pretrained("rcmmd", "adm") == ("clip-l14-336",)
-    assert pretrained("rfvd_videomae", "clean") == (VIDEOMAE,)
+    assert networks(["rcmmd"], "adm")["clip"].weights == ("clip-l14-336",)
+    assert networks(["rfvd_videomae"], "clean")["videomae"].weights == (VIDEOMAE,)
     assert references(["rcmmd", "rfvd_videomae", "psnr"]) == ("clip", "videomae")
     protocol = PROTOCOLS["adm"]
-    assert DOWNLOADS["clip-l14-336"].sha256 in protocol.record(("clip",))["clip"]  # type: ignore[operator]
+    assert published("clip-l14-336").sha256 in protocol.record(["rcmmd"])["clip"]
     # Rules that came later are in the record of what uses them, and move nothing else.
     plain = protocol.record()
-    assert "clip" not in plain and "videomae" not in plain and plain == protocol.record(("i3d",))
-    assert protocol.record(("clip",)) == plain | {"clip": protocol.clip}
-    assert np.isfinite(list(FEATURE_WIDTHS.values())).all()
+    assert "clip" not in plain and "videomae" not in plain and plain == protocol.record(["rfvd"])
+    with_clip = protocol.record(["rcmmd"])
+    assert with_clip == plain | {"clip": with_clip["clip"]}
+    assert with_clip == protocol.record(features=["clip"])

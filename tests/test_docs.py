@@ -32,9 +32,17 @@ from sweepctl.ledger import METRIC_COLUMNS, VIEWS
 from sweepctl.plan import make_plan
 from sweepctl.study import Config, OwnSet, Site, Study, Workers, load_site, load_study
 from vitok_core.data import PICTURES, SHOTS, VIDEOS
-from vitok_core.protocols import LATER_BACKBONES, METRICS, PROTOCOLS, not_under
+from vitok_core.protocols import (
+    FILES,
+    METRICS,
+    PROTOCOLS,
+    Download,
+    Packaged,
+    Unpinned,
+    explained,
+    not_under,
+)
 from vitok_core.spec import SIZES, DiTSpec, TokenizerSpec, parse_variant
-from vitok_core.weights import DOWNLOADS, UNPINNED, WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -226,7 +234,8 @@ def weights() -> str:
     """The pretrained files."""
     shipped = [
         (f"`{name}`", f"`{one.install}`", f"`{one.file}`", one.licence, f"`{one.sha256}`")
-        for name, one in WEIGHTS.items()
+        for name, one in FILES.items()
+        if isinstance(one, Packaged)
     ]
     published = [
         (
@@ -236,9 +245,14 @@ def weights() -> str:
             one.licence,
             f"`{one.sha256}`",
         )
-        for name, one in DOWNLOADS.items()
+        for name, one in FILES.items()
+        if isinstance(one, Download)
     ]
-    by_hand = [(f"`{name}`", f"<{one.url}>", one.licence) for name, one in UNPINNED.items()]
+    by_hand = [
+        (f"`{name}`", f"<{one.url}>", one.licence)
+        for name, one in FILES.items()
+        if isinstance(one, Unpinned)
+    ]
     return "\n\n".join(
         [
             table(("Name", "pip package", "File", "Licence", "SHA-256"), shipped),
@@ -256,25 +270,44 @@ def metrics() -> str:
             one.unit or "none",
             f"{one.better} is better",
             one.scale,
+            _range(*one.bounds),
             str(one.needs),
             ", ".join(rules for rules in PROTOCOLS if not_under(name, rules) is None)
-            if one.features not in (None, "alex")
+            if any(not_under(name, rules) for rules in PROTOCOLS)
             else "all",
             one.about,
         )
         for name, one in METRICS.items()
     ]
-    head = ("Metric", "Unit", "Direction", "Scale of fits", "Least images", "Protocols", "About")
+    head = (
+        "Metric",
+        "Unit",
+        "Direction",
+        "Scale of fits",
+        "Range",
+        "Least images",
+        "Protocols",
+        "About",
+    )
     return table(head, rows)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    """The values that a metric can have."""
+    if low is None and high is None:
+        return "any"
+    return f"from {low:g}" if high is None else f"{low:g} to {high:g}"
 
 
 def protocols() -> str:
     """The protocols, rule by rule."""
     parts = []
     for name, one in PROTOCOLS.items():
-        record = one.record(LATER_BACKBONES)
-        rows = [(f"`{key}`", str(value)) for key, value in record.items() if key != "name"]
-        parts.append(f"`{name}`: {one.about}\n\n{table(('Rule', 'Value'), rows)}")
+        rows = [
+            (f"`{rule}`", f"`{value}`" if value else "", meaning)
+            for rule, value, meaning in explained(name)
+        ]
+        parts.append(f"`{name}`: {one.about}\n\n{table(('Rule', 'Value', 'Meaning'), rows)}")
     return "\n\n".join(parts)
 
 

@@ -194,7 +194,7 @@ def test_what_cannot_be_evaluated(tokenizer: ViTok, photos: SampleSet, tmp_path:
         reconstruct(ViTok(VIDEO), photos, metrics=["psnr"], folder=tmp_path)
     with pytest.raises(SpecError, match="batch = 0"):
         reconstruct(tokenizer, photos, metrics=["psnr"], folder=tmp_path, batch=0)
-    with pytest.raises(SpecError, match="is no protocol"):
+    with pytest.raises(SpecError, match="is not a protocol"):
         reference_features(photos, protocol_name="dam", folder=tmp_path)
     reference = reference_features(photos.first(5), folder=tmp_path)
     with pytest.raises(DataError, match="5 images, but 30"):
@@ -307,7 +307,7 @@ def test_codes_that_have_no_such_number(photos: SampleSet) -> None:
     plain = ViTok(dataclasses.replace(SPEC, bottleneck="none"))
     with pytest.raises(SpecError, match="there is no KL"):
         code_metrics(plain, photos, metrics=["code_kl"])
-    with pytest.raises(SpecError, match="'psnr' is no metric of codes; there are code_kl"):
+    with pytest.raises(SpecError, match="'psnr' is not a metric of codes; there are code_kl"):
         code_metrics(plain, photos, metrics=["psnr"])
     with pytest.raises(DataError, match="code_probe needs 20 samples, there are 5"):
         code_metrics(plain, photos.first(5), metrics=["code_probe"])

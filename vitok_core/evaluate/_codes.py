@@ -1,10 +1,11 @@
-"""How good are a tokenizer's codes to generate in? Measured before any generator is trained.
+"""Metrics of a tokenizer's codes, measured before any generator is trained.
 
 Statistics come from the posteriors alone. Equivariance errors ask whether a simple transformation
 of the code is the same transformation of the picture (EQ-VAE, Kouzelis et al. 2025): the grid of
 the code is averaged 2 x 2, or turned by a quarter, then decoded and compared with the original
 averaged or turned. For the half-size grid the same decoder weights are given the smaller grid,
-which a transformer without learned positions takes.
+which a transformer without learned positions takes. How a metric moves codes is a class here with a
+method `of(grid, images) -> (decoded, wanted)`, named by the metric's record.
 
 Metrics over the grid need codes that have one: not 1-D codes, and not cut ones.
 
@@ -15,8 +16,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,15 +30,13 @@ from torch.nn import functional
 from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, NonFiniteError, SpecError
 from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered
-from vitok_core.metrics import Measured, gaussianity, linear_probe, spectrum_slope
+from vitok_core.metrics import Codes, Measured
 from vitok_core.protocols import METRICS, not_of_code
 from vitok_core.spec import TokenizerSpec
 from vitok_core.tokenizer import Posterior, ViTok, from_uint8
 
 MOST_KEPT = 10_000
 """Samples whose codes are kept for the probe and the spectrum; the first ones."""
-
-KEEPING = ("code_spectrum_slope", "code_probe")
 
 
 def code_metrics(
@@ -62,7 +63,7 @@ def code_metrics(
         should_stop: asked before every batch.
 
     Returns:
-        One value a metric, in the order of `metrics`; also those of channels, see `CodeSet`.
+        One value per metric, in the order of `metrics`; also those of channels, see `CodeSet`.
 
     Raises:
         SpecError: a metric of something else, or one that the tokenizer's codes do not have.
@@ -119,8 +120,11 @@ class CodeSet:
     ) -> None:
         self.spec, self.names, self.length = tokenizer.spec, tuple(names), length
         _check(self.spec, names, length)
-        self.tokenizer = tokenizer
-        self._half = _at_half_size(tokenizer) if "code_scale_error" in names else None
+        moved = {name: METRICS[name].code.moved for name in names}
+        self._moves: dict[str, Moved] = {
+            name: pkgutil.resolve_name(path)(tokenizer) for name, path in moved.items() if path
+        }
+        self._keeps = any(METRICS[name].code.kept for name in names)
         self._seen = SeenCodes()
 
     def update(self, x: Tensor, posterior: Posterior, labels: NDArray[np.int64]) -> None:
@@ -133,10 +137,9 @@ class CodeSet:
         if posterior.logvar is not None:
             second = second + posterior.logvar[:, : self.length].double().exp()
         seen.sums.append((mean.sum(dim=(0, 1)).cpu(), second.sum(dim=(0, 1)).cpu()))
-        for name in self.names:
-            if name in ("code_scale_error", "code_rotation_error"):
-                seen.errors.setdefault(name, []).append(self._error(name, x, posterior.mean))
-        if any(name in KEEPING for name in self.names) and seen.n < MOST_KEPT:
+        for name in self._moves:
+            seen.errors.setdefault(name, []).append(self._error(name, x, posterior.mean))
+        if self._keeps and seen.n < MOST_KEPT:
             seen.codes.append(mean.float().cpu().numpy())
             seen.labels.append(np.asarray(labels))
         seen.n += len(x)
@@ -174,27 +177,29 @@ class CodeSet:
         return [self._measured(name) for name in self.names]
 
     def _measured(self, name: str) -> Measured:
-        seen, se, n = self._seen, None, self._seen.n
-        if name == "code_kl":
-            value, se = _mean(torch.cat(seen.kl))
-        elif name == "code_gaussianity":
-            value = gaussianity(*self._moments())
-        elif name in ("code_scale_error", "code_rotation_error"):
-            errors = torch.cat(seen.errors[name])
-            # The ratio of the means: a flat image has next to no variance of its own.
-            value = math.fsum(errors[:, 0].tolist()) / max(math.fsum(errors[:, 1].tolist()), 1e-12)
-        else:
-            codes = np.concatenate(seen.codes)[:MOST_KEPT].astype(np.float64)
-            n = len(codes)
-            if name == "code_probe":
-                labels = np.concatenate(seen.labels)[:MOST_KEPT]
-                value = linear_probe(codes.reshape(n, -1), labels)
-                se = math.sqrt(value * (1 - value) / n)
-            else:
-                value = spectrum_slope(codes.reshape(n, *self.spec.grid, -1))
+        metric, codes = METRICS[name], self._codes(name)
+        n = len(codes.codes_NLC) if metric.code.kept else self._seen.n
+        value, se = pkgutil.resolve_name(metric.function)(codes)
         if not math.isfinite(value):
             raise NonFiniteError(f"{name} over {n} samples is {value}")
         return Measured(name=name, value=value, n=n, se=se)
+
+    def _codes(self, name: str) -> Codes:
+        """What a metric's function sees."""
+        seen, (mean, variance) = self._seen, self._moments()
+        kept = METRICS[name].code.kept
+        codes = np.concatenate(seen.codes)[:MOST_KEPT] if kept else np.zeros((0, 0, 0))
+        labels = np.concatenate(seen.labels)[:MOST_KEPT] if kept else np.zeros(0, np.int64)
+        errors = torch.cat(seen.errors[name]).numpy() if name in self._moves else np.zeros((0, 2))
+        return Codes(
+            kl_N=torch.cat(seen.kl).numpy(),
+            mean_C=mean,
+            variance_C=variance,
+            errors_N2=errors,
+            codes_NLC=codes.astype(np.float64),
+            labels_N=labels,
+            grid=self.spec.grid,
+        )
 
     def _moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and variance (C,) of drawn codes over samples and tokens."""
@@ -209,19 +214,44 @@ class CodeSet:
     def _error(self, name: str, x: Tensor, mean_BLC: Tensor) -> Tensor:
         """Squared error and variance of each image, (B, 2) float64."""
         x_BCTHW = x.unsqueeze(2) if x.ndim == 4 else x
-        grid = mean_BLC.reshape(len(x), *self.spec.grid, -1)
-        if name == "code_rotation_error":
-            wanted = x_BCTHW.rot90(dims=(3, 4))
-            x_hat = self.tokenizer.decode(grid.rot90(dims=(2, 3)).reshape(mean_BLC.shape))
-        else:
-            assert self._half is not None
-            wanted = functional.avg_pool3d(x_BCTHW, (1, 2, 2))
-            moved = functional.avg_pool3d(grid.permute(0, 4, 1, 2, 3), (1, 2, 2))
-            x_hat = self._half.decode(moved.flatten(2).transpose(1, 2).contiguous())
+        grid_BTHWC = mean_BLC.reshape(len(x), *self.spec.grid, -1)
+        x_hat, wanted = self._moves[name].of(grid_BTHWC, x_BCTHW)
         found = x_hat.reshape(wanted.shape).double()
         error = (found - wanted).square().flatten(1).mean(dim=1)
         variance = wanted.double().flatten(1).var(dim=1, correction=0)
         return torch.stack([error, variance], dim=1).cpu()
+
+
+class Moved(Protocol):
+    """A transformation of codes that should be the same transformation of images."""
+
+    def of(self, grid_BTHWC: Tensor, x_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded images of the transformed codes, and the transformed images."""
+
+
+class Turned:
+    """Codes and images turned by a quarter."""
+
+    def __init__(self, tokenizer: ViTok) -> None:
+        self.tokenizer = tokenizer
+
+    def of(self, grid_BTHWC: Tensor, x_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Moved`."""
+        code = grid_BTHWC.rot90(dims=(2, 3)).flatten(1, 3)
+        return self.tokenizer.decode(code), x_BCTHW.rot90(dims=(3, 4))
+
+
+class Halved:
+    """Codes and images averaged 2 x 2."""
+
+    def __init__(self, tokenizer: ViTok) -> None:
+        self.tokenizer = _at_half_size(tokenizer)
+
+    def of(self, grid_BTHWC: Tensor, x_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Moved`."""
+        moved = functional.avg_pool3d(grid_BTHWC.permute(0, 4, 1, 2, 3), (1, 2, 2))
+        code = moved.flatten(2).transpose(1, 2).contiguous()
+        return self.tokenizer.decode(code), functional.avg_pool3d(x_BCTHW, (1, 2, 2))
 
 
 def _at_half_size(tokenizer: ViTok) -> ViTok:
@@ -240,7 +270,7 @@ def _check(spec: TokenizerSpec, names: Sequence[str], length: int | None) -> Non
         if name not in METRICS or METRICS[name].of != "codes":
             of_codes = [one.name for one in METRICS.values() if one.of == "codes"]
             raise SpecError(
-                "metrics", f"{name!r} is no metric of codes; there are {', '.join(of_codes)}"
+                "metrics", f"{name!r} is not a metric of codes; there are {', '.join(of_codes)}"
             )
         why = not_of_code(
             name,
@@ -251,11 +281,3 @@ def _check(spec: TokenizerSpec, names: Sequence[str], length: int | None) -> Non
             raise SpecError("metrics", why)
     if length is not None:
         spec.check_length(length)
-
-
-def _mean(values: Tensor) -> tuple[float, float | None]:
-    """Mean and its standard error."""
-    mean = math.fsum(values.tolist()) / len(values)
-    if len(values) < 2:
-        return mean, None
-    return mean, float(values.std(correction=1)) / math.sqrt(len(values))

@@ -1,4 +1,4 @@
-"""How good are generated samples? Distances between their distribution and that of originals.
+"""Metrics of generated samples: distances between their distribution and that of originals.
 
 Samples have no originals of their own. Their features, extracted batch by batch, are compared with
 the features of originals that `reference_features` has computed once for all generators; there may
@@ -19,7 +19,7 @@ from vitok_core.data import SampleSet
 from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
 from vitok_core.evaluate._reference import read_features, save
 from vitok_core.files import replacing
-from vitok_core.metrics import Measured, MetricSet
+from vitok_core.metrics import Measured, MetricSet, protocol
 
 KEPT = 64
 """Samples that stay as samples.npy; the first ones."""
@@ -50,8 +50,8 @@ def measure_generation(
         samples: generated images or clips with the labels they were asked for.
         metrics: keys into `vitok_core.protocols.METRICS` that are of the group "generation".
         protocol_name: key into `vitok_core.protocols.PROTOCOLS`.
-        references: backbone -> features.npy of originals by `reference_features`, for every
-            backbone that the metrics compare with.
+        references: features -> features.npy of originals by `reference_features`, for every
+            set that the metrics compare with.
         bootstrap: resamples for the standard error of distances between distributions, at least 2;
             0 for none. Each costs as much as the distance.
         folder: samples.npy, uint8 (K, H, W, 3), of clips (K, T, H, W, 3), of at most 64 samples,
@@ -62,7 +62,7 @@ def measure_generation(
         should_stop: asked before every batch.
 
     Returns:
-        One value a metric, in the order of `metrics`.
+        One value per metric, in the order of `metrics`.
 
     Raises:
         SpecError: unknown metric or protocol, one of reconstructions, or a reference that is not
@@ -72,13 +72,16 @@ def measure_generation(
         NonFiniteError: a value is not a finite number.
         Stopped: `should_stop` said so; the measuring starts from its beginning again.
     """
+    rules = protocol(protocol_name)
     measures = MetricSet(
         metrics,
         protocol_name=protocol_name,
         resolution=samples.resolution,
         frames=samples.frames,
         group="generation",
-        references={name: read_features(path, name) for name, path in (references or {}).items()},
+        references={
+            name: read_features(path, name, rules) for name, path in (references or {}).items()
+        },
         bootstrap=bootstrap,
         device=device,
     )

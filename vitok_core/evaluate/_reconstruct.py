@@ -1,4 +1,4 @@
-"""How well does a tokenizer reconstruct? All metrics in one pass over the samples.
+"""All metrics of a tokenizer's reconstructions, in one pass over the samples.
 
 Images or clips go through the tokenizer by the mean of the posterior, come back clamped and rounded
 to uint8, and are compared with their own originals. The same crops serve as reference and as input:
@@ -55,7 +55,7 @@ def reconstruct(
         samples: images or clips of the tokenizer's resolution and number of frames.
         metrics: keys into `vitok_core.protocols.METRICS`.
         protocol_name: key into `vitok_core.protocols.PROTOCOLS`.
-        references: backbone -> features.npy of the same samples by `reference_features`; those that
+        references: features -> features.npy of the same samples by `reference_features`; those that
             are missing are computed.
         length: first tokens of the code that are used, 1 to all of them, for a tokenizer trained
             with several lengths; None uses all.
@@ -70,7 +70,7 @@ def reconstruct(
         should_stop: asked before every batch.
 
     Returns:
-        One value a metric, in the order of `metrics`.
+        One value per metric, in the order of `metrics`.
 
     Raises:
         SpecError: unknown metric or protocol, samples of another shape than the tokenizer's, or a
@@ -84,7 +84,7 @@ def reconstruct(
     rules = protocol(protocol_name)
     check_metrics(metrics, protocol_name, samples.resolution, samples.frames)
     of_codes = [name for name in metrics if METRICS[name].of == "codes"]
-    known = {name: read_features(path, name) for name, path in (references or {}).items()}
+    known = {name: read_features(path, name, rules) for name, path in (references or {}).items()}
     measures = MetricSet(
         [name for name in metrics if name not in of_codes],
         protocol_name=protocol_name,

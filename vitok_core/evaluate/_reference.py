@@ -1,4 +1,4 @@
-"""What do the originals look like to a backbone? Features computed once, for every tokenizer."""
+"""Features of the originals, computed once for every model that is compared with them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, SpecError
 from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
+from vitok_core.features import feature_network
 from vitok_core.files import replacing
-from vitok_core.metrics import frames_of, network_of, protocol
-from vitok_core.protocols import FEATURE_WIDTHS, SEE_CLIPS, Features
+from vitok_core.metrics import backbone_of, frames_of, protocol
+from vitok_core.protocols import Protocol
 
 FEATURES_FILE = "features.npy"
 
@@ -23,7 +24,7 @@ def reference_features(
     samples: SampleSet,
     *,
     protocol_name: str = "lite0",
-    features: Features | None = None,
+    features: str | None = None,
     folder: Path,
     device: str | torch.device = "cpu",
     batch: int = 64,
@@ -33,12 +34,12 @@ def reference_features(
     """Write features.npy of the originals under a protocol; return its path.
 
     float32, (N, F) of images; of clips (N * T, F), those of a clip one after the other, or (N, F)
-    where the backbone sees whole clips. F is `vitok_core.protocols.FEATURE_WIDTHS`.
+    where the network sees whole clips. F is the width of its `Backbone`.
 
     Args:
         samples: images or clips.
         protocol_name: key into `vitok_core.protocols.PROTOCOLS`.
-        features: the backbone; None for the protocol's own.
+        features: as metrics name them; None for those of the protocol's main network.
         folder: where the file goes; made if missing.
         device: where the network runs.
         batch: images, or frames of whole clips, at a time.
@@ -51,16 +52,14 @@ def reference_features(
         Stopped: `should_stop` said so; nothing was written.
     """
     rules = protocol(protocol_name)
-    wanted: Features = features or rules.features
-    if wanted in ("lite0", "inception") and wanted != rules.features:
-        raise SpecError("features", f"protocol {protocol_name} measures on {rules.features}")
-    if wanted == "alex":
-        raise SpecError("features", "LPIPS compares pairs; it has no features of one image")
-    network = network_of(wanted, rules).to(device)
+    backbone = backbone_of(features or rules.features, rules)
+    if backbone.sees == "pairs":
+        raise SpecError("features", f"{backbone.name} compares pairs; it has no features of one")
+    network = feature_network(backbone.name).to(device)
     found = []
     for indices in batches(samples, batch, progress, should_stop, "the features"):
         originals = torch.from_numpy(samples.batch(indices)).to(device)
-        seen = originals if wanted in SEE_CLIPS else frames_of(originals)
+        seen = originals if backbone.sees == "clips" else frames_of(originals)
         found.append(network(seen).cpu().numpy())
     path = folder / FEATURES_FILE
     parts = gathered(found)
@@ -70,22 +69,18 @@ def reference_features(
     return path
 
 
-def read_features(path: Path, features: str) -> NDArray[np.float32]:
+def read_features(path: Path, features: str, rules: Protocol) -> NDArray[np.float32]:
     """Features that `reference_features` wrote, mapped into memory.
 
     Raises:
-        SpecError: there is no such backbone.
+        SpecError: the protocol has no rule for these features.
         DataError: no file, or one that holds something else.
     """
-    if features not in FEATURE_WIDTHS:
-        raise SpecError(
-            "references", f"{features!r} is no backbone; there are {', '.join(FEATURE_WIDTHS)}"
-        )
+    width = backbone_of(features, rules).width
     try:
         found: NDArray[np.float32] = np.load(path, allow_pickle=False, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"the reference {path} cannot be read: {error}") from error
-    width = FEATURE_WIDTHS[features]
     if found.dtype != np.float32 or found.shape[1:] != (width,):
         raise DataError(
             f"the reference {path} holds {found.dtype} {found.shape}; expected float32 "

@@ -1,4 +1,4 @@
-"""What does CLIP see in an image? The embedding that CMMD compares distributions with.
+"""The embedding of CLIP, which CMMD compares distributions with.
 
 The publisher's file is a TorchScript archive of the whole model in half precision. Only its tensors
 are taken, but opening it makes torch read the code inside; as with I3D, no other file than the one
@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from vitok_core.features._resize import resized
+from vitok_core.protocols import Backbone
 from vitok_core.weights import weights_path
 
-CLIP_SIZE, CLIP_PATCH = 336, 14
+CLIP_PATCH = 14
 CLIP_L14 = (1024, 24, 16, 768)
 """Width, depth, heads and width of the embedding of ViT-L/14."""
 
@@ -33,12 +34,15 @@ class ClipFeatures(nn.Module):
         WeightsError: see `weights_path`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
+        assert backbone.size is not None
+        self.backbone = backbone
+        (file,) = backbone.weights
         load: Any = torch.jit.load
-        archive = load(str(weights_path("clip-l14-336")), map_location="cpu")
+        archive = load(str(weights_path(file)), map_location="cpu")
         with torch.device("meta"):
-            self.trunk = ClipTrunk(*CLIP_L14)
+            self.trunk = ClipTrunk(*CLIP_L14, size=backbone.size)
         self.trunk.load_state_dict(tower(archive.state_dict()), assign=True)
         self.eval().requires_grad_(False)
 
@@ -46,12 +50,9 @@ class ClipFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, 768), float32, not normalised, of uint8 images (B, 3, H, W).
 
-        Images are resized to 336 px (bicubic, antialiased, not clipped) and normalised by CLIP's
-        mean and deviation.
+        Images are resized, not clipped, and normalized by CLIP's mean and deviation.
         """
-        x, size = images.float() / 255.0, (CLIP_SIZE, CLIP_SIZE)
-        if x.shape[-2:] != size:
-            x = functional.interpolate(x, size=size, mode="bicubic", antialias=True)
+        x = resized(images.float() / 255.0, self.backbone)
         mean, std = (x.new_tensor(one).reshape(1, 3, 1, 1) for one in (CLIP_MEAN, CLIP_STD))
         embedding: Tensor = self.trunk((x - mean) / std)
         return embedding
@@ -77,9 +78,7 @@ class ClipTrunk(nn.Module):
         size: side of an image in pixels.
     """
 
-    def __init__(
-        self, width: int, depth: int, heads: int, embedding: int, size: int = CLIP_SIZE
-    ) -> None:
+    def __init__(self, width: int, depth: int, heads: int, embedding: int, size: int = 336) -> None:
         super().__init__()
         tokens = (size // CLIP_PATCH) ** 2 + 1
         self.class_embedding = nn.Parameter(torch.zeros(width))

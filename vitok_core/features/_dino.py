@@ -1,4 +1,4 @@
-"""What does DINOv2 see in an image? Patch tokens for a loss, the class token for distances.
+"""DINOv2: patch tokens for a loss, the class token for distances.
 
 The files are the publisher's and have to be downloaded, see `vitok_core.weights`.
 """
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vitok_core.features._resize import resized
+from vitok_core.protocols import Backbone
 from vitok_core.spec import DINO_PATCH, dino_side
 from vitok_core.weights import weights_path
 
 DINO_GRID = 37
-"""Patches a side at which DINOv2's positions were learned (518 px)."""
-DINO_SIZE = 224
+"""Patches per side at which DINOv2's positions were learned (518 px)."""
 DINO_L14 = (1024, 24, 16)
 """Width, depth and heads of ViT-L/14; the defaults of `DinoV2Trunk` are those of ViT-S/14."""
 
@@ -22,16 +23,17 @@ DINO_L14 = (1024, 24, 16)
 class DinoV2(nn.Module):
     """DINOv2 ViT-S/14 without registers (Oquab et al. 2023), down to its patch tokens; frozen.
 
-    The file is the publisher's and has to be downloaded, see `vitok_core.weights.DOWNLOADS`. Its
-    positions are resized as the publisher does it: bicubic, scale (n + 0.1) / 37, no antialiasing.
+    Its positions are resized as the publisher does it: bicubic, scale (n + 0.1) / 37, no
+    antialiasing.
 
     Raises:
         WeightsError: see `weights_path`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        state = torch.load(weights_path("dinov2-s14"), weights_only=True, map_location="cpu")
+        (file,) = backbone.weights
+        state = torch.load(weights_path(file), weights_only=True, map_location="cpu")
         with torch.device("meta"):
             self.trunk = DinoV2Trunk()
         self.trunk.load_state_dict(state, assign=True)
@@ -59,9 +61,11 @@ class DinoFeatures(nn.Module):
         WeightsError: see `weights_path`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        state = torch.load(weights_path("dinov2-l14"), weights_only=True, map_location="cpu")
+        self.backbone = backbone
+        (file,) = backbone.weights
+        state = torch.load(weights_path(file), weights_only=True, map_location="cpu")
         with torch.device("meta"):
             self.trunk = DinoV2Trunk(*DINO_L14)
         self.trunk.load_state_dict(state, assign=True)
@@ -71,13 +75,9 @@ class DinoFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, 1024), float32, of uint8 images (B, 3, H, W).
 
-        Images are resized to 224 px (bicubic, antialiased), clipped and normalised by the mean and
-        deviation of ImageNet.
+        Images are resized, clipped and normalized by the mean and deviation of ImageNet.
         """
-        x = images.float() / 255.0
-        if x.shape[-2:] != (DINO_SIZE, DINO_SIZE):
-            size = (DINO_SIZE, DINO_SIZE)
-            x = functional.interpolate(x, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+        x = resized(images.float() / 255.0, self.backbone).clamp(0, 1)
         return self.trunk.tokens(_normalised(x))[:, 0]
 
 

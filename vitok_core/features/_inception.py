@@ -1,9 +1,9 @@
-"""What does Inception-v3 see in an image? The two Inceptions behind published FID values.
+"""The two Inception-v3 networks behind published FID values.
 
 The one of FID proper was converted from a TensorFlow graph of 2015. It is built here from
 torch-fidelity's blocks, whose pooling follows that graph, and not by that library's own class: this
-one would unpickle the file without restrictions. The other is torchvision's, trained anew; values
-of the two have nothing in common but the name.
+one would unpickle the file without restrictions. The other is torchvision's, trained independently;
+values of the two have nothing in common but the name.
 
 Layers are called one after the other by name; B images, F = 2048 features, K classes.
 """
@@ -14,35 +14,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from vitok_core.features._resize import resized
+from vitok_core.protocols import Backbone
 from vitok_core.weights import weights_path
-
-INCEPTION_SIZE = 299
-INCEPTION_FEATURES = 2048
 
 
 class FidInception(nn.Module):
     """Inception-v3 of the TensorFlow graph 2015-12-05, down to 2048 pooled features; frozen.
 
-    Args:
-        resize: "tf1" is the graph's own bilinear resize, "bicubic" is antialiased and keeps
-            fractions, as clean-fid has it.
+    Its resize is the graph's own, or bicubic with antialias as clean-fid has it.
 
     Raises:
         WeightsError: see `weights_path`.
     """
 
-    def __init__(self, resize: str) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        if resize not in ("tf1", "bicubic"):
-            raise ValueError(f"resize = {resize!r}: tf1 or bicubic")
-        self.resize = resize
+        self.backbone = backbone
         with torch.device("meta"):
             self.trunk = _fid_trunk()
-            self.fc = nn.Linear(INCEPTION_FEATURES, 1008)
-        path = weights_path("inception-fid")
-        state = torch.load(path, weights_only=True, map_location="cpu")
+            self.fc = nn.Linear(backbone.width, 1008)
+        (file,) = backbone.weights
+        state = torch.load(weights_path(file), weights_only=True, map_location="cpu")
         fc = {name.removeprefix("fc."): state.pop(name) for name in ("fc.weight", "fc.bias")}
         self.fc.load_state_dict(fc, assign=True)
         self.trunk.load_state_dict(state, assign=True)
@@ -51,15 +45,7 @@ class FidInception(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, 2048), float32, of uint8 images (B, 3, H, W)."""
-        from torch_fidelity.interpolate_compat_tensorflow import (
-            interpolate_bilinear_2d_like_tensorflow1x,
-        )
-
-        x, size = images.float(), (INCEPTION_SIZE, INCEPTION_SIZE)
-        if self.resize == "tf1":
-            x = interpolate_bilinear_2d_like_tensorflow1x(x, size=size, align_corners=False)
-        elif x.shape[-2:] != size:
-            x = functional.interpolate(x, size=size, mode="bicubic", antialias=True)
+        x = resized(images.float(), self.backbone)
         pooled: Tensor = self.trunk((x - 128.0) / 128.0)
         return pooled.flatten(1)
 
@@ -113,11 +99,13 @@ class TorchvisionInception(nn.Module):
         WeightsError: see `weights_path`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         from torchvision.models import inception_v3
 
-        path = weights_path("inception-torchvision")
+        self.backbone = backbone
+        (file,) = backbone.weights
+        path = weights_path(file)
         with torch.device("meta"):
             network: Any = inception_v3(weights=None, init_weights=False, transform_input=False)
         state = torch.load(path, weights_only=True, map_location="cpu")
@@ -131,12 +119,7 @@ class TorchvisionInception(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, 2048), float32, of uint8 images (B, 3, H, W)."""
-        x = functional.interpolate(
-            2.0 * (images.float() / 255.0) - 1.0,
-            size=(INCEPTION_SIZE, INCEPTION_SIZE),
-            mode="bilinear",
-            align_corners=True,
-        )
+        x = resized(2.0 * (images.float() / 255.0) - 1.0, self.backbone)
         features: Tensor = self.network(x)
         return features
 

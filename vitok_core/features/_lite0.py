@@ -1,4 +1,4 @@
-"""Which features are small enough for CPUs? EfficientNet-Lite0 out of a pip package."""
+"""Features small enough for CPUs: EfficientNet-Lite0 out of a pip package."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vitok_core.errors import WeightsError
+from vitok_core.features._resize import resized
+from vitok_core.protocols import Backbone
 from vitok_core.weights import weights_path
-
-LITE0_SIZE = 64
-"""Side in pixels at which EfficientNet-Lite0 sees images under the protocol lite0."""
-LITE0_FEATURES = 1280
 
 
 class Lite0(nn.Module):
@@ -24,9 +21,11 @@ class Lite0(nn.Module):
         WeightsError: see `weights_path`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        path = weights_path("lite0")
+        self.backbone = backbone
+        (file,) = backbone.weights
+        path = weights_path(file)
         if importlib.util.find_spec("efficientnet_lite_pytorch") is None:
             raise WeightsError(
                 "the network of the weights lite0 comes with the package "
@@ -47,13 +46,9 @@ class Lite0(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, 1280), float32, of uint8 images (B, 3, H, W).
 
-        Images are resized to 64 px (bilinear, antialiased) without rounding and normalised as this
-        network was trained, (x - 127) / 128.
+        Images are resized without rounding and normalized as this network was trained,
+        (x - 127) / 128.
         """
-        x = images.float().contiguous(memory_format=torch.channels_last)
-        if x.shape[-2:] != (LITE0_SIZE, LITE0_SIZE):
-            x = functional.interpolate(
-                x, size=(LITE0_SIZE, LITE0_SIZE), mode="bilinear", antialias=True
-            )
+        x = resized(images.float().contiguous(memory_format=torch.channels_last), self.backbone)
         features: Tensor = self.network.extract_features((x - 127.0) / 128.0)
         return features.mean(dim=(2, 3))

@@ -1,4 +1,4 @@
-"""How different do two images look? LPIPS with its published trunks and heads.
+"""LPIPS with its published trunks and heads: how different two images look.
 
 The trunks are pickles of plain arrays in the layout of jax; they go through an unpickler that knows
 three names of numpy and no others. The network is built on torch's meta device and then given the
@@ -10,36 +10,41 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from pathlib import Path
 from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
 
-from vitok_core.weights import LpipsNet, weights_path
+from vitok_core.protocols import Backbone
+from vitok_core.weights import weights_path
 
 
-def lpips_network(net: LpipsNet = "alex") -> nn.Module:
+def lpips_network(backbone: Backbone) -> nn.Module:
     """LPIPS v0.1 with its real trunk and heads, frozen.
 
     Returns:
         A module that maps two batches of images (B, 3, H, W) in [-1, 1] to distances (B, 1, 1, 1);
-        gradients flow to the images. Sides of at least `LPIPS_SMALLEST[net]` pixels.
+        gradients flow to the images. Sides of at least `backbone.smallest` pixels.
 
     Raises:
         WeightsError: see `weights_path`.
     """
-    heads = torch.load(weights_path(f"lpips-{net}-heads"), weights_only=True, map_location="cpu")
+    trunk_file, heads_file = (weights_path(name) for name in backbone.weights)
+    heads = torch.load(heads_file, weights_only=True, map_location="cpu")
     with warnings.catch_warnings(), torch.device("meta"):
         # lpips calls torchvision by a keyword that torchvision has renamed.
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")
         import lpips
 
-        network = lpips.LPIPS(net=net, pnet_rand=True, pretrained=False, lpips=True, verbose=False)
+        network = lpips.LPIPS(
+            net=backbone.name, pnet_rand=True, pretrained=False, lpips=True, verbose=False
+        )
     # Constants of the published network: mean and scale of ImageNet for images in [-1, 1].
     state = {
         "scaling_layer.shift": torch.tensor([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1),
         "scaling_layer.scale": torch.tensor([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1),
-        **_trunk(net, network.net),
+        **_trunk(trunk_file, _TRUNK_KEY[backbone.name], network.net),
         **heads,
         **{name.replace("lin", "lins.", 1): value for name, value in heads.items()},
     }
@@ -48,13 +53,13 @@ def lpips_network(net: LpipsNet = "alex") -> nn.Module:
     return frozen
 
 
-def _trunk(net: LpipsNet, network: nn.Module) -> dict[str, Tensor]:
+def _trunk(path: Path, key: str, network: nn.Module) -> dict[str, Tensor]:
     """State dict of the trunk's convolutions, kernels turned from (H, W, in, out) to torch's order.
 
     The file numbers its convolutions from the image on, as the modules of the network are ordered.
     """
-    with weights_path(f"lpips-{net}-trunk").open("rb") as file:
-        layers = _ArraysOnly(file).load()[_TRUNK_KEY[net]]
+    with path.open("rb") as file:
+        layers = _ArraysOnly(file).load()[key]
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     state = {}
     for index, name in enumerate(names):
@@ -65,7 +70,7 @@ def _trunk(net: LpipsNet, network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-_TRUNK_KEY: dict[LpipsNet, str] = {"alex": "AlexNet_0", "vgg": "VGG16_0"}
+_TRUNK_KEY: dict[str, str] = {"alex": "AlexNet_0", "vgg": "VGG16_0"}
 
 
 class _ArraysOnly(pickle.Unpickler):

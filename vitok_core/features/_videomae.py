@@ -1,4 +1,4 @@
-"""What does VideoMAE see in a clip? Features that answer to motion, for content-debiased FVD.
+"""VideoMAE: features of clips that answer to motion, for content-debiased FVD.
 
 Ge et al. 2024 show that I3D logits hardly see whether frames go together; features of VideoMAE v2
 (ViT-g, self-supervised, fine-tuned on Something-Something v2) do. The publisher gives no hash of
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vitok_core.errors import WeightsError
+from vitok_core.features._resize import resized
+from vitok_core.protocols import Backbone
 from vitok_core.weights import weights_path
 
-VIDEOMAE_SIZE, VIDEOMAE_PATCH, VIDEOMAE_TUBELET = 224, 14, 2
+VIDEOMAE_PATCH, VIDEOMAE_TUBELET = 14, 2
 VIDEOMAE_FRAMES = 16
 VIDEOMAE_G = (1408, 40, 16, 6144)
 """Width, depth, heads and width of the MLP of ViT-g."""
@@ -33,31 +35,29 @@ class VideoMae(nn.Module):
         WeightsError: see `weights_path`, or the file holds another network.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        path = weights_path("videomae-g-ssv2")
+        assert backbone.size is not None
+        self.backbone = backbone
+        (file,) = backbone.weights
+        path = weights_path(file)
         state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
         with torch.device("meta"):
-            self.trunk = VideoMaeTrunk(*VIDEOMAE_G)
+            self.trunk = VideoMaeTrunk(*VIDEOMAE_G, size=backbone.size)
         try:
             self.trunk.load_state_dict(without_head(state), assign=True)
         except RuntimeError as error:
             why = str(error).splitlines()[-1].strip()
-            raise WeightsError(f"{path} is no ViT-g of VideoMAE v2: {why}") from error
+            raise WeightsError(f"{path} is not a ViT-g of VideoMAE v2: {why}") from error
         self.eval().requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, clips: Tensor) -> Tensor:
         """Features (B, 1408), float32, of uint8 clips (B, 3, T, H, W), T >= 16.
 
-        The first 16 frames are resized to 224 px (bilinear, no antialiasing) and scaled to [0, 1].
+        The first 16 frames are resized and scaled to [0, 1].
         """
-        x = clips[:, :, :VIDEOMAE_FRAMES].float() / 255.0
-        size = (VIDEOMAE_SIZE, VIDEOMAE_SIZE)
-        if x.shape[-2:] != size:
-            frames = x.transpose(1, 2).flatten(0, 1)
-            frames = functional.interpolate(frames, size=size, mode="bilinear")
-            x = frames.reshape(len(x), -1, *frames.shape[1:]).transpose(1, 2)
+        x = resized(clips[:, :, :VIDEOMAE_FRAMES].float() / 255.0, self.backbone)
         features: Tensor = self.trunk(x)
         return features
 
@@ -82,9 +82,7 @@ class VideoMaeTrunk(nn.Module):
         size: side of a frame in pixels.
     """
 
-    def __init__(
-        self, width: int, depth: int, heads: int, hidden: int, size: int = VIDEOMAE_SIZE
-    ) -> None:
+    def __init__(self, width: int, depth: int, heads: int, hidden: int, size: int = 224) -> None:
         super().__init__()
         kernel = (VIDEOMAE_TUBELET, VIDEOMAE_PATCH, VIDEOMAE_PATCH)
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv3d(3, width, kernel, stride=kernel)})

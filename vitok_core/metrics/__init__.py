@@ -1,6 +1,6 @@
-"""How good are reconstructions, samples and codes? Metrics as functions, and one that runs many.
+"""Metrics of reconstructions, samples and codes, as functions, and a set that runs many.
 
-    _pairs        an original and its reconstruction: psnr, ssim, ms_ssim
+    _pairs        an original and its reconstruction: psnr, ssim, ms_ssim, lpips
     _distances    two sets of features: Frechet, kernel and Gaussian-kernel distances, their
                   extrapolation and standard error; the Inception score of one set
     _neighbours   two sets of features: precision, recall, density, coverage
@@ -8,12 +8,12 @@
     _measure      all metrics of an evaluation over one store of features
 
 Metrics on features know nothing of where the features came from. What besides model and data
-decides a number is in `vitok_core.protocols`.
+decides a number, and which function computes which metric, is in `vitok_core.protocols`.
 """
 
 from __future__ import annotations
 
-from vitok_core.metrics._codes import gaussianity, linear_probe, spectrum_slope
+from vitok_core.metrics._codes import Codes, gaussianity, linear_probe, spectrum_slope
 from vitok_core.metrics._distances import (
     Gaussian,
     bootstrap_error,
@@ -28,9 +28,9 @@ from vitok_core.metrics._measure import (
     Measured,
     MetricSet,
     Seen,
+    backbone_of,
     check_metrics,
     frames_of,
-    network_of,
     protocol,
     rounded,
 )
@@ -38,11 +38,13 @@ from vitok_core.metrics._neighbours import Cover, cover
 from vitok_core.metrics._pairs import ms_ssim, psnr, ssim
 
 __all__ = [
+    "Codes",
     "Cover",
     "Gaussian",
     "Measured",
     "MetricSet",
     "Seen",
+    "backbone_of",
     "bootstrap_error",
     "check_metrics",
     "cover",
@@ -56,7 +58,6 @@ __all__ = [
     "kernel_distance",
     "linear_probe",
     "ms_ssim",
-    "network_of",
     "protocol",
     "psnr",
     "rounded",

@@ -1,4 +1,4 @@
-"""How good are codes to generate in? Cheap numbers about codes, before any generator is trained.
+"""Metrics of codes: cheap numbers about how good they are to generate in.
 
 Codes here are posterior means in float64, one array for all samples. None of these numbers looks at
 a pixel; how codes answer to transformed images needs the tokenizer, see `vitok_core.evaluate`.
@@ -7,6 +7,9 @@ Shape suffixes: N samples, L tokens, C channels, T, H, W the grid of tokens, D n
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,67 @@ Array = NDArray[np.float64]
 FOLDS = 10
 RIDGE = 1e-3
 """Weight of the penalty, as a share of the mean eigenvalue of what it is added to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codes:
+    """What the codes of all samples come to; the metrics of codes are functions of it.
+
+    Attributes:
+        kl_N: KL of each sample, mean over its numbers, nat.
+        mean_C: mean of drawn codes over samples and tokens.
+        variance_C: their variance.
+        errors_N2: of a metric that moves codes: squared error of each sample, and the variance of
+            its image; empty otherwise.
+        codes_NLC: means of the codes of the first samples, where a metric keeps them.
+        labels_N: of those.
+        grid: tokens in time, height and width.
+    """
+
+    kl_N: Array
+    mean_C: Array
+    variance_C: Array
+    errors_N2: Array
+    codes_NLC: Array
+    labels_N: NDArray[np.int64]
+    grid: tuple[int, int, int]
+
+
+Value = tuple[float, float | None]
+"""A number and its standard error where that is known."""
+
+
+def kl(codes: Codes) -> Value:
+    """KL of the posteriors to a unit Gaussian in nat, mean over samples, tokens and channels."""
+    n = len(codes.kl_N)
+    mean = math.fsum(codes.kl_N.tolist()) / n
+    return mean, float(codes.kl_N.std(ddof=1)) / math.sqrt(n) if n > 1 else None
+
+
+def gaussianity_of(codes: Codes) -> Value:
+    """`gaussianity` of drawn codes."""
+    return gaussianity(codes.mean_C, codes.variance_C), None
+
+
+def relative_error(codes: Codes) -> Value:
+    """Squared error of moved codes over the variance of the images: the ratio of the means.
+
+    A flat image has next to no variance of its own, so single ratios would mean little.
+    """
+    errors, variances = (math.fsum(codes.errors_N2[:, at].tolist()) for at in range(2))
+    return errors / max(variances, 1e-12), None
+
+
+def spectrum_of(codes: Codes) -> Value:
+    """`spectrum_slope` of the codes that are kept."""
+    return spectrum_slope(codes.codes_NLC.reshape(len(codes.codes_NLC), *codes.grid, -1)), None
+
+
+def probe_of(codes: Codes) -> Value:
+    """`linear_probe` on the codes that are kept, with its binomial standard error."""
+    n = len(codes.codes_NLC)
+    value = linear_probe(codes.codes_NLC.reshape(n, -1), codes.labels_N)
+    return value, math.sqrt(value * (1 - value) / n)
 
 
 def gaussianity(mean_C: Array, variance_C: Array) -> float:

@@ -1,4 +1,4 @@
-"""How far apart are two sets of features? Distances of distributions, whoever made the features.
+"""Distances of two sets of features, whoever made the features.
 
 Everything is numpy in float64 and walks the sets in their order, in blocks of fixed size, so that a
 value depends on the features alone. Whether a set holds reconstructions or generated samples is the
@@ -28,7 +28,6 @@ Given = NDArray[np.floating]
 BLOCK = 4096
 """Rows at a time."""
 
-KID_SUBSETS, KID_SEED = 100, 2020
 SIZES, SIZES_SEED = 15, 2020
 MMD_SIGMA, MMD_SCALE = 10.0, 1000.0
 
@@ -128,11 +127,20 @@ def frechet_infinity(a_NF: Given, b_NF: Given, *, paired: bool = True) -> float:
     return float(np.mean(values) - slope * inverse.mean())
 
 
-def kernel_distance(a_NF: Given, b_NF: Given, subset: int = 256) -> float:
+def kernel_distance(
+    a_NF: Given, b_NF: Given, subset: int = 256, *, subsets: int = 100, seed: int = 2020
+) -> float:
     """Kernel distance (squared MMD, cubic polynomial) of two sets of features; unbiased.
 
-    The mean over 100 random subsets of min(n, subset) rows, seed 2020, by torch-fidelity. Being
-    unbiased it can be slightly negative for sets that do not differ.
+    The mean over random subsets of min(n, subset) rows, by torch-fidelity. Being unbiased it can be
+    slightly negative for sets that do not differ.
+
+    Args:
+        a_NF: one set.
+        b_NF: the other.
+        subset: largest size of a subset.
+        subsets: number of subsets.
+        seed: of their draw.
 
     Raises:
         DataError: fewer than two rows on a side.
@@ -143,10 +151,10 @@ def kernel_distance(a_NF: Given, b_NF: Given, subset: int = 256) -> float:
     _at_least_two(a_NF, b_NF)
     result = kid_features_to_metric(
         *(torch.from_numpy(np.array(side, np.float64)) for side in (a_NF, b_NF)),
-        kid_subsets=KID_SUBSETS,
+        kid_subsets=subsets,
         kid_subset_size=min(len(a_NF), len(b_NF), subset),
         kid_kernel="poly",
-        rng_seed=KID_SEED,
+        rng_seed=seed,
         verbose=False,
     )
     return float(result[KEY_METRIC_KID_MEAN])

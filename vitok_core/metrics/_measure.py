@@ -1,56 +1,47 @@
-"""How good are reconstructions and samples? Accumulators: update with uint8 images, then compute.
+"""All metrics of an evaluation: update with uint8 images, then compute.
 
-Metrics on pairs keep one score a sample. Metrics on distributions share one store: the features of
-a backbone are computed once for the reconstructions, and once for the originals unless they are
+Metrics on pairs keep one score per sample. Metrics on distributions share one store: the features
+of a backbone are computed once for the reconstructions, and once for the originals unless they are
 known, however many metrics read them. Everything is combined at the end, in float64 and in the
-order of the samples, so that batches and processes have no say beyond the rounding of networks.
+order of the samples, so that batches and processes change nothing beyond the rounding of networks.
 
 Clips are judged frame by frame. A score of a clip is the mean over its frames, and the metric is
 the mean over clips, so that n counts independent samples. Distribution metrics see the frames of
-all clips, pooled or frame index by frame index as the protocol says; I3D and VideoMAE see whole
-clips.
+all clips, pooled or frame index by frame index as the protocol says; some networks see whole clips.
+
+Which function computes a metric, and what of the protocol it is given, is in the metric's record.
 
 Shape suffixes: B samples of a batch, N all images or frames, T frames of a clip, F features.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitok_core.errors import DataError, NonFiniteError, SpecError
-from vitok_core.features import feature_network, lpips_network
-from vitok_core.metrics._distances import (
-    bootstrap_error,
-    frechet_distance,
-    frechet_infinity,
-    gaussian_kernel_distance,
-    inception_score,
-    kernel_distance,
-)
-from vitok_core.metrics._neighbours import Cover, cover
-from vitok_core.metrics._pairs import ms_ssim, psnr_of, squared_error, ssim
+from vitok_core.features import feature_network
+from vitok_core.metrics._distances import bootstrap_error
 from vitok_core.protocols import (
-    FEATURE_WIDTHS,
     METRICS,
     PROTOCOLS,
-    SEE_CLIPS,
-    Features,
+    Backbone,
+    Metric,
     MetricGroup,
     Protocol,
     not_in_group,
     not_under,
 )
-from vitok_core.tokenizer import from_uint8, to_uint8
+from vitok_core.tokenizer import to_uint8
 
 Array = NDArray[np.float64]
 Given = NDArray[np.floating]
@@ -82,14 +73,14 @@ class Seen:
     Attributes:
         n: number of samples.
         scores: metric on pairs -> scores (B, T) of each batch.
-        originals: backbone -> features of each batch's originals; empty where they are known.
-        others: backbone -> features of each batch's reconstructions.
+        originals: features -> those of each batch's originals; empty where they are known.
+        others: features -> those of each batch's reconstructions.
     """
 
     n: int
     scores: Mapping[str, list[Tensor]]
-    originals: Mapping[Features, list[NDArray[np.float32]]]
-    others: Mapping[Features, list[NDArray[np.float32]]]
+    originals: Mapping[str, list[NDArray[np.float32]]]
+    others: Mapping[str, list[NDArray[np.float32]]]
 
 
 def protocol(name: str) -> Protocol:
@@ -99,7 +90,7 @@ def protocol(name: str) -> Protocol:
         SpecError: there is none of that name.
     """
     if name not in PROTOCOLS:
-        raise SpecError("protocol", f"{name!r} is no protocol; there are {', '.join(PROTOCOLS)}")
+        raise SpecError("protocol", f"{name!r} is not a protocol; there are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
@@ -108,15 +99,16 @@ def frames_of(samples: Tensor) -> Tensor:
     return samples if samples.ndim == 4 else samples.transpose(1, 2).flatten(0, 1)
 
 
-def network_of(features: Features, rules: Protocol) -> nn.Module:
-    """The network that computes a backbone's features under a protocol.
+def backbone_of(features: str, rules: Protocol) -> Backbone:
+    """The network behind some features under a protocol.
 
     Raises:
-        WeightsError: its weights are not there.
+        SpecError: the protocol has no rule for them.
     """
-    if features in ("dinov2", "clip", "i3d", "videomae"):
-        return feature_network(features)
-    return feature_network(rules.network)
+    found = rules.backbone(features)
+    if found is None:
+        raise SpecError("features", f"protocol {rules.name} has no rule for features ({features})")
+    return found
 
 
 def rounded(x_hat: Tensor, rules: Protocol) -> Tensor:
@@ -170,15 +162,15 @@ class MetricSet:
         self.names, self.frames, self.group = tuple(names), frames, group
         self.bootstrap, self.device = bootstrap, torch.device(device)
         used = [METRICS[name] for name in names]
-        self._lpips: nn.Module | None = None
-        if any(one.features == "alex" for one in used):
-            self._lpips = lpips_network("alex").to(self.device)
-        self._networks: dict[Features, nn.Module] = {}
-        for one in used:
-            if one.of == "features" and one.features and one.features not in self._networks:
-                self._networks[one.features] = network_of(one.features, self.protocol).to(
-                    self.device
-                )
+        self.backbones = {
+            features: backbone_of(features, self.protocol)
+            for features in dict.fromkeys(one.features for one in used)
+            if features is not None
+        }
+        self._networks = {
+            features: feature_network(backbone.name).to(self.device)
+            for features, backbone in self.backbones.items()
+        }
         self._wanted = {one.features for one in used if one.reference and one.features}
         self._known = dict(references or {})
         absent = sorted(self._wanted - self._known.keys())
@@ -191,12 +183,10 @@ class MetricSet:
         self._scores: dict[str, list[Tensor]] = {
             name: [] for name in names if METRICS[name].of == "pairs"
         }
-        self._originals: dict[Features, list[NDArray[np.float32]]] = {
-            name: [] for name in self._networks
-        }
-        self._others: dict[Features, list[NDArray[np.float32]]] = {
-            name: [] for name in self._networks
-        }
+        # Of networks that compare pairs only the scores are kept.
+        sets = [name for name, one in self.backbones.items() if one.sees != "pairs"]
+        self._originals: dict[str, list[NDArray[np.float32]]] = {name: [] for name in sets}
+        self._others: dict[str, list[NDArray[np.float32]]] = {name: [] for name in sets}
         self.n = 0
 
     def update(self, originals: Tensor, reconstructions: Tensor) -> None:
@@ -210,12 +200,12 @@ class MetricSet:
         clips = [side.to(self.device) for side in (originals, reconstructions)]
         x, y = (frames_of(side) for side in clips)
         for name, scores in self._scores.items():
-            scores.append(self._pair_scores(name, x, y).reshape(len(originals), -1).cpu())
-        for name, network in self._networks.items():
-            left, right = clips if name in SEE_CLIPS else (x, y)
-            self._others[name].append(network(right).cpu().numpy())
+            scores.append(self._pair_scores(METRICS[name], x, y).reshape(len(originals), -1).cpu())
+        for name, others in self._others.items():
+            left, right = clips if self.backbones[name].sees == "clips" else (x, y)
+            others.append(self._networks[name](right).cpu().numpy())
             if name in self._wanted and name not in self._known:
-                self._originals[name].append(network(left).cpu().numpy())
+                self._originals[name].append(self._networks[name](left).cpu().numpy())
         self.n += len(originals)
 
     def add(self, samples: Tensor) -> None:
@@ -227,9 +217,9 @@ class MetricSet:
         if (samples.shape[2] if samples.ndim == 5 else 1) != self.frames:
             raise ValueError(f"{samples.shape} does not hold samples of {self.frames} frame(s)")
         clips = samples.to(self.device)
-        for name, network in self._networks.items():
-            seen = clips if name in SEE_CLIPS else frames_of(clips)
-            self._others[name].append(network(seen).cpu().numpy())
+        for name, others in self._others.items():
+            seen = clips if self.backbones[name].sees == "clips" else frames_of(clips)
+            others.append(self._networks[name](seen).cpu().numpy())
         self.n += len(samples)
 
     def seen(self) -> Seen:
@@ -246,7 +236,7 @@ class MetricSet:
         self.n = sum(part.n for part in parts)
         for name in self._scores:
             self._scores[name] = [one for part in parts for one in part.scores[name]]
-        for features in self._networks:
+        for features in self._others:
             self._others[features] = [one for part in parts for one in part.others[features]]
             self._originals[features] = [one for part in parts for one in part.originals[features]]
 
@@ -263,17 +253,16 @@ class MetricSet:
         store = _Store(self)
         return [self._measured(name, store) for name in self.names]
 
-    def _pair_scores(self, name: str, x: Tensor, y: Tensor) -> Tensor:
-        if name == "psnr":
-            return squared_error(x, y)
-        if name == "ssim":
-            return ssim(x, y, self.protocol.ssim_border)
-        if name == "ms_ssim":
-            return ms_ssim(x, y)
-        assert self._lpips is not None
-        with torch.no_grad():
-            scores: Tensor = self._lpips(from_uint8(y), from_uint8(x)).reshape(-1)
-        return scores.double()
+    def rules_of(self, metric: Metric) -> dict[str, Any]:
+        """What a metric's function is given of the protocol."""
+        return {name: getattr(self.protocol, rule) for name, rule in metric.rules.items()}
+
+    def _pair_scores(self, metric: Metric, x: Tensor, y: Tensor) -> Tensor:
+        given: dict[str, Any] = {} if metric.summary else self.rules_of(metric)
+        if metric.features is not None:
+            given["network"] = self._networks[metric.features]
+        scores: Tensor = pkgutil.resolve_name(metric.function)(x, y, **given)
+        return scores
 
     def _measured(self, name: str, store: _Store) -> Measured:
         if name in self._scores:
@@ -287,10 +276,12 @@ class MetricSet:
 
     def _mean(self, name: str) -> tuple[float, float | None]:
         """Mean over samples, and its standard error."""
-        scores = torch.cat(self._scores[name])
-        if name == "psnr" and self.protocol.psnr_over == "all":
-            return float(psnr_of(torch.tensor(math.fsum(scores.flatten()) / scores.numel()))), None
-        samples = (psnr_of(scores) if name == "psnr" else scores).mean(dim=1).tolist()
+        metric, scores = METRICS[name], torch.cat(self._scores[name])
+        if metric.summary:
+            scores = pkgutil.resolve_name(metric.summary)(scores, **self.rules_of(metric))
+            if scores.ndim == 0:
+                return float(scores), None
+        samples = scores.mean(dim=1).tolist()
         mean = math.fsum(samples) / self.n
         if self.n < 2:
             return mean, None
@@ -303,10 +294,10 @@ class _Store:
 
     def __init__(self, measures: MetricSet) -> None:
         self.measures = measures
-        self._covers: dict[int, Cover] = {}
-        self._originals: dict[Features, Given] = {}
-        self._others: dict[Features, Given] = {}
-        for name in measures._networks:
+        self._results: dict[tuple[object, ...], Any] = {}
+        self._originals: dict[str, Given] = {}
+        self._others: dict[str, Given] = {}
+        for name in measures._others:
             self._others[name] = np.concatenate(measures._others[name])
             if name in measures._wanted:
                 known = measures._known.get(name)
@@ -315,7 +306,7 @@ class _Store:
                 )
                 self._check(name)
 
-    def _check(self, name: Features) -> None:
+    def _check(self, name: str) -> None:
         known, found = self._originals[name], self._others[name]
         # Generated samples have no originals of their own, and may be more or fewer.
         if len(known) != len(found) and self.measures.group == "reconstruction":
@@ -323,24 +314,24 @@ class _Store:
                 f"the reference holds features of {len(known)} images, but {len(found)} were "
                 "reconstructed; compute the reference on the same images"
             )
-        if known.shape[1:] != (FEATURE_WIDTHS[name],):
+        width = self.measures.backbones[name].width
+        if known.shape[1:] != (width,):
             raise DataError(
-                f"the reference holds {known.shape[1:]} features of an image, {name} has "
-                f"{FEATURE_WIDTHS[name]}"
+                f"the reference holds {known.shape[1:]} features of an image, {name} has {width}"
             )
 
     def value(self, name: str) -> tuple[float, float | None, str]:
         """Value, standard error and note of one metric on distributions."""
-        features = METRICS[name].features
-        assert features is not None
-        parts = self._parts(features)
-        results = [self._one(name, at, a, b) for at, (a, b) in enumerate(parts)]
-        rows = min(len(side) for side in parts[0])
+        metric = METRICS[name]
+        assert metric.features is not None
+        parts = self._parts(metric.features)
+        results = [self._one(metric, at, a, b) for at, (a, b) in enumerate(parts)]
+        rows, width = min(len(side) for side in parts[0]), parts[0][1].shape[1]
         note = f"mean over {len(parts)} frame indices" if len(parts) > 1 else ""
-        if name[1:].startswith(_FRECHET) and rows <= FEATURE_WIDTHS[features]:
+        if metric.covariances and rows <= width:
             singular = (
-                f"{rows} rows for {FEATURE_WIDTHS[features]} features: the covariances are "
-                "singular and the value is biased; use more samples"
+                f"{rows} rows for {width} features: the covariances are singular and the value is "
+                "biased; use more samples"
             )
             note = f"{note}; {singular}" if note else singular
         errors = [error for _, error in results]
@@ -348,68 +339,51 @@ class _Store:
         se = math.sqrt(math.fsum(error**2 for error in known)) / len(parts) if known else None
         return math.fsum(value for value, _ in results) / len(parts), se, note
 
-    def _parts(self, features: Features) -> list[tuple[Given, Given]]:
+    def _parts(self, features: str) -> list[tuple[Given, Given]]:
         """Pairs of sets to compare: everything, or frame index by frame index."""
         others = self._others[features]
         originals = self._originals.get(features, others)
-        frames = self.measures.frames
-        if frames == 1 or features in SEE_CLIPS or not self.measures.protocol.frames_apart:
+        frames, sees = self.measures.frames, self.measures.backbones[features].sees
+        if frames == 1 or sees == "clips" or not self.measures.protocol.frames_apart:
             return [(originals, others)]
         return [(originals[at::frames], others[at::frames]) for at in range(frames)]
 
-    def _one(self, name: str, at: int, a: Given, b: Given) -> tuple[float, float | None]:
-        rules = self.measures.protocol
-        # A metric of reconstructions and its twin of samples differ in the first letter only.
-        what, paired = name[1:], self.measures.group == "reconstruction"
-        if what in ("precision", "recall", "density", "coverage"):
-            if at not in self._covers:
-                self._covers[at] = cover(a, b)
-            return dataclasses.asdict(self._covers[at])[what], None
-        distance: Callable[[Given, Given], float]
-        if what == "is":
-            logits = self._logits(b)
+    def _one(self, metric: Metric, at: int, a: Given, b: Given) -> tuple[float, float | None]:
+        """Value and standard error of a metric on one pair of sets."""
+        measures = self.measures
+        rules, paired = measures.rules_of(metric), measures.group == "reconstruction"
+        given = {**rules, "paired": paired} if metric.tells_pairs else rules
+        if metric.of == "logits":
+            b = self._logits(metric.features, b)
+        if not metric.reference:
+            a = b
+        function = pkgutil.resolve_name(metric.function)
 
-            def score(_: Given, rows: Given) -> float:
-                return inception_score(
-                    rows, splits=rules.inception_splits, shuffled=rules.inception_shuffled
-                )
+        def result(originals: Given, others: Given) -> Any:
+            sets = (originals, others) if metric.reference else (others,)
+            return function(*sets, **given)
 
-            distance, a, b = score, logits, logits
-        elif what in ("fid_infinity", "fd_lite0_infinity"):
-            distance = functools.partial(frechet_infinity, paired=paired)
-        elif what in ("kid", "kid_lite0", "kvd"):
+        # Metrics that are parts of one result share it.
+        key = (metric.function, metric.features, metric.reference, at, *rules.items())
+        if key not in self._results:
+            self._results[key] = result(a, b)
+        found = self._results[key]
+        value = float(getattr(found, metric.part) if metric.part else found)
+        if not measures.bootstrap or not metric.resampled:
+            return value, None
+        rows = len(b) // measures.n
+        return value, bootstrap_error(
+            result, a, b, resamples=measures.bootstrap, rows=rows, paired=paired
+        )
 
-            def kernel(left: Given, right: Given) -> float:
-                return kernel_distance(left, right, rules.kid_subset)
-
-            distance = kernel
-        elif what in ("mmd_dino", "cmmd"):
-            distance = gaussian_kernel_distance
-        else:
-            distance = frechet_distance
-        se = None
-        if self.measures.bootstrap:
-            se = bootstrap_error(
-                distance,
-                a,
-                b,
-                resamples=self.measures.bootstrap,
-                rows=len(b) // self.measures.n,
-                paired=paired,
-            )
-        return distance(a, b), se
-
-    def _logits(self, features_NF: Given) -> Array:
-        """Classifier outputs (N, K) of the Inception."""
-        network = self.measures._networks["inception"]
+    def _logits(self, features: str | None, features_NF: Given) -> Array:
+        """Outputs (N, K) of the classifier that a network has over its features."""
+        network = self.measures._networks[str(features)]
         weight, bias = (part.double().cpu().numpy() for part in network.classifier())  # type: ignore[operator]  # nn.Module types every attribute as Tensor | Module
         logits: Array = np.asarray(features_NF, np.float64) @ weight.T
         if self.measures.protocol.inception_bias:
             logits += bias
         return logits
-
-
-_FRECHET = ("fid", "fd", "fvd")
 
 
 def check_metrics(
@@ -430,7 +404,7 @@ def check_metrics(
             close = difflib.get_close_matches(name, METRICS, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise SpecError(
-                "metrics", f"{name!r} is no metric; there are {', '.join(METRICS)}{hint}"
+                "metrics", f"{name!r} is not a metric; there are {', '.join(METRICS)}{hint}"
             )
         metric = METRICS[name]
         if why := not_in_group(name, group) or not_under(name, protocol_name):

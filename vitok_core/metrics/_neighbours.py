@@ -1,4 +1,4 @@
-"""Do two sets of features cover each other? Precision, recall, density and coverage.
+"""Whether two sets of features cover each other: precision, recall, density and coverage.
 
 Manifolds are unions of balls around the members of a set that reach to their k-th nearest
 neighbour: k = 3 for precision and recall (Kynkaanniemi et al. 2019), k = 5 for density and coverage
@@ -19,7 +19,6 @@ from vitok_core.errors import DataError
 Array = NDArray[np.float64]
 Given = NDArray[np.floating]
 
-PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS = 3, 5
 ROWS = 512
 """Rows of distances at a time."""
 
@@ -42,39 +41,41 @@ class Cover:
     coverage: float
 
 
-def cover(originals_NF: Given, others_MF: Given) -> Cover:
+def cover(originals_NF: Given, others_MF: Given, *, near: int = 3, wide: int = 5) -> Cover:
     """How a set of reconstructions or samples covers the originals, and the other way round.
 
     Args:
         originals_NF: features of the originals.
         others_MF: features of reconstructions or generated samples.
+        near: neighbours that a ball of precision and recall reaches to.
+        wide: neighbours that a ball of density and coverage reaches to.
 
     Raises:
         DataError: no more rows on a side than the neighbours that are looked for.
     """
     least = min(len(originals_NF), len(others_MF))
-    if least <= DENSITY_NEIGHBOURS:
+    if least <= max(near, wide):
         raise DataError(
-            f"precision, recall, density and coverage need more than {DENSITY_NEIGHBOURS} images "
+            f"precision, recall, density and coverage need more than {max(near, wide)} images "
             f"on each side, there are {least}"
         )
     originals, others = (np.asarray(side, np.float64) for side in (originals_NF, others_MF))
-    near, wide = _radii(originals, (PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS))
-    (others_near,) = _radii(others, (PRECISION_NEIGHBOURS,))
+    near_radii, wide_radii = _radii(originals, (near, wide))
+    (others_near,) = _radii(others, (near,))
     inside = np.zeros(len(others), bool)
     balls = 0
     recalled = covered = 0
     for first, distances in _distances(originals, others):
         rows = slice(first, first + len(distances))
-        inside |= (distances <= near[rows, None]).any(axis=0)
+        inside |= (distances <= near_radii[rows, None]).any(axis=0)
         recalled += int((distances <= others_near).any(axis=1).sum())
-        within = distances < wide[rows, None]
+        within = distances < wide_radii[rows, None]
         balls += int(within.sum())
         covered += int(within.any(axis=1).sum())
     return Cover(
         precision=float(inside.mean()),
         recall=recalled / len(originals),
-        density=balls / (DENSITY_NEIGHBOURS * len(others)),
+        density=balls / (wide * len(others)),
         coverage=covered / len(originals),
     )
 
@@ -83,7 +84,7 @@ def _radii(rows: Array, neighbours: tuple[int, ...]) -> list[Array]:
     """Squared distance of every row to its k-th neighbour among the others, for each k."""
     found: list[list[Array]] = [[] for _ in neighbours]
     for first, distances in _distances(rows, rows):
-        # A row is no neighbour of itself.
+        # A row is not a neighbour of itself.
         distances[np.arange(len(distances)), first + np.arange(len(distances))] = np.inf
         ordered = np.partition(distances, [k - 1 for k in neighbours], axis=1)
         for radii, k in zip(found, neighbours, strict=True):

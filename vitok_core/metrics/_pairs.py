@@ -1,4 +1,4 @@
-"""How near is a reconstruction to its original? Functions of pairs of 8-bit images, one value each.
+"""Metrics of pairs of 8-bit images, one value per pair.
 
 All of them see uint8 on both sides: what is measured is what a viewer of the saved picture would
 get. The range is fixed at 255 and never taken from the data, so that a dark image is judged as any
@@ -14,9 +14,10 @@ import math
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitok_core.errors import SpecError
+from vitok_core.tokenizer import from_uint8
 
 PEAK = 255.0
 
@@ -42,6 +43,15 @@ def psnr_of(squared_errors: Tensor) -> Tensor:
     return 10.0 * torch.log10(PEAK**2 / squared_errors.double().clamp_min(MSE_FLOOR))
 
 
+def psnr_of_errors(squared_errors: Tensor, over: Literal["image", "all"] = "image") -> Tensor:
+    """PSNR in dB of the mean squared errors of all images: of each, or one number of their mean."""
+    if over == "image":
+        return psnr_of(squared_errors)
+    # fsum: the order and number of the images must not show in the last digits.
+    mean = math.fsum(squared_errors.flatten().tolist()) / squared_errors.numel()
+    return psnr_of(torch.tensor(mean))
+
+
 def psnr(originals: Tensor, reconstructions: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of every pair of uint8 images (B, C, H, W): (B,) float64."""
     return psnr_of(squared_error(originals, reconstructions))
@@ -61,8 +71,8 @@ def ssim(
         originals: the images.
         reconstructions: of the same shape.
         border: "inside" counts the windows that lie inside the image, in float64, as the authors
-            and scikit-image do; "mirrored" has one window a pixel and mirrors the image beyond its
-            border, in float32, as torchmetrics does.
+            and scikit-image do; "mirrored" has one window per pixel and mirrors the image beyond
+            its border, in float32, as torchmetrics does.
 
     Raises:
         SpecError: images smaller than the window.
@@ -157,3 +167,10 @@ def ms_ssim(originals: Tensor, reconstructions: Tensor) -> Tensor:
     )
     scores: Tensor = values.reshape(-1).double()
     return scores
+
+
+@torch.no_grad()
+def lpips(originals: Tensor, reconstructions: Tensor, *, network: nn.Module) -> Tensor:
+    """LPIPS of every pair of uint8 images (B, C, H, W) through its network: (B,) float64."""
+    scores: Tensor = network(from_uint8(reconstructions), from_uint8(originals)).reshape(-1)
+    return scores.double()

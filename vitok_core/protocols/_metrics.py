@@ -1,7 +1,7 @@
-"""What can be measured? Every metric by name, with its direction and what it needs; no torch here.
+"""Metrics: one record per metric says what is measured, by which function, and how it is read.
 
-A metric says what is measured and how it is read (direction, scale for fits). Everything else that
-changes the number is a protocol's, see `vitok_core.protocols`. Names that begin with r compare
+Everything else that changes the number is a protocol's, see `vitok_core.protocols`. A new metric is
+one record here and its function in `vitok_core.metrics`. Names that begin with r compare
 reconstructions with their originals; every one that looks at sets of features has a twin that
 begins with g and looks at generated samples by the same rules. `rfid`, `ris` and the other plain
 names are of Inception features, whichever Inception the protocol names; what is measured on other
@@ -11,24 +11,33 @@ features says so in its name, because the two must never be read as one.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Features = Literal["alex", "lite0", "inception", "dinov2", "clip", "i3d", "videomae"]
+from vitok_core.protocols.backbones import of_features
+
 MetricGroup = Literal["reconstruction", "generation"]
 
-FEATURE_WIDTHS: dict[str, int] = {
-    "lite0": 1280,
-    "inception": 2048,
-    "dinov2": 1024,
-    "clip": 768,
-    "i3d": 400,
-    "videomae": 1408,
-}
-"""Features of one image, or of one clip for those of `SEE_CLIPS`, by backbone."""
 
-SEE_CLIPS: tuple[str, ...] = ("i3d", "videomae")
-"""Backbones that see whole clips; all others see images, or the frames of clips."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeNeeds:
+    """What a metric of codes looks at besides means and variances.
+
+    Attributes:
+        random: whether the code has to be a distribution.
+        grid: fewest tokens of a side of the grid; 0 when the grid does not matter.
+        even: whether the grid is halved, so that its height has to be even.
+        kept: whether it looks at whole codes, of which the first ones are kept.
+        moved: import path "module:name" of what makes an error per sample from a transformed code
+            and its decoding, see `vitok_core.evaluate`; "" for none.
+    """
+
+    random: bool = False
+    grid: int = 0
+    even: bool = False
+    kept: bool = False
+    moved: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,18 +47,34 @@ class Metric:
     Attributes:
         name: key in studies, results and columns.
         better: whether a lower or a higher value is the better one.
-        scale: how fits see it: "log2" for ratio-scaled distances (FID and its kin, LPIPS), "raw"
-            for decibels and bounded scores (fitting practice of the ViTok paper, figures 3 to 12).
+        scale: how fits see it: "log2" for ratio-scaled distances (FID, LPIPS), "raw" for decibels
+            and bounded scores (fitting practice of the ViTok paper, figures 3 to 12).
         unit: unit of the value; empty for a pure number.
+        bounds: smallest and largest value there can be; None where there is no end.
         of: what it is a function of: "pairs" of an original and its reconstruction, "features" of
-            whole sets, or "codes".
+            whole sets, "logits" of a classifier over them, or "codes".
         group: which group of `evaluate` measures it: "reconstruction" (metrics of codes too) or
             "generation".
-        features: backbone whose features the metric needs, or None.
+        features: what the network gives that the metric looks through, see
+            `vitok_core.protocols.Backbone`; None without one.
         reference: whether it compares with features of the originals.
         needs: smallest number of images, or clips, that gives a value.
-        smallest: smallest image side in pixels that gives a value.
-        frames: smallest number of frames of a sample that gives a value.
+        window: smallest image side in pixels that the function takes.
+        function: import path "module:name" of what computes it. Of pairs: (originals,
+            reconstructions) as uint8 images -> a score per image, with `network` where it has
+            features. Of features and logits: (originals', samples') rows, without `reference` only
+            the samples' -> a number. Of codes: `vitok_core.metrics.Codes` -> a number and its
+            standard error or None.
+        summary: of pairs: import path of what makes scores per frame, or one number, of what
+            `function` gave for all samples; "" for those scores themselves.
+        rules: argument -> field of the protocol: all that the function (with a summary, that)
+            knows of the protocol.
+        part: attribute of the function's result that is the value; "" for the result itself.
+        tells_pairs: whether the function has an argument `paired`: rows are pairs.
+        covariances: whether it compares covariances, which are singular with fewer rows than
+            features.
+        resampled: whether a bootstrap gives its standard error.
+        code: what a metric of codes needs of them.
         about: one sentence for people.
     """
 
@@ -57,14 +82,44 @@ class Metric:
     better: Literal["lower", "higher"]
     scale: Literal["log2", "raw"]
     unit: str = ""
-    of: Literal["pairs", "features", "codes"] = "features"
+    bounds: tuple[float | None, float | None] = (None, None)
+    of: Literal["pairs", "features", "logits", "codes"] = "features"
     group: MetricGroup = "reconstruction"
-    features: Features | None = None
+    features: str | None = None
     reference: bool = True
     needs: int = 2
-    smallest: int = 1
-    frames: int = 1
+    window: int = 1
+    function: str
+    summary: str = ""
+    rules: Mapping[str, str] = field(default_factory=dict)
+    part: str = ""
+    tells_pairs: bool = False
+    covariances: bool = False
+    resampled: bool = True
+    code: CodeNeeds = CodeNeeds()
     about: str
+
+    @property
+    def smallest(self) -> int:
+        """Smallest image side in pixels that gives a value."""
+        return max([self.window, *(one.smallest for one in of_features(self.features))])
+
+    @property
+    def frames(self) -> int:
+        """Smallest number of frames of a sample that gives a value."""
+        return max([1, *(one.frames for one in of_features(self.features))])
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Fields of a protocol that its value depends on, its network apart."""
+        found = {*self.rules.values()}
+        if self.of != "codes":
+            found.add("rounding")
+        if self.of == "logits":
+            found.add("inception_bias")
+        if any(one.sees == "images" for one in of_features(self.features)):
+            found.add("frames_apart")
+        return frozenset(found)
 
 
 _PAIRS = (
@@ -76,6 +131,10 @@ _PAIRS = (
         of="pairs",
         reference=False,
         needs=1,
+        function="vitok_core.metrics._pairs:squared_error",
+        summary="vitok_core.metrics._pairs:psnr_of_errors",
+        rules={"over": "psnr_over"},
+        bounds=(0, 100),
         about="Peak signal-to-noise ratio on 8-bit images: range 255, mean over images.",
     ),
     Metric(
@@ -85,7 +144,10 @@ _PAIRS = (
         of="pairs",
         reference=False,
         needs=1,
-        smallest=11,
+        window=11,
+        function="vitok_core.metrics._pairs:ssim",
+        rules={"border": "ssim_border"},
+        bounds=(-1, 1),
         about="Structural similarity: Gaussian 11x11 window, sigma 1.5, range 255, the mean.",
     ),
     Metric(
@@ -95,7 +157,9 @@ _PAIRS = (
         of="pairs",
         reference=False,
         needs=1,
-        smallest=161,
+        window=161,
+        function="vitok_core.metrics._pairs:ms_ssim",
+        bounds=(0, 1),
         about="Structural similarity over five scales, window and range as for ssim, the mean.",
     ),
     Metric(
@@ -106,7 +170,8 @@ _PAIRS = (
         features="alex",
         reference=False,
         needs=1,
-        smallest=31,
+        function="vitok_core.metrics._pairs:lpips",
+        bounds=(0, None),
         about="Learned perceptual distance, AlexNet trunk with the v0.1 heads, the mean.",
     ),
 )
@@ -117,6 +182,9 @@ _LITE0 = (
         better="lower",
         scale="log2",
         features="lite0",
+        function="vitok_core.metrics._distances:frechet_distance",
+        covariances=True,
+        bounds=(0, None),
         about="Frechet distance of originals and reconstructions, EfficientNet-Lite0 features.",
     ),
     Metric(
@@ -125,6 +193,9 @@ _LITE0 = (
         scale="log2",
         features="lite0",
         needs=100,
+        function="vitok_core.metrics._distances:frechet_infinity",
+        covariances=True,
+        tells_pairs=True,
         about="rfd_lite0 extrapolated to infinitely many images: linear in 1/n over 15 sizes.",
     ),
     Metric(
@@ -132,6 +203,8 @@ _LITE0 = (
         better="lower",
         scale="raw",
         features="lite0",
+        function="vitok_core.metrics._distances:kernel_distance",
+        rules={"subset": "kid_subset", "subsets": "kid_subsets", "seed": "kid_seed"},
         about="Kernel distance of originals and reconstructions, EfficientNet-Lite0 features.",
     ),
 )
@@ -142,6 +215,9 @@ _INCEPTION = (
         better="lower",
         scale="log2",
         features="inception",
+        function="vitok_core.metrics._distances:frechet_distance",
+        covariances=True,
+        bounds=(0, None),
         about="Frechet distance of originals and reconstructions, Inception features.",
     ),
     Metric(
@@ -150,6 +226,9 @@ _INCEPTION = (
         scale="log2",
         features="inception",
         needs=100,
+        function="vitok_core.metrics._distances:frechet_infinity",
+        covariances=True,
+        tells_pairs=True,
         about="rfid extrapolated to infinitely many images: linear in 1/n over 15 sizes.",
     ),
     Metric(
@@ -159,6 +238,14 @@ _INCEPTION = (
         features="inception",
         reference=False,
         needs=10,
+        of="logits",
+        function="vitok_core.metrics._distances:inception_score",
+        rules={
+            "splits": "inception_splits",
+            "shuffled": "inception_shuffled",
+            "seed": "inception_seed",
+        },
+        bounds=(1, None),
         about="Inception score of reconstructions; near the originals' own score at best.",
     ),
     Metric(
@@ -166,6 +253,8 @@ _INCEPTION = (
         better="lower",
         scale="raw",
         features="inception",
+        function="vitok_core.metrics._distances:kernel_distance",
+        rules={"subset": "kid_subset", "subsets": "kid_subsets", "seed": "kid_seed"},
         about="Kernel distance (squared MMD, cubic polynomial), Inception features; unbiased.",
     ),
     Metric(
@@ -174,6 +263,11 @@ _INCEPTION = (
         scale="raw",
         features="inception",
         needs=6,
+        function="vitok_core.metrics._neighbours:cover",
+        part="precision",
+        rules={"near": "precision_neighbours", "wide": "density_neighbours"},
+        resampled=False,
+        bounds=(0, 1),
         about="Share of reconstructions inside the originals' manifold of 3 nearest neighbours.",
     ),
     Metric(
@@ -182,6 +276,11 @@ _INCEPTION = (
         scale="raw",
         features="inception",
         needs=6,
+        function="vitok_core.metrics._neighbours:cover",
+        part="recall",
+        rules={"near": "precision_neighbours", "wide": "density_neighbours"},
+        resampled=False,
+        bounds=(0, 1),
         about="Share of originals inside the reconstructions' manifold of 3 nearest neighbours.",
     ),
     Metric(
@@ -190,6 +289,11 @@ _INCEPTION = (
         scale="raw",
         features="inception",
         needs=6,
+        function="vitok_core.metrics._neighbours:cover",
+        part="density",
+        rules={"near": "precision_neighbours", "wide": "density_neighbours"},
+        resampled=False,
+        bounds=(0, None),
         about="Mean number of originals' balls of 5 neighbours around a reconstruction, over 5.",
     ),
     Metric(
@@ -198,6 +302,11 @@ _INCEPTION = (
         scale="raw",
         features="inception",
         needs=6,
+        function="vitok_core.metrics._neighbours:cover",
+        part="coverage",
+        rules={"near": "precision_neighbours", "wide": "density_neighbours"},
+        resampled=False,
+        bounds=(0, 1),
         about="Share of originals with a reconstruction in their ball of 5 neighbours.",
     ),
 )
@@ -208,6 +317,9 @@ _DINO = (
         better="lower",
         scale="log2",
         features="dinov2",
+        function="vitok_core.metrics._distances:frechet_distance",
+        covariances=True,
+        bounds=(0, None),
         about="Frechet distance of originals and reconstructions, DINOv2 ViT-L/14 features.",
     ),
     Metric(
@@ -215,6 +327,8 @@ _DINO = (
         better="lower",
         scale="log2",
         features="dinov2",
+        function="vitok_core.metrics._distances:gaussian_kernel_distance",
+        bounds=(0, None),
         about="MMD with the kernel of CMMD (Gaussian, sigma 10, unit vectors, times 1000), on "
         "DINOv2 features instead of CLIP's.",
     ),
@@ -226,6 +340,8 @@ _CLIP = (
         better="lower",
         scale="log2",
         features="clip",
+        function="vitok_core.metrics._distances:gaussian_kernel_distance",
+        bounds=(0, None),
         about="CMMD of Jayasumana et al. 2024: MMD (Gaussian kernel, sigma 10, unit vectors, times "
         "1000) on embeddings of CLIP ViT-L/14 at 336 px.",
     ),
@@ -237,7 +353,9 @@ _VIDEO = (
         better="lower",
         scale="log2",
         features="i3d",
-        frames=10,
+        function="vitok_core.metrics._distances:frechet_distance",
+        covariances=True,
+        bounds=(0, None),
         about="Frechet distance of original and reconstructed clips, I3D logits (Kinetics-400).",
     ),
     Metric(
@@ -245,7 +363,8 @@ _VIDEO = (
         better="lower",
         scale="raw",
         features="i3d",
-        frames=10,
+        function="vitok_core.metrics._distances:kernel_distance",
+        rules={"subset": "kid_subset", "subsets": "kid_subsets", "seed": "kid_seed"},
         about="Kernel distance (cubic polynomial) of clips, I3D logits (Kinetics-400); unbiased.",
     ),
     Metric(
@@ -253,7 +372,9 @@ _VIDEO = (
         better="lower",
         scale="log2",
         features="videomae",
-        frames=16,
+        function="vitok_core.metrics._distances:frechet_distance",
+        covariances=True,
+        bounds=(0, None),
         about="Content-debiased FVD of Ge et al. 2024: Frechet distance of clips, features of "
         "VideoMAE v2 ViT-g fine-tuned on Something-Something v2.",
     ),
@@ -268,6 +389,9 @@ _CODES = (
         of="codes",
         reference=False,
         needs=1,
+        function="vitok_core.metrics._codes:kl",
+        code=CodeNeeds(random=True),
+        bounds=(0, None),
         about="KL of the posteriors to a unit Gaussian, mean over tokens and channels.",
     ),
     Metric(
@@ -277,6 +401,8 @@ _CODES = (
         unit="nat",
         of="codes",
         reference=False,
+        function="vitok_core.metrics._codes:gaussianity_of",
+        bounds=(0, None),
         about="KL of a Gaussian with a channel's mean and variance to a unit one, mean over "
         "channels: how far the codes as a whole are from what a generator starts from.",
     ),
@@ -286,6 +412,8 @@ _CODES = (
         scale="raw",
         of="codes",
         reference=False,
+        function="vitok_core.metrics._codes:spectrum_of",
+        code=CodeNeeds(grid=4, kept=True),
         about="Slope of log power against log frequency of the codes over the token grid; 0 is "
         "white, images are near -2.",
     ),
@@ -296,6 +424,9 @@ _CODES = (
         of="codes",
         reference=False,
         needs=1,
+        function="vitok_core.metrics._codes:relative_error",
+        code=CodeNeeds(grid=1, even=True, moved="vitok_core.evaluate._codes:Halved"),
+        bounds=(0, None),
         about="Decoding the code averaged to half the grid against the image at half the size: "
         "mean squared error over the image's variance.",
     ),
@@ -306,6 +437,9 @@ _CODES = (
         of="codes",
         reference=False,
         needs=1,
+        function="vitok_core.metrics._codes:relative_error",
+        code=CodeNeeds(grid=1, moved="vitok_core.evaluate._codes:Turned"),
+        bounds=(0, None),
         about="Decoding the code turned by 90 degrees against the image turned: mean squared "
         "error over the image's variance.",
     ),
@@ -316,6 +450,9 @@ _CODES = (
         of="codes",
         reference=False,
         needs=20,
+        function="vitok_core.metrics._codes:probe_of",
+        code=CodeNeeds(kept=True),
+        bounds=(0, 1),
         about="Accuracy of a linear probe (ridge) from the mean code to the label, on the tenth "
         "of the samples it was not fitted to, over ten folds.",
     ),

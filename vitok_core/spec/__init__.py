@@ -29,6 +29,7 @@ from vitok_core.spec._dit import (
 from vitok_core.spec._networks import (
     DINO_PATCH,
     DISCRIMINATOR_LAST,
+    LpipsTrunk,
     check_discriminator,
     dino_macs,
     dino_side,
@@ -67,6 +68,7 @@ __all__ = [
     "DiTPositions",
     "DiTSpec",
     "Flops",
+    "LpipsTrunk",
     "Norm",
     "Positions",
     "Size",
