@@ -353,7 +353,7 @@ class _Store:
         measures = self.measures
         rules, paired = measures.rules_of(metric), measures.group == "reconstruction"
         given = {**rules, "paired": paired} if metric.tells_pairs else rules
-        if metric.of == "logits":
+        if metric.of_logits:
             b = self._logits(metric.features, b)
         if not metric.reference:
             a = b

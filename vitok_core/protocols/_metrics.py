@@ -52,7 +52,7 @@ class Metric:
         unit: unit of the value; empty for a pure number.
         bounds: smallest and largest value there can be; None where there is no end.
         of: what it is a function of: "pairs" of an original and its reconstruction, "features" of
-            whole sets, "logits" of a classifier over them, or "codes".
+            whole sets, or "codes".
         group: which group of `evaluate` measures it: "reconstruction" (metrics of codes too) or
             "generation".
         features: what the network gives that the metric looks through, see
@@ -62,14 +62,15 @@ class Metric:
         window: smallest image side in pixels that the function takes.
         function: import path "module:name" of what computes it. Of pairs: (originals,
             reconstructions) as uint8 images -> a score per image, with `network` where it has
-            features. Of features and logits: (originals', samples') rows, without `reference` only
-            the samples' -> a number. Of codes: `vitok_core.metrics.Codes` -> a number and its
+            features. Of features: (originals', samples') rows, without `reference` only the
+            samples' -> a number. Of codes: `vitok_core.metrics.Codes` -> a number and its
             standard error or None.
         summary: of pairs: import path of what makes scores per frame, or one number, of what
             `function` gave for all samples; "" for those scores themselves.
         rules: argument -> field of the protocol: all that the function (with a summary, that)
             knows of the protocol.
         part: attribute of the function's result that is the value; "" for the result itself.
+        of_logits: whether the rows are outputs of the network's classifier, not its features.
         tells_pairs: whether the function has an argument `paired`: rows are pairs.
         covariances: whether it compares covariances, which are singular with fewer rows than
             features.
@@ -83,7 +84,7 @@ class Metric:
     scale: Literal["log2", "raw"]
     unit: str = ""
     bounds: tuple[float | None, float | None] = (None, None)
-    of: Literal["pairs", "features", "logits", "codes"] = "features"
+    of: Literal["pairs", "features", "codes"] = "features"
     group: MetricGroup = "reconstruction"
     features: str | None = None
     reference: bool = True
@@ -93,6 +94,7 @@ class Metric:
     summary: str = ""
     rules: Mapping[str, str] = field(default_factory=dict)
     part: str = ""
+    of_logits: bool = False
     tells_pairs: bool = False
     covariances: bool = False
     resampled: bool = True
@@ -115,7 +117,7 @@ class Metric:
         found = {*self.rules.values()}
         if self.of != "codes":
             found.add("rounding")
-        if self.of == "logits":
+        if self.of_logits:
             found.add("inception_bias")
         if any(one.sees == "images" for one in of_features(self.features)):
             found.add("frames_apart")
@@ -238,7 +240,7 @@ _INCEPTION = (
         features="inception",
         reference=False,
         needs=10,
-        of="logits",
+        of_logits=True,
         function="vitok_core.metrics._distances:inception_score",
         rules={
             "splits": "inception_splits",
