@@ -11,15 +11,13 @@ import pytest
 
 from sweepctl.analyse import Analysis, equation, fit_study
 from sweepctl.errors import UsageError
-from sweepctl.figures import laws, write
+from sweepctl.figures import SheetRow, laws, sheet, write
 from sweepctl.report import (
-    SheetRow,
     StageState,
     StatusCell,
     claims_text,
     fits_text,
     results_text,
-    sheet,
     status_grid,
 )
 from sweepctl.study import Fit, SlopeClaim

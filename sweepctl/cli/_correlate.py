@@ -37,7 +37,7 @@ def correlate(
     """
     from sweepctl.analyse import correlate as correlated
     from sweepctl.figures import correlations, formats_of, write
-    from sweepctl.report import RELATIONS, relation_facts, relation_rows
+    from sweepctl.report import relation_facts, relation_table
 
     wanted = formats_of(formats)
     if no_figures:
@@ -51,5 +51,6 @@ def correlate(
     if as_json:
         give_relation(what, where, {"relations": relation_facts(found)}, files)
     else:
-        give_table(RELATIONS, relation_rows(found), "table")
+        table = relation_table(found)
+        give_table(table.columns, table.rows, "table")
     say_figures(files)

@@ -363,14 +363,14 @@ def _rows_where(values: Mapping[str, Sequence[Any]], condition: str) -> list[int
 
 
 def _print(made: Fitted, facts: dict[str, Any], *, as_json: bool) -> None:
-    from sweepctl.report import BESIDE, beside_rows, claims_text, fits_text
+    from sweepctl.report import beside_table, claims_text, fits_text
 
-    analysis, rows = made.analysis, beside_rows(made.beside)
+    analysis, beside = made.analysis, beside_table(made.beside)
     if as_json:
         said = {
             "figures": made.files,
             "kept": dict(made.kept),
-            "beside": [dict(zip(BESIDE, row, strict=True)) for row in rows],
+            "beside": [dict(zip(beside.columns, row, strict=True)) for row in beside.rows],
         }
         give_json({"schema": 1, **facts, **analysis.to_json(), **said})
     else:
@@ -380,10 +380,10 @@ def _print(made: Fitted, facts: dict[str, Any], *, as_json: bool) -> None:
                 give("")
             text = claims_text(analysis, terminal=to_terminal(), width=width(), unicode=unicode())
             give(text)
-        if rows:
+        if beside.rows:
             if to_terminal():
                 give("")
-            give_table(BESIDE, rows, "table")
+            give_table(beside.columns, beside.rows, "table")
     for one in made.beside:
         say(f"{one.fit} beside {one.paper} ({one.law.on}): other data, protocol `paper`")
     for file in made.files:

@@ -50,7 +50,7 @@ def frontier(
     from sweepctl.analyse import Analysis, equation
     from sweepctl.analyse import frontier as frontier_of
     from sweepctl.figures import formats_of, fronts, write
-    from sweepctl.report import front_columns, front_facts, front_rows
+    from sweepctl.report import front_facts, front_table
 
     wanted = formats_of(formats)
     if no_figures:
@@ -67,7 +67,8 @@ def frontier(
             law = Analysis(fits=(found.law,), claims=()).to_json()["fits"][0]
         give_relation(what, where, front_facts(found, law), files)
     else:
-        give_table(front_columns(found), front_rows(found), "table")
+        table = front_table(found)
+        give_table(table.columns, table.rows, "table")
     if found.law is not None:
         low, high = found.law.slope_interval()
         say(f"along the frontier: {equation(found.law)}, slope [{low:.3g}, {high:.3g}]")

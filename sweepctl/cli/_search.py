@@ -14,8 +14,8 @@ from sweepctl.cli._session import check_alone, open_for_reading, run_folder
 
 if TYPE_CHECKING:
     from sweepctl.cli._trials import Made
+    from sweepctl.figures import SheetRow
     from sweepctl.ledger import Ledger, SearchRecord
-    from sweepctl.report import SheetRow
     from sweepctl.search import Found
     from sweepctl.study import Search
 
@@ -142,8 +142,7 @@ def _draw(
     runs: Path | None,
     formats: Sequence[str],
 ) -> list[Path]:
-    from sweepctl.figures import Tried, searched, write
-    from sweepctl.report import sheet
+    from sweepctl.figures import Tried, searched, sheet, write
     from sweepctl.study import short_name
 
     given = [dict(point) for point in record.start]
@@ -185,7 +184,7 @@ def _sheet_rows(
     """Reconstructions of trials along the front, those whose pictures are in the run folder."""
     import numpy as np
 
-    from sweepctl.report import SheetRow
+    from sweepctl.figures import SheetRow
     from sweepctl.study import short_name
 
     if len(best) > SHEET_ROWS:

@@ -19,7 +19,7 @@ from sweepctl.cli._time_left import how_it_was_kept, kept_in_words, left_in_word
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from sweepctl.analyse import FitResult
+    from sweepctl.analyse import FitResult, Foreseen
     from sweepctl.ledger import CellState, FitRecord, Ledger, TaskState
     from sweepctl.plan import Left
     from sweepctl.report import StageState
@@ -197,17 +197,16 @@ def _laws_so_far(
         "foreseen": [],
     }
     if predict:
-        from sweepctl.report import FORESEEN, foreseen_rows
+        from sweepctl.report import prediction_table
 
+        every: list[Foreseen] = []
         for fit in fits:
             done = set(
                 frame["cell"][(frame["metric"] == fit.metric) & (frame["dataset"] == fit.on)]
             )
-            rows = foreseen_rows(
-                foresee([fit], [one for one in settings if one["cell"] not in done])
-            )
-            found["foreseen"] += [dict(zip(FORESEEN, row, strict=True)) for row in rows]
-        found["foreseen"].sort(key=lambda one: (one["cell"], one["fit"]))
+            every += foresee([fit], [one for one in settings if one["cell"] not in done])
+        table = prediction_table(sorted(every, key=lambda one: (one.cell, one.fit)))
+        found["foreseen"] = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     return found
 
 
@@ -232,7 +231,7 @@ def _law(fit: FitResult, settings: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _give_laws(found: dict[str, Any], *, fits: bool, predict: bool) -> None:
     """Print what `so_far` has found."""
-    from sweepctl.report import FORESEEN
+    from sweepctl.report import prediction_table
 
     if fits:
         give("")
@@ -246,7 +245,7 @@ def _give_laws(found: dict[str, Any], *, fits: bool, predict: bool) -> None:
     if predict:
         give("")
         rows = [tuple(one.values()) for one in found["foreseen"]]
-        give_table(FORESEEN, rows, "table")
+        give_table(prediction_table(()).columns, rows, "table")
 
 
 def _in_a_line(law: dict[str, Any]) -> str:

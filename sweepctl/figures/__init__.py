@@ -10,23 +10,25 @@ already a result; drawing libraries are imported when they are used.
     _style     markers, colors,      _relations   fronts, level lines, correlations
                axes and ticks        _search      what a search found
                                      _tables      cells without a law, curves of trainings
+                                     _sheet       reconstructions, a PNG of pixels
     _matplotlib   _plotly   _terminal   the renderers
 """
 
 from __future__ import annotations
 
 from sweepctl.figures._laws import hold_outs, laws, optima, residuals
-from sweepctl.figures._matplotlib import FORMATS, draw, formats_of, write, writing
+from sweepctl.figures._matplotlib import draw, formats_of, write
 from sweepctl.figures._model import Figure
 from sweepctl.figures._plotly import plotly
 from sweepctl.figures._relations import contours, correlations, fronts
 from sweepctl.figures._search import Tried, searched
+from sweepctl.figures._sheet import SheetRow, sheet
 from sweepctl.figures._tables import curves, front_of, metric_of, paper_series, pareto, scatter
 from sweepctl.figures._terminal import terminal
 
 __all__ = [
-    "FORMATS",
     "Figure",
+    "SheetRow",
     "Tried",
     "contours",
     "correlations",
@@ -45,7 +47,7 @@ __all__ = [
     "residuals",
     "scatter",
     "searched",
+    "sheet",
     "terminal",
     "write",
-    "writing",
 ]

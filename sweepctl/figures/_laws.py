@@ -45,6 +45,7 @@ from sweepctl.figures._style import (
     GRID,
     Look,
     basis_of,
+    floats,
     look_of,
     metric_axis,
     roomy,
@@ -91,13 +92,7 @@ def laws(
     look = _look(fits)
     theirs = {one.fit: one for one in beside}
     paper_key = Key(
-        label=_PAPER,
-        color=ORANGE,
-        marker="circle",
-        hollow=True,
-        line=True,
-        width=1.4,
-        dash="dot",
+        label=_PAPER, color=ORANGE, marker="circle", hollow=True, line=True, width=1.4, dash="dot"
     )
     others = (LAW_KEY, MEAN_KEY, _NEW_KEY, *((paper_key,) if theirs else ()))
     return Figure(
@@ -153,33 +148,18 @@ def drawn_law(
 ) -> tuple[tuple[Band, ...], tuple[Line, ...]]:
     """Both bands, and the law: solid where there are points and dashed beyond."""
     grid = _grid(fit, *ends)
-    band = bands(fit, grid)
-    x = tuple(grid.tolist())
+    band, x = bands(fit, grid), floats(grid)
     inside = ~band.outside
+    wide, narrow = (band.low, band.high), (band.mean_low, band.mean_high)
+    areas = ((NEW, NEW_OPACITY, wide), (MEAN, MEAN_OPACITY, narrow))
     return (
-        (
-            Band(
-                x=x,
-                low=tuple(band.low.tolist()),
-                high=tuple(band.high.tolist()),
-                opacity=NEW_OPACITY,
-                label=NEW,
-            ),
-            Band(
-                x=x,
-                low=tuple(band.mean_low.tolist()),
-                high=tuple(band.mean_high.tolist()),
-                opacity=MEAN_OPACITY,
-                label=MEAN,
-            ),
+        tuple(
+            Band(x=x, low=floats(low), high=floats(high), opacity=opacity, label=label)
+            for label, opacity, (low, high) in areas
         ),
         (
-            Line(x=x, y=tuple(band.mean.tolist()), width=1.3, dash="dash"),
-            Line(
-                x=tuple(grid[inside].tolist()),
-                y=tuple(band.mean[inside].tolist()),
-                label="law",
-            ),
+            Line(x=x, y=floats(band.mean), width=1.3, dash="dash"),
+            Line(x=floats(grid[inside]), y=floats(band.mean[inside]), label="law"),
         ),
     )
 
@@ -217,17 +197,12 @@ def _text(point: Point, fit: FitResult, look: Look) -> str:
 
 
 def _hollow(beside: Beside) -> Series:
-    dots = [
-        Dot(
-            x=point.x,
-            y=_shown(point.y, beside.law),
-            hollow=True,
-            text=f"{beside.paper}, {beside.law.on}\n{beside.law.metric} "
-            f"{_shown(point.y, beside.law):.4g}",
-        )
-        for point in beside.law.points
-    ]
-    return Series(label=_PAPER, color=ORANGE, dots=tuple(dots))
+    law = beside.law
+    dots = tuple(
+        Dot(x=point.x, y=_shown(point.y, law), hollow=True, text=f"{beside.paper}, {law.on}")
+        for point in law.points
+    )
+    return Series(label=_PAPER, color=ORANGE, dots=dots)
 
 
 def _their_line(law: FitResult) -> list[Line]:
@@ -236,8 +211,8 @@ def _their_line(law: FitResult) -> list[Line]:
         return []
     xs = [point.x for point in law.points]
     grid = _grid(law, min(xs), max(xs))
-    y = tuple(bands(law, grid).mean.tolist())
-    return [Line(x=tuple(grid.tolist()), y=y, color=ORANGE, width=1.4, dash="dot")]
+    y = floats(bands(law, grid).mean)
+    return [Line(x=floats(grid), y=y, color=ORANGE, width=1.4, dash="dot")]
 
 
 def _room(fit: FitResult, beside: Beside | None) -> tuple[float, float]:
@@ -325,8 +300,7 @@ def _residuals(fit: FitResult, look: Look) -> tuple[Panel, Panel, Panel]:
         y=Axis(limits=(-limit, limit)),
         rules=(
             Rule(at=0, vertical=False),
-            Rule(at=-2, vertical=False, color=SOFT, width=0.8, dash="dash"),
-            Rule(at=2, vertical=False, color=SOFT, width=0.8, dash="dash"),
+            *(Rule(at=t, vertical=False, color=SOFT, width=0.8, dash="dash") for t in (-2, 2)),
         ),
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweepctl.errors import UsageError
 from sweepctl.figures import _model as model
-from sweepctl.figures._style import CROWD, tick_text, ticks_at
+from sweepctl.figures._style import CROWD, MARKERS, tick_text, ticks_at
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,19 +26,7 @@ FORMATS = ("png", "svg", "pdf")
 _INK, _TEXT, _SOFT, _PALE, _WARNING = "#30363f", "#14181f", "#5b6472", "#e6e9ee", "#a05a00"
 _WIDTH_PX = 1600
 _DASHES: dict[str, Any] = {"": "-", "dash": (0, (4, 3)), "dot": (0, (1, 1.5))}
-_MARKERS = {
-    "circle": "o",
-    "square": "s",
-    "triangle-up": "^",
-    "diamond": "D",
-    "triangle-down": "v",
-    "cross": "P",
-    "x": "X",
-    "star": "*",
-    "triangle-left": "<",
-    "triangle-right": ">",
-    "hexagon": "h",
-}
+_MARKERS = dict(zip(MARKERS, "os^DvPX*<>h", strict=True))
 
 
 def formats_of(text: str | None) -> tuple[str, ...]:
@@ -322,17 +310,11 @@ def _handle(key: model.Key) -> Any:
     color = _color(key.color)
     if key.opacity:
         return Patch(color=color, alpha=key.opacity, label=key.label)
-    return Line2D(
-        [],
-        [],
-        color=color,
-        linewidth=key.width,
-        linestyle=_DASHES[key.dash] if key.line else "none",
-        marker=_sign(key.marker, hollow=key.hollow) if key.marker else "none",
-        markersize=8,
-        markerfacecolor="none" if key.hollow else color,
-        label=key.label,
-    )
+    dots: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none" if key.hollow else color}
+    if key.marker:
+        dots["marker"] = _sign(key.marker, hollow=key.hollow)
+    dash: Any = _DASHES[key.dash] if key.line else "none"
+    return Line2D([], [], color=color, linewidth=key.width, linestyle=dash, label=key.label, **dots)
 
 
 def _legend(drawn: Figure, figure: model.Figure) -> float:

@@ -53,13 +53,9 @@ class Dot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Points of one color, with one entry in the legend.
+    """Points of one color, with one legend entry (none where `label` is empty).
 
-    Attributes:
-        label: the legend entry; empty for none.
-        color: of all its points.
-        dots: the points.
-        hidden: whether a reader has to switch it on, where that is possible; left out elsewhere.
+    A `hidden` one is switched on by the reader where that is possible, and left out elsewhere.
     """
 
     label: str
@@ -70,14 +66,9 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A line through points.
+    """A line through points; what is not finite is a gap.
 
     Attributes:
-        x: of its points.
-        y: of its points; what is not finite is a gap.
-        color: a hex code, `INK` or `SOFT`.
-        width: in points.
-        dash: solid where empty.
         step: whether each y is kept until the next x.
         label: its legend entry; empty for none.
         hover: whether a page tells x and y where the mouse is.
@@ -150,14 +141,10 @@ class Shade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """One axis.
+    """One axis: its variable with unit and direction, its scale, and how values are counted.
 
-    Attributes:
-        title: its variable with unit and direction.
-        log: whether it is logarithmic.
-        limits: smallest and largest value shown; None leaves both to the renderer.
-        ticks: how values are counted.
-        names: ticks with words: (place, word).
+    Without `limits` (smallest and largest value) the renderer chooses them; `names` are ticks with
+    words: (place, word).
     """
 
     title: str = ""

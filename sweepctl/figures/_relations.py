@@ -37,6 +37,7 @@ from sweepctl.figures._model import (
 from sweepctl.figures._style import (
     Look,
     basis_of,
+    floats,
     look_of,
     metric_axis,
     roomy,
@@ -59,13 +60,9 @@ def fronts(found: Sequence[Front], *, title: str = "", condition: str = "") -> F
     points = [point.settings for one in made for point in one.points]
     look = look_of(points, [one.against for one in made])
     cost = any(not one.against_on for one in made)
+    name = "best for the cost" if cost else "Pareto front"
     others = [
-        Key(
-            label="best for the cost" if cost else "Pareto front",
-            color=ORANGE,
-            line=True,
-            width=1.6,
-        ),
+        Key(label=name, color=ORANGE, line=True, width=1.6),
         Key(label="beaten", color=SOFT, marker="circle", hollow=True),
     ]
     if any(one.law for one in made):
@@ -151,21 +148,20 @@ def contours(found: Surface, *, title: str = "", condition: str = "") -> Figure:
         )
         for point in law.points
     )
-    axes = [
-        variable_axis(name, log=True, limits=roomy((float(at[0]), float(at[-1])), logged=True,
-                                                   room=0.05))
+    x, y = (
+        variable_axis(name, log=True, limits=roomy(at[[0, -1]].tolist(), logged=True, room=0.05))
         for name, at in zip(law.xs, (found.x, found.y), strict=False)
-    ]  # fmt: skip
+    )
     panel = Panel(
         title=title_of(law),
         note=f"{equation(law)}\n{r2}n {law.n}   lines: the law, numbers at points: measured"
         + (f"   warnings: {codes}" if codes else ""),
-        x=axes[0],
-        y=replace(axes[1], ticks="sizes"),
+        x=x,
+        y=replace(y, ticks="sizes"),
         series=(Series(label="", color=BLUE, dots=dots),),
         shade=Shade(
-            x=tuple(found.x.tolist()),
-            y=tuple(found.y.tolist()),
+            x=floats(found.x),
+            y=floats(found.y),
             values=tuple(map(tuple, found.values.tolist())),
             logged=law.scale == "log2",
             levels=_levels(found),

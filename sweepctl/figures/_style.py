@@ -10,12 +10,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweepctl.analyse import FitResult, better_of, readable, unit_of
 from sweepctl.errors import UsageError
 from sweepctl.figures._model import BLUE, SOFT, Axis, Dot, Key, Series, Ticks
 from sweepctl.study import DERIVED
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PALETTE = ("#355f8d", "#2b748e", "#23888e", "#1e9c89", "#2ab07f", "#4cc26c", "#7ad151")
 """From few to many: the part of viridis that has contrast on white and on near-black. Its lightness
@@ -61,16 +65,9 @@ class Look:
 
     def keys(self) -> tuple[Key, ...]:
         """The legend entries of markers and colors."""
-        return (
-            *(Key(label=label, color=SOFT, marker=mark) for label, mark in self._marks()),
-            *(
-                Key(label=f"{self.color_of} {value}", color=color, marker="circle")
-                for value, color in self.colors.items()
-            ),
-        )
-
-    def _marks(self) -> list[tuple[str, str]]:
-        return [(f"{self.marker_of} {value}", mark) for value, mark in self.markers.items()]
+        marks = [(f"{self.marker_of} {v}", SOFT, mark) for v, mark in self.markers.items()]
+        colors = [(f"{self.color_of} {v}", color, "circle") for v, color in self.colors.items()]
+        return tuple(Key(label=a, color=b, marker=c) for a, b, c in (*marks, *colors))
 
     def series(self, dots: Iterable[tuple[Mapping[str, Any], Dot]]) -> tuple[Series, ...]:
         """Points by the color of their settings; a single series where no color means anything."""
@@ -78,14 +75,10 @@ class Look:
         if not self.colors:
             mine = tuple(dot for _, dot in every)
             return (Series(label="", color=BLUE, dots=mine),) if mine else ()
-        made = [
-            Series(
-                label=f"{self.color_of} {value}",
-                color=color,
-                dots=tuple(dot for of, dot in every if of == value),
-            )
-            for value, color in self.colors.items()
-        ]
+        made = []
+        for value, color in self.colors.items():
+            mine = tuple(dot for of, dot in every if of == value)
+            made.append(Series(label=f"{self.color_of} {value}", color=color, dots=mine))
         return tuple(one for one in made if one.dots)
 
 
@@ -145,6 +138,11 @@ def written(value: Any) -> str:
 def _order(value: Any) -> tuple[bool, float, str]:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return (not number, float(value) if number else 0.0, str(value))
+
+
+def floats(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """An array as the model keeps it."""
+    return tuple(values.tolist())
 
 
 def side_by_side(xs: Sequence[float], *, logged: bool) -> list[float]:

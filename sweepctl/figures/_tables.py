@@ -28,12 +28,7 @@ Row = Mapping[str, Any]
 
 
 def scatter(
-    rows: Sequence[Row],
-    axes: Sequence[str],
-    column: str,
-    x: str,
-    *,
-    paper: Sequence[Series] = (),
+    rows: Sequence[Row], axes: Sequence[str], column: str, x: str, *, paper: Sequence[Series] = ()
 ) -> Figure:
     """A metric over a variable, one point per cell.
 

@@ -1,4 +1,4 @@
-"""Results in words and files: tables, laws, verdicts, picture sheets, folders of kept fits.
+"""Results in words and files: tables, laws, verdicts, folders of kept fits.
 
 `fit_and_draw` joins ledger, analysis and figures for the command line. Text comes in two kinds:
 laid out for a terminal, or tab-separated with full numbers for a pipe; never with escape codes, so
@@ -14,7 +14,6 @@ from sweepctl.report._tables import StageState, StatusCell, results_text, status
 
 if TYPE_CHECKING:
     from sweepctl.report._make import (
-        FIGURES,
         Fitted,
         Wanted,
         draw_kinds,
@@ -25,70 +24,57 @@ if TYPE_CHECKING:
         measured,
         published,
     )
-    from sweepctl.report._relations_text import (
-        BESIDE,
-        FORESEEN,
-        RELATIONS,
-        beside_rows,
-        foreseen_rows,
-        front_columns,
-        front_facts,
-        front_rows,
-        relation_facts,
-        relation_rows,
-    )
     from sweepctl.report._save import save
-    from sweepctl.report._sheet import SheetRow, sheet
-    from sweepctl.report._text import claims_text, fits_text
+    from sweepctl.report._text import (
+        beside_table,
+        claims_text,
+        fits_text,
+        front_facts,
+        front_table,
+        prediction_table,
+        relation_facts,
+        relation_table,
+    )
 
 _HOMES = {
     name: home
     for home, names in {
         "_make": (
-            *("FIGURES", "Fitted", "Wanted", "draw_kinds", "exported", "fit_and_draw"),
-            *("keep_fits", "kinds_of", "measured", "published"),
-        ),
-        "_relations_text": (
-            *("BESIDE", "FORESEEN", "RELATIONS", "beside_rows", "foreseen_rows", "front_columns"),
-            *("front_facts", "front_rows", "relation_facts", "relation_rows"),
+            *("Fitted", "Wanted", "draw_kinds", "exported", "fit_and_draw", "keep_fits"),
+            *("kinds_of", "measured", "published"),
         ),
         "_save": ("save",),
-        "_sheet": ("SheetRow", "sheet"),
-        "_text": ("claims_text", "fits_text"),
+        "_text": (
+            *("beside_table", "claims_text", "fits_text", "front_facts", "front_table"),
+            *("prediction_table", "relation_facts", "relation_table"),
+        ),
     }.items()
     for name in names
 }
 """Where the names are that need numpy: loaded when they are asked for, not by `sweepctl status`."""
 
 __all__ = [
-    "BESIDE",
-    "FIGURES",
-    "FORESEEN",
-    "RELATIONS",
     "Fitted",
-    "SheetRow",
     "StageState",
     "StatusCell",
     "Wanted",
-    "beside_rows",
+    "beside_table",
     "claims_text",
     "draw_kinds",
     "exported",
     "fit_and_draw",
     "fits_text",
-    "foreseen_rows",
-    "front_columns",
     "front_facts",
-    "front_rows",
+    "front_table",
     "keep_fits",
     "kinds_of",
     "measured",
+    "prediction_table",
     "published",
     "relation_facts",
-    "relation_rows",
+    "relation_table",
     "results_text",
     "save",
-    "sheet",
     "status_grid",
 ]
 

@@ -1,4 +1,4 @@
-"""What does a study come to? Its numbers fitted, its claims judged, its pictures drawn."""
+"""The results of a study: laws fitted, claims judged, both recorded, figures drawn."""
 
 from __future__ import annotations
 
@@ -17,10 +17,19 @@ from sweepctl.analyse import (
     nothing_beside,
 )
 from sweepctl.errors import UsageError
-from sweepctl.figures import Figure, fronts, hold_outs, laws, optima, residuals, write, writing
+from sweepctl.figures import (
+    Figure,
+    SheetRow,
+    fronts,
+    hold_outs,
+    laws,
+    optima,
+    residuals,
+    sheet,
+    write,
+)
 from sweepctl.ledger import Ledger, matching
 from sweepctl.report._save import save
-from sweepctl.report._sheet import SheetRow, sheet
 from sweepctl.study import AnyClaim, Study, TradeoffClaim
 
 if TYPE_CHECKING:
@@ -36,16 +45,16 @@ FIGURES = ("law", "samples", "residuals", "holdout", "optimum", "front")
 """Kinds of figures that `fit` draws."""
 
 USUAL = ("law", "samples")
-"""Those it draws when it is not told."""
+"""Those it draws by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is asked of a fit.
+    """What a fit should do.
 
     Attributes:
         where: SQL condition on the cells, as `results` takes it; None for all of them.
-        reference: whether the paper's points stand beside one's own.
+        reference: whether the paper's points are shown next to your own.
         paper: the paper's figure to take; None for the nearest one of each fit.
         out: folder of the figures; None draws nothing.
         kinds: of `FIGURES`.
@@ -78,7 +87,7 @@ def kinds_of(text: str | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """What came of it.
+    """The outcome of a fit.
 
     Attributes:
         analysis: the laws and the verdicts.
@@ -108,7 +117,7 @@ def fit_and_draw(ledger: Ledger, study: Study, wanted: Wanted, *, runs: Path) ->
 
     Raises:
         UsageError: the study is unknown, nothing of it was measured yet, no measured cell meets
-            the condition, the paper has nothing to stand beside, or a folder cannot be written.
+            the condition, the paper has nothing to compare with, or a folder cannot be written.
     """
     frame, cells = measured(ledger, study.study, wanted.where)
     condition = (wanted.where or "").strip()
@@ -194,7 +203,7 @@ def _meeting(frame: pd.DataFrame, where: str | None, what: str, *, unknown: bool
 
 
 def paper_beside(analysis: Analysis, wanted: Wanted) -> tuple[Beside, ...]:
-    """The paper's points beside one's own, when they are wanted.
+    """The paper's points next to your own, when they are wanted.
 
     Raises:
         UsageError: the paper has none of the metrics.
@@ -220,7 +229,7 @@ def keep_fits(
 def _record(
     ledger: Ledger, study: str, analysis: Analysis, condition: str, kept: Mapping[str, Path]
 ) -> None:
-    """One row a law and a claim in the ledger."""
+    """One row per law and per claim in the ledger."""
     said = analysis.to_json()
     for fit, plain in zip(analysis.fits, said["fits"], strict=True):
         slope = None if fit.slope is None else (fit.slope.estimate, *fit.slope_interval())
@@ -301,8 +310,7 @@ def _sheet(samples: Callable[[], list[SheetRow]] | None, place: Path) -> Path:
     rows = samples() if samples is not None else []
     if not rows:
         raise UsageError("no reconstructions are in the run folder")
-    with writing(place.parent):
-        return sheet(rows, place.with_name(f"{place.name}.png"))
+    return sheet(rows, place.with_name(f"{place.name}.png"))
 
 
 def _sheet_rows(frame: pd.DataFrame, study: Study, runs: Path) -> list[SheetRow]:

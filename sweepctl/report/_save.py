@@ -1,4 +1,4 @@
-"""How are fits kept as files? A folder a law: what was asked, what came out, and how to repeat it.
+"""Fits kept as files: a folder per law with the question, the outcome and how to repeat it.
 
     fits/<id>/summary.txt        the law and the verdicts, as the terminal shows them
     fits/<id>/fit.yaml           what was asked, of which data, and the command that repeats it
@@ -211,7 +211,7 @@ def again(fit: FitResult) -> list[str]:
 
 
 def _names(fit: FitResult) -> dict[str, str]:
-    """How the fit's own columns are called beside the settings."""
+    """How the fit's own columns are called next to the settings."""
     taken = {name for point in fit.points for name in point.settings} | {fit.metric, *fit.xs}
     return {name: f"fit_{name}" if name in taken else name for name in ("cells", *_OF_FIT)}
 

@@ -1,4 +1,4 @@
-"""How do tables and progress read? Aligned columns for a terminal, tab-separated rows for a pipe.
+"""Tables and progress: aligned columns for a terminal, tab-separated rows for a pipe.
 
 Nothing heavy is imported here: `sweepctl status` and `results` answer at once. `unicode=False`
 replaces symbols by ASCII for terminals that cannot show them.
@@ -70,7 +70,7 @@ def results_text(
 
     Args:
         columns: names of the columns.
-        rows: values, one sequence of len(columns) a row.
+        rows: values, one sequence of len(columns) per row.
         terminal: whether a person reads it.
         width: columns of the terminal.
         unicode: whether the terminal shows more than ASCII.
@@ -96,7 +96,7 @@ def results_text(
 
 
 def tab_separated(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """One line a row under a line of names; values with all their digits, what is missing empty."""
+    """One line per row under the names; values with all their digits, missing ones empty."""
     lines = ["\t".join(columns)]
     lines += ["\t".join(_exact(value) for value in row) for row in rows]
     return "\n".join(lines) + "\n"

@@ -1,16 +1,33 @@
-"""How do fits and verdicts read? Laws with intervals, meanings, doubts; claims with evidence.
+"""Laws, verdicts and comparisons in words and tables.
 
-A terminal gets sentences; a pipe gets one row a thing, tab-separated, every digit, nothing cut.
+A terminal gets sentences; a pipe gets one row per law or claim, tab-separated, with every digit.
 `unicode=False` replaces symbols by ASCII for terminals that cannot show them.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
 
-from sweepctl.analyse import Analysis, ClaimResult, FitResult, equation, readable, unit_of
+from sweepctl.analyse import (
+    Analysis,
+    Beside,
+    ClaimResult,
+    Estimate,
+    FitResult,
+    Foreseen,
+    Front,
+    Relation,
+    equation,
+    in_unit,
+    readable,
+    unit_of,
+)
+from sweepctl.ledger import Table
 from sweepctl.report._tables import tab_separated
+from sweepctl.study import DERIVED
 
 _VERDICTS: Mapping[str, tuple[str, str]] = {
     "supported": ("✓", "+"),
@@ -46,11 +63,11 @@ _FIT_COLUMNS = (
 
 
 def fits_text(analysis: Analysis, *, terminal: bool, width: int = 100) -> str:
-    """Every fit with its intervals, its meaning and the reasons to doubt it.
+    """Every fit with its intervals, its meaning and its warnings.
 
     Args:
         analysis: what `fit_study` gave.
-        terminal: whether a person reads it; else one tab-separated row a fit.
+        terminal: whether a person reads it; else one tab-separated row per fit.
         width: columns of the terminal.
     """
     if not terminal:
@@ -144,3 +161,100 @@ def _claim_block(claim: ClaimResult, width: int, unicode: bool) -> str:
     symbol = _VERDICTS[claim.verdict][0 if unicode else 1]
     evidence = textwrap.fill(claim.evidence, width, initial_indent="    ", subsequent_indent="    ")
     return f"{symbol} {claim.verdict:<13}{claim.name}\n{evidence}\n"
+
+
+# ----------------------------------------------------------------------------------- comparisons
+
+
+def beside_table(beside: Iterable[Beside]) -> Table:
+    """Your own configurations next to the paper's law at the same x.
+
+    `distance` is own / paper where `as` is ratio, own - paper where it is difference.
+    """
+    columns = (
+        *("fit", "metric", "cells", "x", "own", "paper", "paper_low", "paper_high"),
+        *("distance", "as", "reference", "reference_on"),
+    )
+    rows = [
+        (
+            *(one.fit, one.law.metric, " ".join(map(str, row.cells)), row.x),
+            *(row.own, row.paper, row.paper_low, row.paper_high, row.distance),
+            *("ratio" if one.scale == "log2" else "difference", one.paper, one.law.on),
+        )
+        for one in beside
+        for row in one.rows
+    ]
+    return Table(columns=columns, rows=tuple(rows))
+
+
+def relation_table(relations: Iterable[Relation]) -> Table:
+    """Both correlations of each metric, with their intervals."""
+    columns = (
+        *("metric", "on", "n", "spearman", "spearman_low", "spearman_high"),
+        *("pearson", "pearson_low", "pearson_high", "reason"),
+    )
+    rows = [
+        (one.metric, one.on, one.n, *_ends(one.spearman), *_ends(one.pearson), one.reason)
+        for one in relations
+    ]
+    return Table(columns=columns, rows=tuple(rows))
+
+
+def _ends(found: Estimate | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if found is None else (found.value, found.low, found.high)
+
+
+def relation_facts(relations: Iterable[Relation]) -> list[dict[str, Any]]:
+    """Correlations as plain data."""
+    names = ("metric", "on", "against", "against_on", "n")
+    return [
+        {
+            **{name: getattr(one, name) for name in names},
+            "spearman": None if one.spearman is None else asdict(one.spearman),
+            "pearson": None if one.pearson is None else asdict(one.pearson),
+            "reason": one.reason or None,
+        }
+        for one in relations
+    ]
+
+
+def front_table(front: Front) -> Table:
+    """The configurations in the order of x, and whether each is on the front."""
+    hidden = {*DERIVED, "training_flops", front.against, front.metric}
+    values: dict[str, set[str]] = {}
+    for point in front.points:
+        for name, value in point.settings.items():
+            values.setdefault(name, set()).add(str(value))
+    # What tells the configurations apart, without what follows from it.
+    settings = [name for name, seen in values.items() if name not in hidden and len(seen) > 1]
+    rows = [
+        (
+            " ".join(map(str, point.cells)),
+            *(point.settings.get(name) for name in settings),
+            *(point.x, in_unit(point, front.metric), index in front.members),
+        )
+        for index, point in enumerate(front.points)
+    ]
+    columns = ("cells", *settings, front.against, front.metric, "front")
+    return Table(columns=columns, rows=tuple(rows))
+
+
+def front_facts(front: Front, law: dict[str, Any] | None) -> dict[str, Any]:
+    """A front as plain data."""
+    table = front_table(front)
+    return {
+        "metric": front.metric,
+        "on": front.on,
+        "against": front.against,
+        "against_on": front.against_on or None,
+        "points": [dict(zip(table.columns, row, strict=True)) for row in table.rows],
+        "law": law,
+        "reason": front.reason or None,
+    }
+
+
+def prediction_table(predicted: Iterable[Foreseen]) -> Table:
+    """What the laws expect of unfinished cells."""
+    columns = ("cell", "fit", "metric", "on", "value", "low", "high", "outside")
+    rows = tuple(tuple(getattr(one, name) for name in columns) for one in predicted)
+    return Table(columns=columns, rows=rows)

@@ -1,4 +1,4 @@
-"""What do the reconstructions look like? One PNG: originals on top, a row a cell, ordered by E.
+"""Picture sheets: originals on top, a row of reconstructions per cell, ordered by E.
 
 A clip is drawn as some of its frames side by side, closer to each other than to the next clip.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweepctl.errors import UsageError
+from sweepctl.figures._matplotlib import writing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +49,8 @@ def sheet(rows: Sequence[SheetRow], out: Path) -> Path:
     """Draw originals and reconstructions as one PNG; small pictures are enlarged by whole pixels.
 
     Raises:
-        UsageError: no rows, pictures of different shapes or types, or different originals.
+        UsageError: no rows, pictures of different shapes or types, or different originals; the
+            folder cannot be written.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -86,8 +88,9 @@ def sheet(rows: Sequence[SheetRow], out: Path) -> Path:
         if index == 0:  # a line sets the originals apart from what is measured against them
             draw.line((pad, top - gap // 2 + 1, size[0] - pad, top - gap // 2 + 1), fill="#9aa3b0")
             top += gap
-    out.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(out, format="PNG", optimize=True)
+    with writing(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        canvas.save(out, format="PNG", optimize=True)
     return out
 
 
@@ -124,5 +127,5 @@ def _check(rows: Sequence[SheetRow]) -> None:
         if not np.array_equal(row.originals, first):
             raise UsageError(
                 f"row {row.label!r} was reconstructed from other originals than {rows[0].label!r}; "
-                "draw one sheet a data set"
+                "draw one sheet per data set"
             )
