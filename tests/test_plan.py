@@ -23,13 +23,13 @@ from sweepctl.plan import (
     canonical,
     completed,
     describe_tokenizer,
-    differences,
     fingerprint,
     lasting,
     make_plan,
     reasons,
     summary,
 )
+from sweepctl.plan._identity import differences
 from sweepctl.study import load_study, resolve
 from vitok_core.spec import TokenizerSpec
 

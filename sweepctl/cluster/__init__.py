@@ -1,4 +1,4 @@
-"""Where does an attempt run? In this process, on this machine, or on a Dask cluster.
+"""Pools that run attempts: in this process, on this machine, or on a Dask cluster.
 
 The driver sees a pool with slots: it submits a request when a slot is free and later takes the
 outcome. What is run is named by a string, "module:function"; the pool knows neither tasks nor
@@ -16,15 +16,13 @@ nothing (the driver counts attempts), and the work itself happens in a child pro
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from sweepctl.cluster._worker_info import WorkerInfo
 from sweepctl.errors import UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest
 
-__all__ = ["Pool", "WorkerInfo", "open_pool"]
+__all__ = ["Pool", "open_pool"]
 
 
 class Pool(Protocol):
@@ -65,9 +63,6 @@ class Pool(Protocol):
             RunFolderError: a stop file cannot be written.
         """
 
-    def workers(self) -> list[WorkerInfo]:
-        """The workers that are connected now."""
-
     def close(self) -> None:
         """End attempts that still run, then the workers if the pool started them."""
 
@@ -90,7 +85,6 @@ def open_pool(
     threads: int = 1,
     entry: str,
     preload: str | None = None,
-    log_folder: Path | None = None,
     grace_s: float = 30.0,
     gpus: bool = False,
 ) -> Pool:
@@ -105,8 +99,6 @@ def open_pool(
         entry: "module:function" that runs a request.
         preload: "module:function" called once in each fork server before the first attempt, to
             import what attempts need; it must not start threads or touch a GPU. Inline needs none.
-        log_folder: where workers and fork servers keep logs of their own; by default they keep
-            none beyond their life. Inline has none.
         grace_s: seconds between asking an attempt to stop and killing it; inline cannot kill.
         gpus: whether attempts may use GPUs: then local workers take those of this machine in turn,
             one each, and there are as many workers as GPUs unless `workers` says otherwise.
@@ -135,7 +127,6 @@ def open_pool(
         entry=entry,
         preload=preload,
         threads=threads,
-        log_folder=log_folder,
         grace_s=grace_s,
         own_workers=where == "local",
         gpus=visible_gpus(os.environ) if gpus else (),

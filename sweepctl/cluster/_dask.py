@@ -1,4 +1,4 @@
-"""How are attempts carried to workers and outcomes back?
+"""The Dask pools: requests are carried to workers, outcomes back.
 
 Dask is used for what it is good at, knowing which workers live and moving small messages, and for
 nothing else: one future an attempt, no dependencies, no retries, no stealing, no memory limits. A
@@ -19,7 +19,6 @@ import functools
 import ipaddress
 import logging
 import multiprocessing.resource_tracker
-import os
 import platform
 import queue
 import signal
@@ -28,7 +27,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -48,7 +46,6 @@ from sweepctl.cluster._attempt import (
     settle,
 )
 from sweepctl.cluster._isolated import ForkServer, run_isolated
-from sweepctl.cluster._worker_info import WorkerInfo
 from sweepctl.errors import RunFolderError, UnreachableError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, Failure
 
@@ -111,7 +108,6 @@ class Job:
         entry: "module:function" that runs a request.
         preload: "module:function" called once in a fork server, or None.
         threads: CPU threads of one attempt.
-        log_folder: folder for logs of workers and fork servers, or None.
         grace_s: seconds between SIGTERM and SIGKILL.
         own_workers: whether the pool starts the workers itself, and so decides where they log.
         gpus: ids of GPUs that the pool's own workers take in turn, one each; empty for none.
@@ -120,7 +116,6 @@ class Job:
     entry: str
     preload: str | None
     threads: int
-    log_folder: Path | None
     grace_s: float
     own_workers: bool
     gpus: tuple[str, ...] = ()
@@ -130,13 +125,6 @@ class Job:
         if not (self.own_workers and self.gpus and isinstance(worker, int)):
             return None
         return self.gpus[worker % len(self.gpus)]
-
-    def log_of(self, process: str) -> Path | None:
-        """The log file of one process, or None when there are to be none."""
-        if self.log_folder is None:
-            return None
-        safe = process.replace("/", "_").replace(":", "-")
-        return self.log_folder / f"{safe}-{platform.node()}-{os.getpid()}.log"
 
 
 class _Runner(distributed.WorkerPlugin):  # type: ignore[misc]  # distributed has no types
@@ -157,13 +145,11 @@ class _Runner(distributed.WorkerPlugin):  # type: ignore[misc]  # distributed ha
         """Start the fork server; its imports overlap with whatever the worker does next."""
         self.worker_name = _name_of(worker)
         if self.job.own_workers:
-            self._logs.enter_context(_logs_to(self.job.log_of(f"worker-{self.worker_name}")))
-        log = self.job.log_of(f"fork-server-{self.worker_name}")
+            self._logs.enter_context(_silenced())
         self.server = ForkServer(
             entry=self.job.entry,
             preload=self.job.preload,
             threads=self.job.threads,
-            log=log,
             gpu=self.job.gpu_of(worker.name),
         )
         self.server.start()
@@ -203,11 +189,6 @@ def _run_on_worker(payload: dict[str, Any], runner_name: str) -> dict[str, Any]:
         unwanted=unwanted,
     )
     return dataclasses.asdict(outcome)
-
-
-def _describe(runner_name: str, dask_worker: Any = None) -> dict[str, Any]:
-    runner: _Runner = dask_worker.plugins[runner_name]
-    return {"name": runner.worker_name, "host": platform.node(), "pid": os.getpid()}
 
 
 class DaskPool:
@@ -310,11 +291,6 @@ class DaskPool:
         for request, _ in list(self._running.values()):
             ask_to_stop(request, hard=hard)
 
-    def workers(self) -> list[WorkerInfo]:
-        """Ask every worker who it is; one that leaves meanwhile is left out."""
-        found = self._ask(self._client.run, _describe, self._name, on_error="ignore")
-        return sorted((WorkerInfo(**plain) for plain in found.values()), key=lambda w: w.name)
-
     def close(self) -> None:
         """End what still runs, then give everything back."""
         if self._closed:
@@ -394,19 +370,18 @@ def open_local(job: Job, workers: int | None) -> DaskPool:
         # idle schedulers or memory is meant for clusters of his, not for these workers.
         held.enter_context(dask.config.set(dask.config.merge(*dask.config.defaults)))
         held.enter_context(dask.config.set(SETTINGS))
-        handler = held.enter_context(_logs_to(job.log_of("driver")))
+        handler = held.enter_context(_silenced())
         try:
             with _interrupts_blocked():
                 cluster = held.enter_context(_start_cluster(count))
                 client = held.enter_context(distributed.Client(cluster, set_as_default=False))
             client.wait_for_workers(1, timeout=_START_S)
         except (OSError, TimeoutError, RuntimeError) as error:
-            logs = "" if job.log_folder is None else f" or read their logs in {job.log_folder}"
             raise UnreachableError(
                 f"none of {count} worker processes was ready after {_START_S:g} s: {error}"
                 if isinstance(error, TimeoutError)
                 else f"{count} worker processes could not be started: {error}",
-                hint=f"free memory, start fewer with --workers{logs}",
+                hint="free memory, or start fewer with --workers",
             ) from error
         handler.setLevel(logging.WARNING)  # silence_logs is for the workers, but sets this one too
         runner = _register(client, job)
@@ -423,7 +398,7 @@ def _start_cluster(count: int) -> distributed.LocalCluster:
         scheduler_kwargs={"dashboard": False},
         worker_dashboard_address=None,
         memory_limit=0,
-        silence_logs=logging.CRITICAL,  # until a worker has its own log
+        silence_logs=logging.CRITICAL,  # of a worker, until it has silenced itself
     )
 
 
@@ -443,7 +418,7 @@ def open_remote(job: Job, address: str, most: int | None) -> DaskPool:
     settings = {**SETTINGS, "distributed.comm.require-encryption": address.startswith("tls://")}
     with contextlib.ExitStack() as held:
         held.enter_context(dask.config.set(settings))
-        held.enter_context(_logs_to(job.log_of("driver")))
+        held.enter_context(_silenced())
         try:
             # A port where nobody listens says so at once; Dask would go on knocking.
             parts = urlsplit(address)
@@ -528,8 +503,8 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _logs_to(path: Path | None) -> Iterator[logging.Handler]:
-    """Write Dask's log of this process to a file, or nowhere, and never to the terminal.
+def _silenced() -> Iterator[logging.Handler]:
+    """Keep Dask's log of this process from the terminal.
 
     What matters in it comes as an outcome or an error; the rest are remarks about connections,
     most of them about those that we close ourselves.
@@ -537,10 +512,6 @@ def _logs_to(path: Path | None) -> Iterator[logging.Handler]:
     logger = logging.getLogger("distributed")
     before, level = logger.handlers, logger.level
     handler: logging.Handler = logging.NullHandler()
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, delay=True)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logger.handlers = [handler]
     logger.setLevel(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""How are attempts run in this very process?
+"""The inline pool: attempts run in this process.
 
 One at a time, in the thread that asks for what has completed: no workers to start, no time lost,
 a debugger works, and Ctrl-C reaches the entry as KeyboardInterrupt. The price is that nothing
@@ -9,7 +9,6 @@ look at its stop file cannot be stopped gently. What an attempt prints goes to i
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import signal
 import threading
@@ -21,7 +20,6 @@ from typing import Self
 
 from sweepctl.cluster._attempt import Asked, ask_to_stop, folder_of, make_ready, settle
 from sweepctl.cluster._fork_server import call, resolve
-from sweepctl.cluster._worker_info import WorkerInfo
 from sweepctl.errors import SweepctlError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest
 
@@ -114,10 +112,6 @@ class InlinePool:
                     hint="call stop(hard=True) from a signal handler, or use --cluster local",
                 )
             raise _Ended("stop")
-
-    def workers(self) -> list[WorkerInfo]:
-        """This process."""
-        return [WorkerInfo(name=_NAME, host=platform.node(), pid=os.getpid())]
 
     def close(self) -> None:
         """Forget what was submitted and not run."""

@@ -1,4 +1,4 @@
-"""How does a worker run an attempt in a child and stay in command of it?
+"""An attempt in a child process: a worker starts it, watches it and ends it.
 
 A worker keeps one fork server (see `_fork_server`). For each attempt it sends the request together
 with one end of a fresh socket pair and then sleeps on the other end: the child's exit wakes it at
@@ -135,7 +135,6 @@ class ForkServer:
         entry: "module:function" that runs a request.
         preload: "module:function" called once in the server, or None.
         threads: CPU threads a child may use, at least 1.
-        log: file for what the server itself prints; None keeps it in a temporary file.
         gpu: id of the only GPU its children see; None leaves what the worker sees.
     """
 
@@ -145,13 +144,11 @@ class ForkServer:
         entry: str,
         preload: str | None,
         threads: int,
-        log: Path | None,
         gpu: str | None = None,
     ) -> None:
         self._gpu = gpu
         self._arguments = [entry] if preload is None else [entry, preload]
         self._threads = threads
-        self._given_log = log
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -197,9 +194,6 @@ class ForkServer:
         return environment
 
     def _log_path(self) -> Path:
-        if self._given_log is not None:
-            self._given_log.parent.mkdir(parents=True, exist_ok=True)
-            return self._given_log
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="sweepctl-")
         return Path(self._scratch.name) / "fork-server.log"

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sweepctl.analyse import FitResult, better_of, readable, unit_of
+from sweepctl.columns import DERIVED
 from sweepctl.errors import UsageError
 from sweepctl.figures._model import BLUE, SOFT, Axis, Dot, Key, Series, Ticks
-from sweepctl.study import DERIVED
 
 if TYPE_CHECKING:
     import numpy as np

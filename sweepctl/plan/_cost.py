@@ -35,8 +35,8 @@ from vitok_core.errors import SpecError
 from vitok_core.spec import PEAK_FLOPS, Flops, known_device, least_seconds
 
 if TYPE_CHECKING:
+    from sweepctl.plan._model import Task
     from sweepctl.plan._operations import Cost
-    from sweepctl.plan._tasks import Task
 
 ASSUMED_SHARE = 0.20
 ASSUMED_SHARES = (0.13, 0.34)

@@ -1,4 +1,4 @@
-"""How large is one tokenizer, without a study? A variant string and options to counts a part.
+"""The size of one tokenizer without a study: a variant string and options to counts per part.
 
 The same closed forms that plans use (`vitok_core.spec`), for `sweepctl spec`: tokens, E and
 compression of the code, parameters and multiply-accumulates (MACs) of encoder, decoder, both, and
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweepctl.errors import UsageError
+from sweepctl.plan._model import Code, code_of
 from vitok_core.errors import SpecError
 from vitok_core.spec import (
-    IMAGE_CHANNELS,
     Bottleneck,
     DiTSpec,
     Norm,
@@ -39,21 +39,6 @@ class Part:
     parameters: int
     macs: int
     flops: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Code:
-    """What the code of one sample comes to.
-
-    Attributes:
-        tokens: of the code, or of its beginning that a masked tokenizer keeps.
-        E: tokens * c, its floating points.
-        compression: values of the sample for one of the code.
-    """
-
-    tokens: int
-    E: int
-    compression: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,16 +136,11 @@ def describe_tokenizer(
         resolution=spec.resolution,
         frames=spec.frames,
         grid=spec.grid,
-        code=_code(spec, spec.tokens),
-        cut=tuple(_code(spec, length) for length in spec.lengths),
+        code=code_of(spec, spec.tokens),
+        cut=tuple(code_of(spec, length) for length in spec.lengths),
         parts=tuple(parts),
     )
 
 
 def _part(name: str, parameters: int, macs: int) -> Part:
     return Part(part=name, parameters=parameters, macs=macs, flops=2 * macs)
-
-
-def _code(spec: TokenizerSpec, tokens: int) -> Code:
-    values = IMAGE_CHANNELS * spec.frames * spec.resolution**2
-    return Code(tokens=tokens, E=tokens * spec.c, compression=values / (tokens * spec.c))

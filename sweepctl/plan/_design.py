@@ -1,4 +1,4 @@
-"""Which values will a plan measure, and what does each cell cost? The design as rows, before a run.
+"""The design of a plan as rows before a run: the values it will measure, the cost of each cell.
 
 The rows have the columns of the ledger's frame of measured values, with no value in them yet: what
 can fit measured values can be tried on a plan.
@@ -10,19 +10,17 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweepctl.kinds import measuring
 from sweepctl.plan._cost import Calibration, Speed, expected_hours
-
-if TYPE_CHECKING:
-    from sweepctl.plan import Cell, Plan
+from sweepctl.plan._model import Cell, Plan
 
 _TAKEN = {"cell", "metric", "dataset", "protocol", "n", "value", "se", "task", "state"}
 
 
 def design_rows(plan: Plan) -> list[dict[str, Any]]:
-    """One row a value that the plan will measure, with the columns of `Ledger.frame`.
+    """One row per value that the plan will measure, with the columns of `Ledger.frame`.
 
     Cells that share a measuring task share its name, as in the ledger; `value` is None.
     """
@@ -71,7 +69,7 @@ class CellCost:
         cell: number of the cell.
         axes: its axis values by short name.
         flops: floating point operations of its own tasks; tasks that several cells share are left
-            out, because another cell does not make them dearer.
+            out, because another cell does not add to them.
         hours: time of those tasks on one device; None where nothing is known of one of them.
     """
 

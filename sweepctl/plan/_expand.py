@@ -1,4 +1,4 @@
-"""Which cells does a study have? The product of its factors, solved, filtered and checked.
+"""The cells of a study: the product of its factors, solved, filtered and checked.
 
 For each combination, in this order: axis values are put into the config, p or c is solved from
 `fixed`, conditional values are applied, cells that miss `fixed` are dropped and named, excluded
@@ -7,6 +7,7 @@ cells are left out, and what remains must be a tokenizer that can be built.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweepctl import paths
+from sweepctl.columns import COLUMNS, DERIVED, derive
 from sweepctl.errors import Problem, StudyError
 from sweepctl.kinds import Kind, optional_groups
 from sweepctl.plan._identity import (
@@ -31,8 +33,8 @@ from sweepctl.plan._mistakes_later import (
     short_averages,
     short_ramps,
 )
+from sweepctl.plan._model import Dropped, Placed, Point, Trial, code_of
 from sweepctl.study import (
-    DERIVED,
     Factor,
     Grid,
     Prune,
@@ -45,60 +47,6 @@ from vitok_core.spec import IMAGE_CHANNELS, DiTSpec, TokenizerSpec
 
 MAX_CELLS = 100_000
 """Most combinations a study may expand to; a tenth of it is already a large cluster's year."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One cell before tasks are made of it.
-
-    Attributes:
-        key: hash of the lasting config.
-        axes: short axis name -> value.
-        config: the resolved config, plain data.
-        lasting: the part of it that identifies; see `_identity.lasting`.
-        spec: the tokenizer it describes.
-        tokens: of the code that is measured: all, or the length that is evaluated.
-        dit: the generator of its codes, None without.
-        stages_left_out: stages this cell is excluded from.
-    """
-
-    key: str
-    axes: Mapping[str, Any]
-    config: Mapping[str, Any]
-    lasting: Mapping[str, Any]
-    spec: TokenizerSpec
-    tokens: int
-    dit: DiTSpec | None
-    stages_left_out: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dropped:
-    """A combination that is no cell: its axis values and the reason."""
-
-    axes: Mapping[str, Any]
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One point that a search has asked for.
-
-    Attributes:
-        axes: config path -> value, the cell of the grid of axes that the search belongs to.
-        values: config path -> value of what is searched.
-    """
-
-    axes: Mapping[str, Any]
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """What became of a trial: the key of its cell, or "" and why it is none."""
-
-    key: str
-    why_not: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,106 +77,131 @@ def expand(
         study: the study.
         data: the data sets by name.
         missing: why a pretrained file cannot be used, or None.
-        trials: what a search has asked so far: the cells are these. Of one that cannot be run is
-            said why, it is no error. None for a grid; a search is then shown by one point, that
-            it starts with or in the middle of its space.
+        trials: what a search has asked so far: the cells are these. One that cannot be run is
+            dropped with the reason, which is not an error. None for a grid; a search is then shown
+            by one point, that it starts with or in the middle of its space.
 
     Raises:
         StudyError: too many combinations, a cell that cannot be run, or no cell left.
     """
-    grid, search = study.grid, study.search
+    grid = study.grid
     count = math.prod(len(factor.rows) for factor in grid.factors)
     if count > MAX_CELLS:
         sizes = " x ".join(str(len(factor.rows)) for factor in grid.factors)
         message = f"{sizes} = {count:,} combinations; a study has at most {MAX_CELLS:,}"
         raise StudyError([study.document.problem(("axes",), message, prefer_key=True)])
     _check_solvable(study)
+    expander = _Expander(study, data, missing, are_trials=trials is not None)
+    for axes, config in _combinations(grid, study.search, trials):
+        expander.take(axes, config)
+    if trials is None:
+        expander.check(count)
+    expander.result.absent.extend(expander.absent.values())
+    return expander.result
 
-    result = Expansion()
-    problems: dict[tuple[str, str], Problem] = {}
-    absent: dict[tuple[str, str], Problem] = {}
-    seen: dict[str, int] = {}
-    matched: set[str] = set()
-    used: set[str] = set()  # optional groups that are on in some cell
-    noticed: dict[str, None] = {}
-    for axes, config in _combinations(grid, search, trials):
-        cell = _Cell(config, data)
+
+class _Expander:
+    """The state of an expansion: what was found in the combinations so far."""
+
+    def __init__(
+        self,
+        study: StudyFile,
+        data: Mapping[str, DataSet],
+        missing: Callable[[str], str | None],
+        *,
+        are_trials: bool,
+    ) -> None:
+        self.study = study
+        self.data = data
+        self.missing = missing
+        self.are_trials = are_trials
+        self.result = Expansion()
+        self.problems: dict[tuple[str, str], Problem] = {}
+        self.absent: dict[tuple[str, str], Problem] = {}
+        self.seen: dict[str, int] = {}
+        self.matched: set[str] = set()
+        self.used: set[str] = set()  # optional groups that are on in some cell
+        self.noticed: dict[str, None] = {}
+
+    def take(self, axes: dict[str, Any], config: dict[str, Any]) -> None:
+        """Turn one combination into a cell, or note why it is none."""
+        study, grid, result = self.study, self.study.grid, self.result
+        cell = _Cell(config, self.data)
         reason = cell.solve(grid)
         if reason is None:
             cell.condition(grid)
             reason = cell.miss(grid)
         if reason is not None:
             result.drop(axes, reason)
-            continue
-        left_out, excluded = cell.exclusions(grid, matched)
+            return
+        left_out, excluded = cell.exclusions(grid, self.matched)
         if excluded:
             result.drop(axes, f"excluded by {excluded}")
-            continue
-        found = cell.mistakes(data)
-        if found and trials is not None:
-            result.drop(axes, "; ".join(message for _, message in found))
-            continue
-        for path, message in found:
-            value = paths.get(cell.config, path)
-            problems.setdefault((path, repr(value)), study.problem(path, message, value))
+            return
+        found = cell.mistakes(self.data)
         if found:
-            continue
+            if self.are_trials:
+                result.drop(axes, "; ".join(message for _, message in found))
+                return
+            for path, message in found:
+                value = paths.get(cell.config, path)
+                self.problems.setdefault((path, repr(value)), study.problem(path, message, value))
+            return
         off = groups_off(cell.config)
-        used.update(optional_groups().keys() - set(off))
-        noticed.update(dict.fromkeys(short_averages(cell.config, off)))
-        noticed.update(dict.fromkeys(short_ramps(cell.config, off)))
-        given, axes = axes, _without_effect(grid, axes, off)
-        identified = lasting(cell.config)
-        key = fingerprint(canonical(identified))
-        if key in seen:
-            result.drop(given, f"the same as cell {seen[key]}", key)
-            continue
-        for path, message in absences(cell.config, data, missing):
+        self.used.update(optional_groups().keys() - set(off))
+        self.noticed.update(dict.fromkeys(short_averages(cell.config, off)))
+        self.noticed.update(dict.fromkeys(short_ramps(cell.config, off)))
+        point = cell.point(_without_effect(grid, axes, off), left_out)
+        if point.key in self.seen:
+            result.drop(axes, f"the same as cell {self.seen[point.key]}", point.key)
+            return
+        for path, message in absences(cell.config, self.data, self.missing):
             value = paths.get(cell.config, path)
-            absent.setdefault((path, message), study.problem(path, message, value))
-        result.points.append(
-            Point(
-                key=key,
-                axes=axes,
-                config=cell.config,
-                lasting=identified,
-                spec=cell.spec,
-                tokens=cell.tokens,
-                dit=cell.dit,
-                stages_left_out=left_out,
-            )
-        )
-        seen[key] = len(result.points)
-        result.placed.append(Placed(key=key))
-    if trials is not None:
-        result.absent.extend(absent.values())
-        return result
-    if not problems and result.points:
-        result.notices.extend(noticed)
-        if search is None:  # a choice may turn on what is off in the middle of the space
-            problems.update(_in_vain(study, used))
-            problems.update(_without_meaning(study, result.points))
-            result.notices.extend(_idle_groups(study, used))
-    if problems:
-        raise StudyError(list(problems.values()))
-    result.absent.extend(absent.values())
-    if not result.points:
-        reasons = "; ".join(sorted({dropped.reason for dropped in result.dropped})[:3])
-        message = f"no cell is left of {count:,} combinations: {reasons}"
-        where = "fixed" if grid.fixed else "exclude" if grid.exclude else "axes"
-        raise StudyError([study.document.problem((where,), message, prefer_key=True)])
-    if search is not None:
-        searches = f"{len(result.points)} searches" if len(result.points) > 1 else "a search"
-        result.notices.append(
-            f"{searches} of {search.trials:,} trials at most; each is shown here by one point, "
-            "and what it costs is that of this point"
-        )
-        if search.prune is not None:
-            result.notices.append(_said_of_rungs(search, search.prune, result.points))
-    for entry in grid.exclude:
-        if entry.where not in matched:
-            result.notices.append(f"{entry.where}: this exclude entry matches no cell")
-    return result
+            self.absent.setdefault((path, message), study.problem(path, message, value))
+        result.points.append(point)
+        self.seen[point.key] = len(result.points)
+        result.placed.append(Placed(key=point.key))
+
+    def check(self, count: int) -> None:
+        """Refuse what cannot be run, and note what a user of this study should know.
+
+        Raises:
+            StudyError: a cell that cannot be run, or none is left of the `count` combinations.
+        """
+        study, result = self.study, self.result
+        if not self.problems and result.points:
+            result.notices.extend(self.noticed)
+            if study.search is None:  # a choice may turn on what is off in the middle of the space
+                self.problems.update(_in_vain(study, self.used))
+                self.problems.update(_without_meaning(study, result.points))
+                result.notices.extend(_idle_groups(study, self.used))
+        if self.problems:
+            raise StudyError(list(self.problems.values()))
+        if not result.points:
+            raise StudyError([_no_cell(study, count, result.dropped)])
+        if study.search is not None:
+            result.notices.extend(_about_search(study.search, result.points))
+        for entry in study.grid.exclude:
+            if entry.where not in self.matched:
+                result.notices.append(f"{entry.where}: this exclude entry matches no cell")
+
+
+def _no_cell(study: StudyFile, count: int, dropped: Sequence[Dropped]) -> Problem:
+    reasons = "; ".join(sorted({one.reason for one in dropped})[:3])
+    message = f"no cell is left of {count:,} combinations: {reasons}"
+    where = "fixed" if study.grid.fixed else "exclude" if study.grid.exclude else "axes"
+    return study.document.problem((where,), message, prefer_key=True)
+
+
+def _about_search(search: Search, points: Sequence[Point]) -> Iterator[str]:
+    """What the plan of a search shows, which is one point of each."""
+    searches = f"{len(points)} searches" if len(points) > 1 else "a search"
+    yield (
+        f"{searches} of {search.trials:,} trials at most; each is shown here by one point, "
+        "and what it costs is that of this point"
+    )
+    if search.prune is not None:
+        yield _said_of_rungs(search, search.prune, points)
 
 
 def _said_of_rungs(search: Search, prune: Prune, points: Sequence[Point]) -> str:
@@ -418,8 +391,31 @@ class _Cell:
     def value_of(self, path: str) -> object:
         """A config value, or a derived one; None where the tokenizer cannot be built."""
         if path in DERIVED:
-            return None if self.error else derived(self.spec, self.tokens, self.dit)[path]
+            return None if self.error else COLUMNS[path].read(self.counted())
         return paths.get(self.config, path)
+
+    def counted(self) -> dict[str, object]:
+        """What derived values are read from; see `sweepctl.columns`."""
+        return {"code": code_of(self.spec, self.tokens), "tokenizer": self.spec, "dit": self.dit}
+
+    def point(self, axes: Mapping[str, Any], left_out: frozenset[str]) -> Point:
+        """The finished cell.
+
+        Args:
+            axes: its axis values by short name.
+            left_out: stages it is excluded from.
+        """
+        identified = lasting(self.config)
+        return Point(
+            key=fingerprint(canonical(identified)),
+            axes=axes,
+            config=self.config,
+            lasting=identified,
+            spec=self.spec,
+            dit=self.dit,
+            derived=derive(functools.partial(paths.get, self.config), self.counted()),
+            stages_left_out=left_out,
+        )
 
     def mistakes(self, data: Mapping[str, DataSet]) -> list[Mistake]:
         """What makes the cell impossible."""
@@ -473,9 +469,9 @@ class _Cell:
         """Why this cell misses the fixed values, or None."""
         if self.error is not None or not grid.fixed:
             return None
-        values = derived(self.spec, self.tokens, self.dit)
+        counted = self.counted()
         for name, wanted in grid.fixed.items():
-            has = values[name]
+            has = COLUMNS[name].read(counted)
             if has != wanted:
                 return f"{name} is {has:g}, not {wanted:g}"
         return None
@@ -493,30 +489,6 @@ class _Cell:
             if not any(entry.holds(self.value_of) for entry in entries):
                 left_out.add(stage)
         return frozenset(left_out), ""
-
-
-def derived(spec: TokenizerSpec, tokens: int, dit: DiTSpec | None) -> dict[str, Any]:
-    """The values of `DERIVED` for a tokenizer whose code is measured at a number of tokens.
-
-    Args:
-        spec: the tokenizer.
-        tokens: of the code that is measured.
-        dit: the generator of its codes, None without.
-    """
-    code = tokens * spec.c
-    return {
-        "tokens": tokens,
-        "E": code,
-        "compression": IMAGE_CHANNELS * spec.frames * spec.resolution**2 / code,
-        "parameters": spec.parameters,
-        "macs": spec.macs,
-        "encoder_parameters": spec.encoder_parameters,
-        "decoder_parameters": spec.decoder_parameters,
-        "encoder_macs": spec.encoder_macs,
-        "decoder_macs": spec.decoder_macs,
-        "dit_parameters": None if dit is None else dit.parameters,
-        "dit_macs": None if dit is None else dit.macs,
-    }
 
 
 def axis_names(factors: tuple[Factor, ...], search: Search | None = None) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""What runs of a trial that has not come to its end? Its trainings and measurements up to a rung.
+"""Trials up to a rung: the trainings and measurements of one that was not promoted to its end.
 
 A rung is a training of the full schedule that ends at an early step, and what is measured of it
 then; both are tasks like all others, with identities of their own. The next rung, and the whole
-training, can go on from its checkpoint and end with the same bytes as if there had been no rung, so
-the tasks of a trial that comes to its end are those that it would have had without.
+training, can resume from its checkpoint and end with the same bytes as if there had been no rung,
+so the tasks of a trial that is promoted to its end are those that it would have had without.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweepctl.kinds import KINDS, measuring_kind
 from sweepctl.plan._identity import canonical, fingerprint
-from sweepctl.plan._tasks import Task
-
-if TYPE_CHECKING:
-    from sweepctl.plan import Cell, Plan
-    from sweepctl.study import Search
+from sweepctl.plan._model import Cell, Plan, Task
+from sweepctl.study import Search
 
 
 def rung_stage(stage: str, step: int) -> str:
@@ -42,13 +39,13 @@ def rung_steps(search: Search, cell: Cell) -> tuple[int, ...]:
 
 
 def up_to(plan: Plan, search: Search, reached: Mapping[str, tuple[int, ...]]) -> Plan:
-    """The plan of trials that come to some rungs only.
+    """The plan of trials that are promoted to some rungs only.
 
     Args:
         plan: of whole trials.
         search: that prunes.
-        reached: key of a cell -> the steps, of `rung_steps`, that it is let go to so far; cells
-            that are not in it stay whole.
+        reached: key of a cell -> the steps, of `rung_steps`, that it was promoted to so far;
+            cells that are not in it stay whole.
     """
     assert search.prune is not None
     early: dict[str, Task] = {}

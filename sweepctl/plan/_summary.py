@@ -1,23 +1,30 @@
-"""What do plans come to? Tasks, hours and disk: of a plan by stage, of several plans with sharing.
+"""What remains to be done: tasks by stage and why they run, hours and disk, the end of a run.
 
 Tasks that are done or blocked are counted and cost nothing; a task that several cells or studies
-use is run once.
+use is run once. The end of a run is found by simulating the schedule: whenever a slot is free the
+longest ready task starts, as in the driver. The rate of a running task, once it reports one, takes
+precedence over that of finished tasks of its kind.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sweepctl.kinds import KINDS, kind_of
-from sweepctl.plan._cost import Calibration, Speed, expected_hours
-from sweepctl.plan._left import Left, Open, time_left
-from sweepctl.plan._tasks import Task
+from sweepctl.plan._cost import Calibration, Expected, Speed, expected_hours, together
+from sweepctl.plan._identity import canonical, differences
+from sweepctl.plan._model import Plan, Task
+from sweepctl.plan._operations import Cost
 
-if TYPE_CHECKING:
-    from sweepctl.plan import Plan
+OWN_PACE = 0.05
+"""Fraction of a running task after which its own rate predicts its end, not that of others."""
+
+
+# --- by stage -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +64,7 @@ class StageSummary:
 def summary(
     plan: Plan, states: Mapping[str, str], speeds: Sequence[Speed] | Calibration = ()
 ) -> list[StageSummary]:
-    """A line a stage.
+    """One line per stage.
 
     Args:
         plan: the plan.
@@ -181,10 +188,158 @@ def total(plans: Sequence[Plan], states: Mapping[str, str], calibration: Calibra
     )
 
 
+def blocked_tasks(tasks: Mapping[str, Task], states: Mapping[str, str]) -> set[str]:
+    """Failed tasks and everything that waits for one, however far down."""
+    blocked: set[str] = set()
+    for name, task in tasks.items():  # parents come first
+        if states.get(name) == "done":
+            continue
+        if states.get(name) == "failed" or any(parent in blocked for _, parent in task.parents):
+            blocked.add(name)
+    return blocked
+
+
+# --- why tasks run ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """A task that an earlier submission of the study used for a stage of a cell.
+
+    Attributes:
+        axes: the cell's axis values.
+        stage: the stage's name.
+        fingerprint: the task.
+        identity: its canonical JSON.
+        state: "pending", "running", "done" or "failed".
+    """
+
+    axes: Mapping[str, Any]
+    stage: str
+    fingerprint: str
+    identity: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why some tasks of a stage will run: the reason and how many tasks share it."""
+
+    stage: str
+    why: str
+    tasks: int
+    example: str = ""
+
+
+def reasons(
+    plan: Plan, states: Mapping[str, str], recorded: Iterable[Recorded], attempts: Mapping[str, int]
+) -> list[Reason]:
+    """Why each task that is not done will run, grouped.
+
+    Args:
+        plan: the plan.
+        states: fingerprint -> state.
+        recorded: what earlier submissions of this study used for each cell and stage.
+        attempts: fingerprint -> number of attempts so far.
+    """
+    before: dict[tuple[str, str], Recorded] = {}
+    for one in recorded:
+        before[canonical(dict(one.axes)), one.stage] = one
+    blocked = blocked_tasks(plan.tasks, states)
+    groups: dict[tuple[str, str], list[str]] = {}
+    seen: set[str] = set()
+    for cell in plan.cells:
+        key = canonical(dict(cell.axes))
+        for stage, name in cell.tasks.items():
+            if name in seen or states.get(name) == "done":
+                continue
+            seen.add(name)
+            why = _why(plan, name, states, blocked, before.get((key, stage)), attempts)
+            groups.setdefault((plan.tasks[name].kind, why), []).append(plan.tasks[name].id)
+    order = list(KINDS)
+    return [
+        Reason(stage=stage, why=why, tasks=len(ids), example=ids[0])
+        for (stage, why), ids in sorted(groups.items(), key=lambda item: order.index(item[0][0]))
+    ]
+
+
+def _why(
+    plan: Plan,
+    name: str,
+    states: Mapping[str, str],
+    blocked: set[str],
+    earlier: Recorded | None,
+    attempts: Mapping[str, int],
+) -> str:
+    if states.get(name) == "failed":
+        return "failed before; `sweepctl retry` gives it another attempt"
+    if name in blocked:
+        return "waits for a task that failed"
+    if states.get(name) == "running":
+        return "running now, or left behind by a driver that died"
+    if attempts.get(name):
+        return "was interrupted; goes on from its checkpoint"
+    if earlier is None or earlier.fingerprint == name:
+        return "never run"
+    changed = differences(earlier.identity, plan.tasks[name].identity)
+    own = [line for line in changed if not line.startswith("parents.")]
+    if own:
+        return "changed: " + "; ".join(own[:4]) + ("; ..." if len(own) > 4 else "")
+    roles = sorted(line.split(":")[0].removeprefix("parents.") for line in changed)
+    return "made anew because its " + " and ".join(roles) + " changed"
+
+
+# --- the end of a run -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What is left of a run.
+
+    Attributes:
+        seconds: until the end, by starting the longest ready task whenever a slot is free; of the
+            tasks whose time is known.
+        low, high: ends of its 95 % interval, that of the work; None where it is not known.
+        work_seconds: of all those tasks, one after the other.
+        chain_seconds: of the longest chain of tasks that wait for each other.
+        slots: tasks that run at the same time.
+        unknown: tasks that nothing is known of, by kind; the time is then too short.
+    """
+
+    seconds: float
+    low: float | None
+    high: float | None
+    work_seconds: float
+    chain_seconds: float
+    slots: int
+    unknown: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Open:
+    """A task that is not done.
+
+    Attributes:
+        kind: its kind.
+        cost: what it takes.
+        parents: tasks it waits for; those that are not open are done.
+        running: whether it runs now; running tasks come before all others.
+        fraction: done of it, from 0 to 1.
+        rest_s: seconds left by its own rate; None when it has not reported one.
+    """
+
+    kind: str
+    cost: Cost
+    parents: tuple[str, ...] = ()
+    running: bool = False
+    fraction: float = 0.0
+    rest_s: float | None = None
+
+
 def whole_run(
     plans: Sequence[Plan], states: Mapping[str, str], calibration: Calibration, devices: int
 ) -> Left:
-    """How long running plans will take on so many devices, one task a device."""
+    """How long running plans will take on so many devices, one task per device."""
     tasks = {name: task for plan in plans for name, task in plan.tasks.items()}
     blocked = blocked_tasks(tasks, states)
     rest = {
@@ -199,12 +354,67 @@ def whole_run(
     return time_left(rest, calibration, devices)
 
 
-def blocked_tasks(tasks: Mapping[str, Task], states: Mapping[str, str]) -> set[str]:
-    """Failed tasks and everything that waits for one, however far down."""
-    blocked: set[str] = set()
-    for name, task in tasks.items():  # parents come first
-        if states.get(name) == "done":
-            continue
-        if states.get(name) == "failed" or any(parent in blocked for _, parent in task.parents):
-            blocked.add(name)
-    return blocked
+def time_left(tasks: Mapping[str, Open], calibration: Calibration, slots: int) -> Left:
+    """When tasks will all be done.
+
+    Args:
+        tasks: name -> what is still to be done.
+        calibration: how long tasks take.
+        slots: tasks that run at the same time, at least 1.
+    """
+    parts: dict[str, Expected] = {}
+    unknown: Counter[str] = Counter()
+    for name, task in tasks.items():
+        whole = calibration.expect(task.kind, task.cost)
+        if task.rest_s is not None and task.fraction >= OWN_PACE:
+            basis = None if whole is None else whole.basis
+            parts[name] = Expected(seconds=task.rest_s, low=None, high=None, basis=basis)
+        elif whole is None:
+            unknown[task.kind] += 1
+        else:
+            rest_s = whole.seconds * (1.0 - task.fraction)
+            parts[name] = Expected(seconds=rest_s, low=None, high=None, basis=whole.basis)
+    work = together(parts.values())
+    durations = {name: parts[name].seconds if name in parts else 0.0 for name in tasks}
+    end, chain_seconds = _ends(tasks, durations, max(slots, 1))
+    known = work.low is not None and work.high is not None and work.seconds > 0
+    return Left(
+        seconds=end,
+        low=end * work.low / work.seconds if known and work.low is not None else None,
+        high=end * work.high / work.seconds if known and work.high is not None else None,
+        work_seconds=work.seconds,
+        chain_seconds=chain_seconds,
+        slots=max(slots, 1),
+        unknown=dict(unknown),
+    )
+
+
+def _ends(
+    tasks: Mapping[str, Open], durations: Mapping[str, float], slots: int
+) -> tuple[float, float]:
+    """When the last task ends: with so many slots, the longest ready task first; and with any."""
+    unmet = {name: sum(parent in tasks for parent in task.parents) for name, task in tasks.items()}
+    children: dict[str, list[str]] = defaultdict(list)
+    for name, task in tasks.items():
+        for parent in task.parents:
+            if parent in tasks:
+                children[parent].append(name)
+    ready = [
+        (not tasks[name].running, -durations[name], name)
+        for name, waits in unmet.items()
+        if waits == 0
+    ]
+    heapq.heapify(ready)
+    now, busy = 0.0, list[tuple[float, str]]()
+    chain = dict(durations)  # until the end of each, with any number of slots
+    while ready or busy:
+        while ready and len(busy) < slots:
+            name = heapq.heappop(ready)[-1]
+            heapq.heappush(busy, (now + durations[name], name))
+        now, ended = heapq.heappop(busy)
+        for child in children.get(ended, ()):
+            chain[child] = max(chain[child], chain[ended] + durations[child])
+            unmet[child] -= 1
+            if unmet[child] == 0:
+                heapq.heappush(ready, (True, -durations[child], child))
+    return now, max(chain.values(), default=0.0)

@@ -1,4 +1,4 @@
-"""Which tasks does a cell need? Kinds, their identities, their parents and what they cost.
+"""The tasks of a cell: per kind a planner with the kind's identity, its parents and its cost.
 
     prepare(train) ─┬─► stage1 ─► stage2 ─┬──────────► reconstruct
                     ├─────────────────────┴► latents ─► dit ─► generate
@@ -12,13 +12,12 @@ cells that agree on it share the task, within a study and between studies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sweepctl.kinds import KINDS
-from sweepctl.plan._expand import Point
 from sweepctl.plan._identity import DataSet, canonical, fingerprint
+from sweepctl.plan._model import Point, Task
 from sweepctl.plan._operations import (
     Cost,
     of_dit,
@@ -29,45 +28,14 @@ from sweepctl.plan._operations import (
     of_stage2,
 )
 from vitok_core.protocols import FILES, PROTOCOLS, Unpinned, loss_networks, networks, references
-from vitok_core.spec import DiTSpec, TokenizerSpec
+from vitok_core.spec import TokenizerSpec
 from vitok_core.weights import weights_sha256
 
+_STREAMED = ("resolution", "frames", "fps", "crop")
+"""Settings of data that decide how the samples of a stream are made."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One node of the graph.
-
-    Attributes:
-        fingerprint: "s1:" and 32 hex digits; equal for tasks with equal numbers.
-        kind: key into `sweepctl.kinds.KINDS`.
-        label: for people, for example "nano-nano/8 c16 seed 0".
-        identity: the canonical JSON behind the fingerprint.
-        parents: (role, fingerprint) of each parent, sorted by role.
-        cost: what it takes.
-        continues: (id of a task, share of this one's operations it has done) of trainings of the
-            same settings and fewer steps, whose end this one can go on from; the furthest first.
-            No part of the identity: the weights are the same.
-    """
-
-    fingerprint: str
-    kind: str
-    label: str
-    identity: str
-    parents: tuple[tuple[str, str], ...]
-    cost: Cost
-    continues: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def cost_left(self) -> Cost:
-        """What it takes when it goes on from the furthest of those."""
-        if not self.continues:
-            return self.cost
-        return self.cost.scaled(1 - self.continues[0][1])
-
-    @property
-    def id(self) -> str:
-        """Name of the task and of its folder: the kind and 16 of the hex digits."""
-        return f"{self.kind}-{self.fingerprint[3:19]}"
+_SAMPLING = ("cfg", "cfg_interval", "steps", "sampler", "spacing", "eta", "precision")
+"""Settings of generation that decide how samples are made."""
 
 
 class TaskMaker:
@@ -80,295 +48,22 @@ class TaskMaker:
     def __init__(self, data: Mapping[str, DataSet]) -> None:
         self.data = data
         self.tasks: dict[str, Task] = {}
-        self._known: dict[object, str] = {}
+        self.known: dict[object, str] = {}
         self._rules: dict[tuple[str, frozenset[str], str], dict[str, Any]] = {}
 
     def of_cell(self, point: Point) -> dict[str, str]:
-        """Stage -> fingerprint for one cell; stages with a data set are named "kind:data set".
+        """Stage -> fingerprint for one cell; stages with a data set are named "kind:data set"."""
+        cell = CellTasks(self, point)
+        for kind in KINDS.values():
+            if kind.name not in PLANNERS or not cell.has(kind.group):
+                continue
+            if kind.name not in point.stages_left_out:
+                PLANNERS[kind.name](cell)
+            elif kind.weights:
+                cell.weights.pop(kind.weights, None)  # nothing is made from earlier ones instead
+        return cell.stages
 
-        Where a cell has a second one of such a name, of another number of samples, the kind that
-        asks for it is added, for example ":generate".
-        """
-        config, spec, left_out = point.lasting, point.spec, point.stages_left_out
-        stages: dict[str, str] = {}
-        if "stage1" in left_out:
-            return stages
-        data, trained, evaluated = config["data"], config["stages"], config["evaluate"]
-        train = None
-        if not data.get("stream"):
-            train = self.prepare(data["train"], data["images"], data)
-            stages[f"prepare:{data['train']}"] = train
-        final = stages["stage1"] = self.stage1(config, spec, train)
-        if "stage2" in trained:
-            if "stage2" in left_out:
-                return stages
-            final = stages["stage2"] = self.stage2(config, spec, final, train)
-        if point.dit is not None and "dit" not in left_out:
-            assert train is not None, "a DiT with a stream is a mistake of the cell"
-            latents = self.latents(spec, trained["latents"], final, train, data["images"])
-            stages["latents"] = latents
-            stages["dit"] = self.dit(config, spec, point.dit, latents)
-        if "reconstruct" not in left_out:
-            how = evaluated["reconstruction"]
-            for dataset in how["on"]:
-                images = self.prepare(dataset, how["images"], data)
-                _put(stages, f"prepare:{dataset}", images, "reconstruct")
-                known = self._references(dataset, how, images, how["images"], spec)
-                for role, task in known.items():
-                    _put(stages, _reference_stage(role, dataset), task, "reconstruct")
-                stages[f"reconstruct:{dataset}"] = self.reconstruct(
-                    spec, how, dataset, final, images, known
-                )
-        if "generation" in evaluated and "dit" in stages and "generate" not in left_out:
-            assert point.dit is not None
-            how, known = evaluated["generation"], {}
-            count = how["images"] if how["originals"] is None else how["originals"]
-            for dataset in how["on"]:
-                if references(how["metrics"]):
-                    images = self.prepare(dataset, count, data)
-                    _put(stages, f"prepare:{dataset}", images, "generate")
-                    known = self._references(dataset, how, images, count, spec)
-                    for role, task in known.items():
-                        _put(stages, _reference_stage(role, dataset), task, "generate")
-                stages[f"generate:{dataset}"] = self.generate(
-                    config, (spec, point.dit), dataset, stages, known
-                )
-        return stages
-
-    def _references(
-        self,
-        dataset: str,
-        how: Mapping[str, Any],
-        images: str,
-        count: int,
-        spec: TokenizerSpec,
-    ) -> dict[str, str]:
-        """Features of the originals that a measurement compares with, by role."""
-        own, known = PROTOCOLS[how["protocol"]].features, {}
-        for features in references(how["metrics"]):
-            # The protocol's own backbone needs no name: so it was when there was no other.
-            named = "" if features == own else features
-            backbone = PROTOCOLS[how["protocol"]].backbone(features)
-            seen = count * (1 if backbone and backbone.sees == "clips" else spec.frames)
-            known[f"reference-{named}" if named else "reference"] = self.reference(
-                dataset, how["protocol"], images, named, seen
-            )
-        return known
-
-    def prepare(self, dataset: str, images: int, data: Mapping[str, Any]) -> str:
-        """Crops of a data set in an on-disk array.
-
-        Args:
-            dataset: name of the data set.
-            images: number of samples, images or clips.
-            data: the lasting config's part of that name: resolution, frames, fps.
-        """
-        shape = {name: data[name] for name in ("resolution", "frames", "fps") if name in data}
-        key = ("prepare", dataset, images, *shape.items())
-        if key not in self._known:
-            resolution, frames, fps = shape["resolution"], shape.get("frames", 1), shape.get("fps")
-            size = f"{resolution}px" if frames == 1 else f"{frames}x{resolution}px"
-            rate = "" if fps is None else f" at {fps:g}/s"
-            self._known[key] = self._add(
-                "prepare",
-                f"{dataset} {size}{rate} x {images}",
-                {"dataset": dataset, "images": images, **shape},
-                parents={},
-                extra={"data": self.data[dataset].identity},
-                cost=Cost(samples=images, disk_bytes=images * (3 * frames * resolution**2 + 8)),
-            )
-        return self._known[key]
-
-    def reference(self, dataset: str, protocol: str, images: str, features: str, count: int) -> str:
-        """Features of the originals under a protocol, shared by every cell.
-
-        Args:
-            dataset: name of the data set.
-            protocol: name of the protocol.
-            images: the task that prepares the originals.
-            features: the backbone, "" for the protocol's own.
-            count: number of images or clips whose features are kept.
-        """
-        key = ("reference", protocol, images, features)
-        if key not in self._known:
-            rules = PROTOCOLS[protocol]
-            backbone = rules.backbone(features or rules.features)
-            assert backbone is not None, "a metric without a rule is a mistake of the cell"
-            self._known[key] = self._add(
-                "reference",
-                f"{dataset} features, {protocol}{f', {features}' if features else ''}",
-                {"features": features} if features else {},
-                parents={"images": images},
-                extra=self._protocol(protocol, features=backbone.features),
-                cost=Cost(
-                    samples=count,
-                    disk_bytes=4 * count * backbone.width,
-                ),
-            )
-        return self._known[key]
-
-    def _trained_on(
-        self, data: Mapping[str, Any], images: str | None
-    ) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
-        """What a training of a tokenizer sees: as a part of its config, its parents and the rest.
-
-        A prepared copy is a parent. A stream is no task: the data set's own identity is held.
-        """
-        if images is not None:
-            return {}, {"images": images}, {}
-        how = {name: data[name] for name in _STREAMED if name in data}
-        stream = {"dataset": data["train"], **how}
-        return {"stream": stream}, {}, {"data": self.data[data["train"]].identity}
-
-    def stage1(self, config: Mapping[str, Any], spec: TokenizerSpec, images: str | None) -> str:
-        """The training of an auto-encoder, on prepared samples or (None) on a stream."""
-        seen, parents, data = self._trained_on(config["data"], images)
-        stage1 = config["stages"]["stage1"]
-        return self._add(
-            "stage1",
-            f"{_described(spec)} seed {config['seed']}",
-            {
-                "tokenizer": config["tokenizer"],
-                "resolution": spec.resolution,
-                "frames": spec.frames,
-                "stage1": stage1,
-                "seed": config["seed"],
-                **seen,
-            },
-            parents=parents,
-            extra=data | _judges(stage1["loss"]),
-            cost=of_stage1(spec, stage1),
-        )
-
-    def stage2(
-        self, config: Mapping[str, Any], spec: TokenizerSpec, tokenizer: str, images: str | None
-    ) -> str:
-        """The training of a tokenizer against a discriminator, on what stage 1 was trained on."""
-        seen, parents, data = self._trained_on(config["data"], images)
-        stage2 = config["stages"]["stage2"]
-        return self._add(
-            "stage2",
-            f"{_described(spec)} seed {config['seed']} stage 2",
-            {"stage2": stage2, "seed": config["seed"], **seen},
-            parents={"tokenizer": tokenizer, **parents},
-            extra=data | _judges(stage2["loss"]),
-            cost=of_stage2(spec, stage2),
-        )
-
-    def latents(
-        self, spec: TokenizerSpec, how: Mapping[str, Any], tokenizer: str, images: str, count: int
-    ) -> str:
-        """The codes of the training data, `count` samples, by the final tokenizer."""
-        return self._add(
-            "latents",
-            f"{_described(spec)} codes, {how['normalisation']}",
-            {"normalisation": how["normalisation"], "flip": how["flip"]},
-            parents={"tokenizer": tokenizer, "images": images},
-            extra={},
-            cost=of_latents(spec, count, flip=how["flip"]),
-        )
-
-    def dit(
-        self, config: Mapping[str, Any], spec: TokenizerSpec, dit: DiTSpec, latents: str
-    ) -> str:
-        """The training of a generator of codes."""
-        how = config["stages"]["dit"]
-        return self._add(
-            "dit",
-            f"DiT-{dit.size} of {_described(spec)} seed {config['seed']}",
-            {
-                "dit": how,
-                "classes": dit.classes,
-                "flip": config["stages"]["latents"]["flip"],
-                "seed": config["seed"],
-            },
-            parents={"latents": latents},
-            extra={},
-            cost=of_dit(dit, how),
-        )
-
-    def generate(
-        self,
-        config: Mapping[str, Any],
-        models: tuple[TokenizerSpec, DiTSpec],
-        dataset: str,
-        stages: Mapping[str, str],
-        known: Mapping[str, str],
-    ) -> str:
-        """Making samples and measuring them against one data set.
-
-        Args:
-            config: the cell's lasting config.
-            models: the tokenizer and the generator.
-            dataset: whose originals they are compared with.
-            stages: the cell's tasks; its DiT and its latents, which hold the decoder.
-            known: features of the originals by role.
-        """
-        how, (spec, dit) = config["evaluate"]["generation"], models
-        bootstrap = how.get("bootstrap")
-        return self._add(
-            "generate",
-            f"DiT-{dit.size} of {_described(spec)} cfg {how['cfg']:g} on {dataset}",
-            {
-                "dataset": dataset,
-                "metrics": sorted(set(how["metrics"])),
-                "images": how["images"],
-                "sampling": {name: how[name] for name in _SAMPLING},
-                "seed": config["seed"],
-                **({} if bootstrap is None else {"bootstrap": bootstrap}),
-            },
-            parents={"dit": stages["dit"], "latents": stages["latents"], **known},
-            extra=self._protocol(how["protocol"], how["metrics"]),
-            cost=of_generate(spec, dit, how),
-        )
-
-    def reconstruct(
-        self,
-        spec: TokenizerSpec,
-        how: Mapping[str, Any],
-        dataset: str,
-        tokenizer: str,
-        images: str,
-        known: Mapping[str, str],
-    ) -> str:
-        """The evaluation of a tokenizer on one data set; `known` are its references by role."""
-        length = {"length": how["length"]} if "length" in how else {}
-        cut = f" at {how['length']} tokens" if length else ""
-        return self._add(
-            "reconstruct",
-            f"{_described(spec)}{cut} on {dataset}",
-            {
-                "dataset": dataset,
-                "metrics": sorted(set(how["metrics"])),
-                **length,
-                **({"bootstrap": how["bootstrap"]} if "bootstrap" in how else {}),
-            },
-            parents={"tokenizer": tokenizer, "images": images, **known},
-            extra=self._protocol(how["protocol"], how["metrics"]),
-            cost=of_reconstruct(spec, how["images"]),
-        )
-
-    def _protocol(
-        self, name: str, metrics: Iterable[str] = (), features: str = ""
-    ) -> dict[str, Any]:
-        """The rules of a task that measures some metrics, or extracts some features.
-
-        Where nobody publishes a hash of a file, the protocol cannot hold it: it stands next to it.
-        """
-        key = (name, frozenset(metrics), features)
-        if key not in self._rules:
-            rules = PROTOCOLS[name]
-            used = networks(metrics, name)
-            if features and (backbone := rules.backbone(features)):
-                used[features] = backbone
-            record: dict[str, Any] = {"protocol": rules.record(metrics, filter(None, [features]))}
-            files = {file for backbone in used.values() for file in backbone.weights}
-            if unpinned := sorted(file for file in files if isinstance(FILES[file], Unpinned)):
-                record["pretrained"] = {file: weights_sha256(file) for file in unpinned}
-            self._rules[key] = record
-        return self._rules[key]
-
-    def _add(
+    def add(
         self,
         kind: str,
         label: str,
@@ -378,6 +73,7 @@ class TaskMaker:
         extra: Mapping[str, Any],
         cost: Cost,
     ) -> str:
+        """The fingerprint of a task, which is made if there is none like it."""
         identity = canonical(
             {
                 "kind": kind,
@@ -400,25 +96,311 @@ class TaskMaker:
             )
         return name
 
+    def rules(self, name: str, metrics: Iterable[str] = (), features: str = "") -> dict[str, Any]:
+        """The protocol of a task that measures some metrics, or extracts some features.
 
-_SAMPLING = ("cfg", "cfg_interval", "steps", "sampler", "spacing", "eta", "precision")
-"""Settings of generation that say how samples are made."""
+        Where nobody publishes a hash of a file, the protocol cannot hold it: it stands next to it.
+        """
+        key = (name, frozenset(metrics), features)
+        if key not in self._rules:
+            rules = PROTOCOLS[name]
+            used = networks(metrics, name)
+            if features and (backbone := rules.backbone(features)):
+                used[features] = backbone
+            record: dict[str, Any] = {"protocol": rules.record(metrics, filter(None, [features]))}
+            files = {file for backbone in used.values() for file in backbone.weights}
+            if unpinned := sorted(file for file in files if isinstance(FILES[file], Unpinned)):
+                record["pretrained"] = {file: weights_sha256(file) for file in unpinned}
+            self._rules[key] = record
+        return self._rules[key]
 
 
-_STREAMED = ("resolution", "frames", "fps", "crop")
-"""Settings of data that say how the samples of a stream are made."""
+class CellTasks:
+    """The tasks of one cell while they are made; what a planner reads and adds to.
+
+    Args:
+        maker: makes each distinct task once.
+        point: the cell.
+
+    Attributes:
+        config: the cell's lasting config.
+        stages: name of the stage -> fingerprint of its task, in the order in which they were added.
+        weights: role -> task with the newest weights of that role, for example of the tokenizer.
+    """
+
+    def __init__(self, maker: TaskMaker, point: Point) -> None:
+        self.maker = maker
+        self.point = point
+        self.config = point.lasting
+        self.stages: dict[str, str] = {}
+        self.weights: dict[str, str] = {}
+
+    def has(self, group: str) -> bool:
+        """Whether the cell has the settings of a group, for example "stages.stage2"; of "" yes."""
+        lead, _, name = group.partition(".")
+        return not group or name in self.config[lead]
+
+    def add(
+        self,
+        kind: str,
+        label: str,
+        config: Mapping[str, Any],
+        *,
+        dataset: str = "",
+        parents: Mapping[str, str],
+        extra: Mapping[str, Any] | None = None,
+        cost: Cost,
+    ) -> None:
+        """Add a task as a stage of the cell.
+
+        Args:
+            kind: of the task.
+            label: for people.
+            config: what its numbers depend on besides its parents.
+            dataset: which the stage is named by, where there is one task per data set.
+            parents: role -> task that it reads.
+            extra: more of its identity.
+            cost: what it takes.
+        """
+        task = self.maker.add(
+            kind, label, config, parents=parents, extra={} if extra is None else extra, cost=cost
+        )
+        self.stages[f"{kind}:{dataset}" if dataset else kind] = task
+        if role := KINDS[kind].weights:
+            self.weights[role] = task
+
+    def prepared(self, dataset: str, images: int, by: str) -> str:
+        """The task that makes crops of a data set in an array on disk.
+
+        Args:
+            dataset: name of the data set.
+            images: number of samples, images or clips.
+            by: kind that asks for it.
+        """
+        data = self.config["data"]
+        shape = {name: data[name] for name in ("resolution", "frames", "fps") if name in data}
+        key = ("prepare", dataset, images, *shape.items())
+        known = self.maker.known
+        if key not in known:
+            resolution, frames, fps = shape["resolution"], shape.get("frames", 1), shape.get("fps")
+            size = f"{resolution}px" if frames == 1 else f"{frames}x{resolution}px"
+            rate = "" if fps is None else f" at {fps:g}/s"
+            known[key] = self.maker.add(
+                "prepare",
+                f"{dataset} {size}{rate} x {images}",
+                {"dataset": dataset, "images": images, **shape},
+                parents={},
+                extra={"data": self.maker.data[dataset].identity},
+                cost=Cost(samples=images, disk_bytes=images * (3 * frames * resolution**2 + 8)),
+            )
+        self._name(f"prepare:{dataset}", known[key], by)
+        return known[key]
+
+    def references(
+        self, dataset: str, how: Mapping[str, Any], images: str, count: int, by: str
+    ) -> dict[str, str]:
+        """Features of the originals that a measurement compares with, by role.
+
+        Args:
+            dataset: name of the data set.
+            how: settings of the measurement; its metrics and its protocol are read.
+            images: the task that prepares the originals.
+            count: number of samples whose features are kept.
+            by: kind that asks for them.
+        """
+        rules, found = PROTOCOLS[how["protocol"]], {}
+        for features in references(how["metrics"]):
+            # The protocol's own backbone needs no name: so it was when there was no other.
+            named = "" if features == rules.features else features
+            backbone = rules.backbone(features)
+            assert backbone is not None, "a metric without a rule is a mistake of the cell"
+            key = ("reference", rules.name, images, named)
+            known = self.maker.known
+            if key not in known:
+                seen = count * (1 if backbone.sees == "clips" else self.point.spec.frames)
+                known[key] = self.maker.add(
+                    "reference",
+                    f"{dataset} features, {rules.name}{f', {named}' if named else ''}",
+                    {"features": named} if named else {},
+                    parents={"images": images},
+                    extra=self.maker.rules(rules.name, features=backbone.features),
+                    cost=Cost(samples=seen, disk_bytes=4 * seen * backbone.width),
+                )
+            found[f"reference-{named}" if named else "reference"] = known[key]
+            self._name(":".join(filter(None, ("reference", dataset, named))), known[key], by)
+        return found
+
+    def _name(self, name: str, task: str, by: str) -> None:
+        """Name a shared task among the stages; next to another of that name, with who asks."""
+        if task not in self.stages.values():
+            self.stages[name if name not in self.stages else f"{name}:{by}"] = task
 
 
-def _reference_stage(role: str, dataset: str) -> str:
-    """The name of a reference among a cell's stages."""
-    kind, _, features = role.partition("-")
-    return ":".join(filter(None, (kind, dataset, features)))
+# --- one planner per kind ---------------------------------------------------------------------
 
 
-def _put(stages: dict[str, str], name: str, task: str, by: str) -> None:
-    """Name a task of a cell; beside another one that has the name, with who asks for it."""
-    if task not in stages.values():
-        stages[name if name not in stages else f"{name}:{by}"] = task
+def _stage1(cell: CellTasks) -> None:
+    """The training of an auto-encoder, on prepared samples or on a stream."""
+    config, spec = cell.config, cell.point.spec
+    how = config["stages"]["stage1"]
+    seen, parents, data = _trained_on(cell, "stage1")
+    cell.add(
+        "stage1",
+        f"{_described(spec)} seed {config['seed']}",
+        {
+            "tokenizer": config["tokenizer"],
+            "resolution": spec.resolution,
+            "frames": spec.frames,
+            "stage1": how,
+            "seed": config["seed"],
+            **seen,
+        },
+        parents=parents,
+        extra=data | _judges(how["loss"]),
+        cost=of_stage1(spec, how),
+    )
+
+
+def _stage2(cell: CellTasks) -> None:
+    """The training of a tokenizer against a discriminator, on what stage 1 was trained on."""
+    if "tokenizer" not in cell.weights:
+        return
+    config, spec = cell.config, cell.point.spec
+    how = config["stages"]["stage2"]
+    seen, parents, data = _trained_on(cell, "stage2")
+    cell.add(
+        "stage2",
+        f"{_described(spec)} seed {config['seed']} stage 2",
+        {"stage2": how, "seed": config["seed"], **seen},
+        parents={"tokenizer": cell.weights["tokenizer"], **parents},
+        extra=data | _judges(how["loss"]),
+        cost=of_stage2(spec, how),
+    )
+
+
+def _latents(cell: CellTasks) -> None:
+    """The codes of the training data by the final tokenizer."""
+    if "tokenizer" not in cell.weights or "dit" in cell.point.stages_left_out:
+        return
+    data, how, spec = cell.config["data"], cell.config["stages"]["latents"], cell.point.spec
+    assert not data.get("stream"), "a DiT with a stream is a mistake of the cell"
+    cell.add(
+        "latents",
+        f"{_described(spec)} codes, {how['normalisation']}",
+        {"normalisation": how["normalisation"], "flip": how["flip"]},
+        parents={
+            "tokenizer": cell.weights["tokenizer"],
+            "images": cell.prepared(data["train"], data["images"], "latents"),
+        },
+        cost=of_latents(spec, data["images"], flip=how["flip"]),
+    )
+
+
+def _dit(cell: CellTasks) -> None:
+    """The training of a generator of codes."""
+    if "latents" not in cell.stages:
+        return
+    config, dit = cell.config, cell.point.dit
+    assert dit is not None, "a cell with settings of a DiT has one"
+    how = config["stages"]["dit"]
+    cell.add(
+        "dit",
+        f"DiT-{dit.size} of {_described(cell.point.spec)} seed {config['seed']}",
+        {
+            "dit": how,
+            "classes": dit.classes,
+            "flip": config["stages"]["latents"]["flip"],
+            "seed": config["seed"],
+        },
+        parents={"latents": cell.stages["latents"]},
+        cost=of_dit(dit, how),
+    )
+
+
+def _reconstruct(cell: CellTasks) -> None:
+    """The evaluation of the final tokenizer on each data set."""
+    if "tokenizer" not in cell.weights:
+        return
+    how, spec = cell.config["evaluate"]["reconstruction"], cell.point.spec
+    length = {"length": how["length"]} if "length" in how else {}
+    cut = f" at {how['length']} tokens" if length else ""
+    for dataset in how["on"]:
+        images = cell.prepared(dataset, how["images"], "reconstruct")
+        known = cell.references(dataset, how, images, how["images"], "reconstruct")
+        cell.add(
+            "reconstruct",
+            f"{_described(spec)}{cut} on {dataset}",
+            {
+                "dataset": dataset,
+                "metrics": sorted(set(how["metrics"])),
+                **length,
+                **({"bootstrap": how["bootstrap"]} if "bootstrap" in how else {}),
+            },
+            dataset=dataset,
+            parents={"tokenizer": cell.weights["tokenizer"], "images": images, **known},
+            extra=cell.maker.rules(how["protocol"], how["metrics"]),
+            cost=of_reconstruct(spec, how["images"]),
+        )
+
+
+def _generate(cell: CellTasks) -> None:
+    """Making samples by the DiT and measuring them against each data set."""
+    if "dit" not in cell.weights:
+        return
+    config, spec, dit = cell.config, cell.point.spec, cell.point.dit
+    assert dit is not None, "a cell with settings of a DiT has one"
+    how, known = config["evaluate"]["generation"], dict[str, str]()
+    count = how["images"] if how["originals"] is None else how["originals"]
+    bootstrap = how.get("bootstrap")
+    for dataset in how["on"]:
+        if references(how["metrics"]):
+            images = cell.prepared(dataset, count, "generate")
+            known = cell.references(dataset, how, images, count, "generate")
+        cell.add(
+            "generate",
+            f"DiT-{dit.size} of {_described(spec)} cfg {how['cfg']:g} on {dataset}",
+            {
+                "dataset": dataset,
+                "metrics": sorted(set(how["metrics"])),
+                "images": how["images"],
+                "sampling": {name: how[name] for name in _SAMPLING},
+                "seed": config["seed"],
+                **({} if bootstrap is None else {"bootstrap": bootstrap}),
+            },
+            dataset=dataset,
+            # The latents' folder holds the tokenizer with the statistics of its codes.
+            parents={"dit": cell.weights["dit"], "latents": cell.stages["latents"], **known},
+            extra=cell.maker.rules(how["protocol"], how["metrics"]),
+            cost=of_generate(spec, dit, how),
+        )
+
+
+Planner = Callable[[CellTasks], None]
+"""Adds the tasks of one kind to a cell, or none when what they read is not there."""
+
+PLANNERS: dict[str, Planner] = {
+    "stage1": _stage1,
+    "stage2": _stage2,
+    "latents": _latents,
+    "dit": _dit,
+    "reconstruct": _reconstruct,
+    "generate": _generate,
+}
+"""Kind -> its planner, called in the order of `KINDS` for cells that have the kind's settings.
+Kinds without one are made when another one asks for them."""
+
+
+def _trained_on(cell: CellTasks, by: str) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+    """What a training of a tokenizer sees: as a part of its config, its parents and the rest.
+
+    A prepared copy is a parent. A stream is not a task: the data set's own identity is held.
+    """
+    data = cell.config["data"]
+    if not data.get("stream"):
+        return {}, {"images": cell.prepared(data["train"], data["images"], by)}, {}
+    how = {name: data[name] for name in _STREAMED if name in data}
+    stream = {"dataset": data["train"], **how}
+    return {"stream": stream}, {}, {"data": cell.maker.data[data["train"]].identity}
 
 
 def _judges(loss: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,9 +25,9 @@ from sweepctl.analyse import (
     readable,
     unit_of,
 )
+from sweepctl.columns import DERIVED
 from sweepctl.ledger import Table
 from sweepctl.report._tables import tab_separated
-from sweepctl.study import DERIVED
 
 _VERDICTS: Mapping[str, tuple[str, str]] = {
     "supported": ("✓", "+"),

@@ -33,7 +33,7 @@ from sweepctl.study._claims import (
 )
 from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
 from sweepctl.study._load import load_study
-from sweepctl.study._model import DERIVED, Config, Run, Study
+from sweepctl.study._model import Config, Run, Study
 from sweepctl.study._paths import Condition, is_valid, resolve, short_name
 from sweepctl.study._search import Dimension, Keep, Objective, Prune, Search, settled
 from sweepctl.study._search_block import SearchBlock
@@ -42,7 +42,6 @@ from sweepctl.study._values import NAME, Comparison, Margin, parse_comparison
 
 __all__ = [
     "CURVES",
-    "DERIVED",
     "DEVICE",
     "LINES",
     "POWERS",

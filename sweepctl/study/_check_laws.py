@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sweepctl.columns import DERIVED
 from sweepctl.errors import UsageError
 from sweepctl.study import _paths
 from sweepctl.study._claims import (
@@ -22,7 +23,7 @@ from sweepctl.study._claims import (
     OptimumClaim,
     SlopeClaim,
 )
-from sweepctl.study._model import DERIVED, Study
+from sweepctl.study._model import Study
 from sweepctl.study._paths import did_you_mean, not_among
 from sweepctl.study._words import in_words
 from sweepctl.study._yaml import Document, KeyPath

@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 else:
     Stage = Literal[STAGES]
 
-DERIVED = (
-    *("tokens", "E", "compression", "parameters", "macs"),
-    *("encoder_parameters", "decoder_parameters", "encoder_macs", "decoder_macs"),
-    *("dit_parameters", "dit_macs"),
-)
-"""Values that follow from the config by `vitok_core.spec`; usable in matches and as x of a fit.
-Those of the DiT are null in cells without one."""
-
 # --- what a cell is made of -------------------------------------------------------------------
 
 

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
+from sweepctl.columns import DERIVED
 from sweepctl.kinds import optional_groups
-from sweepctl.study._model import DERIVED, Config
+from sweepctl.study._model import Config
 from sweepctl.study._values import parse_comparison
 from vitok_core.protocols import METRICS
 

@@ -1,4 +1,4 @@
-"""How does one attempt run? A kind's function in a child process, and what is left of it on disk.
+"""One attempt in a child process: the kind's function is run, and its outcome is left on disk.
 
 `run` is what a worker's child process executes for an attempt: it reads the frozen task.json, calls
 the kind's function with the folders of the task's parents, writes result.json when that succeeds
@@ -26,7 +26,7 @@ from sweepctl import runs
 from sweepctl.errors import SweepctlError
 from sweepctl.kinds import trainings
 from sweepctl.runs import AttemptOutcome, AttemptRequest, FileRecord, TaskResult
-from sweepctl.tasks._measure import discard_generated, generate, reconstruct
+from sweepctl.tasks._measure import generate, reconstruct
 from sweepctl.tasks._prepare import latents, prepare, reference
 from sweepctl.tasks._train import dit, stage1, stage2
 from sweepctl.tasks._work import Made, Work, log
@@ -41,7 +41,7 @@ TASKS: dict[str, Callable[[Work], Made]] = {
     "reconstruct": reconstruct,
     "generate": generate,
 }
-"""What each kind does."""
+"""Kind -> the function that does its tasks."""
 
 KEPT_ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
@@ -160,6 +160,8 @@ def _do(
         log(f"{metric.name} on {metric.dataset}: {metric.value:.6g} (n {metric.n})")
     log(f"done in {time.monotonic() - started:.1f} s: {', '.join(made.files)}")
     # Only now: up to here a kill must find them again.
+    for path in made.spent:
+        path.unlink(missing_ok=True)
     if task["kind"] in trainings():
         from vitok_core import train
 
@@ -167,8 +169,6 @@ def _do(
             train.discard_checkpoints(folder)
         for name in task.get("continues", ()):
             train.discard_checkpoints(folder.parent / name)
-    elif task["kind"] == "generate":
-        discard_generated(folder)
 
 
 def _settle(request: AttemptRequest) -> str:

@@ -1,10 +1,11 @@
-"""How is a task measured? A trained model and references become metric values."""
+"""Measurements: a trained model and references become metric values."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def generate(work: Work) -> Made:
     """Draw samples from a trained generator, or go on with them, and measure their distribution."""
     from vitok_core import data, evaluate
     from vitok_core.dit import load_dit
-    from vitok_core.generate import balanced_labels, sample_to_file
+    from vitok_core.generate import balanced_labels, progress_of, sample_to_file
     from vitok_core.metrics import protocol, rounded
     from vitok_core.tokenizer import load_tokenizer
 
@@ -56,8 +57,9 @@ def generate(work: Work) -> Made:
     tokenizer = load_tokenizer(work.parents["latents"] / "weights.safetensors", work.device)
     # Every class as often as any other, so that the class balance is no part of the distance.
     labels = balanced_labels(config["images"], dit.spec.classes)
+    drawn = work.folder / GENERATED
     samples = sample_to_file(
-        work.folder / GENERATED,
+        drawn,
         dit,
         tokenizer,
         labels,
@@ -87,15 +89,9 @@ def generate(work: Work) -> Made:
         progress=lambda at: work.event({"step": at.done, "steps": at.total, "phase": "measure"}),
         should_stop=work.should_stop,
     )
-    return _measured(measured, config, rules.name, "samples.npy", "sheet.png")
-
-
-def discard_generated(folder: Path) -> None:
-    """Delete all samples of a generation that was measured and recorded."""
-    from vitok_core.generate import progress_of
-
-    for path in (folder / GENERATED, progress_of(folder / GENERATED)):
-        path.unlink(missing_ok=True)
+    made = _measured(measured, config, rules.name, "samples.npy", "sheet.png")
+    # Only samples.npy stays of them; until the result is recorded a kill must find all again.
+    return replace(made, spent=(drawn, progress_of(drawn)))
 
 
 def _sampling(settings: Mapping[str, Any]) -> Sampling:

@@ -1,6 +1,6 @@
-"""What goes into a kind's function, and what comes out of it?
+"""What goes into the function of a kind, and what comes out of it.
 
-A kind's function reads nothing but its task and its parents' files (`Work`), and says what it has
+A kind's function reads nothing but its task and its parents' files (`Work`), and returns what it
 made (`Made`); besides, it writes files into the task's folder and lines into the attempt's log.
 """
 
@@ -81,14 +81,16 @@ class Made:
         files: names in the task's folder.
         metrics: measured numbers.
         values: other facts, plain data.
-        share: of the task's operations, what it did itself; less than 1 where it went on from an
-            earlier task's end.
+        share: of the task's operations, what it did itself; less than 1 where it resumed from the
+            end of an earlier task.
+        spent: files that are deleted once the result is recorded.
     """
 
     files: tuple[str, ...]
     metrics: tuple[MetricValue, ...] = ()
     values: Mapping[str, Any]
     share: float = 1.0
+    spent: tuple[Path, ...] = ()
 
 
 def log(line: str) -> None:
