@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import curve_fit, minimize
 
-from sweepctl.analyse import FitResult, bootstrap, fit_study
+from sweepctl.analyse import FitResult, bootstrap
 from sweepctl.analyse._power_fit import fit_power
+from sweepctl.claims import fit_study
 from sweepctl.study import Fit, parse_loss
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sweepctl.analyse import bands, fit_law, suggest
+from sweepctl.analyse import bands, fit_law
 from sweepctl.datasets import data_identities
+from sweepctl.design import suggest
 from sweepctl.plan import candidates, design_rows, make_plan
 from sweepctl.study import Fit, load_study
 

@@ -4,6 +4,7 @@ The package in the order in which a study flows through it:
 
     columns    what is counted    the typed values of a cell, each with its type and meaning
     kinds      what there is      one record per kind of task; every list of kinds is derived
+    laws       what can be fitted the forms of laws, one record each
     trackers   who else is told   TensorBoard, W&B, trackio: copies of what attempts tell
     study      what is asked      a file becomes a frozen study; mistakes get file:line:column
     plan       what will run      cells, tasks, fingerprints, sharing, cost; pure
@@ -15,7 +16,10 @@ The package in the order in which a study flows through it:
     execute    how it runs        the driver's loop: ready, submit, record, retry, resume
     ledger     what happened      the results database: tables, views, queries, upgrades
     search     what is tried next points of a search, by the history of its trials
-    analyse    what it means      fits, checks, verdicts
+    analyse    what it means      points, laws, intervals, checks, bands
+    claims     does it hold       one test per kind of claim; the verdicts of a study
+    paper      what is published  the ViTok paper's numbers and claims, and yours next to them
+    design     what it can show   power before a run, predictions, further cells
     figures    how it is drawn    one model of each figure, three renderers
     report     how it reads       tables, laws and verdicts in words, kept fits
     ui         what is looked at  dashboard, report in one file, plot in the terminal

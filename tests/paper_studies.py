@@ -6,8 +6,8 @@ import functools
 import re
 from pathlib import Path
 
-from sweepctl.analyse import Measured, place_of, published
 from sweepctl.datasets import data_identities
+from sweepctl.paper import Measured, place_of, published
 from sweepctl.plan import Calibration, Plan, make_plan, parse_on, total
 from sweepctl.study import load_study
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from studies import SMALL, write
 from sweepctl import cli
-from sweepctl.analyse import Measured, align, configured, place_of, published, run_to_run
 from sweepctl.cli._session import plan_file
+from sweepctl.paper import Measured, align, configured, place_of, published, run_to_run
 from sweepctl.plan import design_rows
 
 PAPER = Path(__file__).resolve().parent.parent / "studies" / "paper"

@@ -14,16 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweepctl.analyse import (
-    Analysis,
-    ClaimResult,
-    FitResult,
-    bands,
-    fit_study,
-    reference_points,
-    scale_of,
-)
+from sweepctl.analyse import FitResult, bands, scale_of
+from sweepctl.claims import Analysis, ClaimResult, fit_study
 from sweepctl.errors import UsageError
+from sweepctl.paper import reference_points
 from sweepctl.study import Comparison, FactorClaim, Fit, Margin, SlopeClaim
 
 ROOT = Path(__file__).parent.parent

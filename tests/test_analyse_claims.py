@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from sweepctl.analyse import ClaimResult, FitResult, bands, equation, fit_study
+from sweepctl.analyse import FitResult, bands, equation
+from sweepctl.claims import ClaimResult, fit_study
 from sweepctl.errors import UsageError
 from sweepctl.study import (
     AnyClaim,

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweepctl.analyse import FitResult, fit_study
+from sweepctl.analyse import FitResult
 from sweepctl.analyse._noise import EVALUATION, scatter
+from sweepctl.claims import fit_study
 from sweepctl.study import Fit
 
 

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweepctl.analyse import FitResult, bands, bootstrap, compare, fit_study
+from sweepctl.analyse import FitResult, bands, bootstrap, compare
 from sweepctl.analyse._families import Family
 from sweepctl.analyse._points import NotFitted
 from sweepctl.analyse._power_fit import fit_power
 from sweepctl.analyse._projection import Bend, _derivatives, _objective, bend_of, fit_family
+from sweepctl.claims import fit_study
 from sweepctl.errors import UsageError
 from sweepctl.study import Fit, Loss, parse_loss
 

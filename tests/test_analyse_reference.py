@@ -7,7 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from sweepctl.analyse import Analysis, FitResult, fit_study, reference_points
+from sweepctl.analyse import FitResult
+from sweepctl.claims import Analysis, fit_study
+from sweepctl.paper import reference_points
 from sweepctl.study import (
     EqualSlopesClaim,
     FactorClaim,

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sweepctl.analyse._design import Design
-from sweepctl.analyse._regression import regress
+from sweepctl.analyse._regression import Design, regress
 from sweepctl.analyse._results import Point
 
 

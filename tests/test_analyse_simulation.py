@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweepctl.analyse import FitResult, bootstrap, fit_study, refitted
-from sweepctl.analyse._design import design_of
-from sweepctl.analyse._regression import Regression, regress
+from sweepctl.analyse import FitResult, bootstrap, refitted
+from sweepctl.analyse._regression import Regression, design_of, regress
 from sweepctl.analyse._results import Point
+from sweepctl.claims import fit_study
 from sweepctl.study import FactorClaim, Fit, Margin
 
 pytestmark = pytest.mark.slow

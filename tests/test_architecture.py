@@ -52,7 +52,10 @@ BREACHES = {
     "Only tasks touches the models": ("sweepctl/plan/_tasks.py", "import vitok_core.data"),
     "Dask only in cluster": ("sweepctl/execute/_driver.py", "import distributed"),
     "The database only in ledger": ("sweepctl/cli/_query.py", "import sqlite3"),
-    "Statistics only in analyse": ("sweepctl/report/_text.py", "import scipy.stats"),
+    "Statistics only in analyse, claims and design": (
+        "sweepctl/report/_text.py",
+        "import scipy.stats",
+    ),
     "Optuna only in search": ("sweepctl/execute/_searching.py", "import optuna"),
     "Drawing only in figures": ("sweepctl/analyse/_laws.py", "import matplotlib.figure"),
     "Pages only in ui": ("sweepctl/report/_text.py", "import jinja2"),
@@ -187,8 +190,6 @@ def test_no_module_is_too_long(path: Path) -> None:
 
 MOST_FUNCTION_LINES = 80
 LONGER_FUNCTIONS: dict[str, int] = {
-    "sweepctl/analyse/_paper.py:_findings": 86,
-    "sweepctl/analyse/_power.py:power_result": 94,
     "sweepctl/cli/_fit.py:fit": 120,
     "sweepctl/cli/_suggest.py:suggest": 113,
     "sweepctl/ledger/migrations/versions/r0001.py:upgrade": 245,

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweepctl.analyse import Analysis, bands, beside_paper, fit_study
+from sweepctl.analyse import bands
+from sweepctl.claims import Analysis, fit_study
 from sweepctl.figures import (
     Figure,
     curves,
@@ -26,6 +27,7 @@ from sweepctl.figures import (
     scatter,
     terminal,
 )
+from sweepctl.paper import beside_paper
 from sweepctl.study import Fit
 
 if TYPE_CHECKING:

@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sweepctl.analyse import (
-    Analysis,
-    FitResult,
-    fit_study,
-    paper_frame,
-    paper_names,
-    paper_study,
-    readable,
-)
+from sweepctl.analyse import FitResult, readable
+from sweepctl.claims import Analysis, fit_study
+from sweepctl.paper import paper_frame, paper_names, paper_study
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "findings.md"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sweepctl import cli
-from sweepctl.analyse import paper_names, paper_study, reference_points
+from sweepctl.paper import paper_names, paper_study, reference_points
 
 Call = Callable[..., tuple[int, str, str]]
 

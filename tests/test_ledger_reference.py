@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from ledger_plans import by_kind, finish, make_plan, metric, outcome, result, submission
 
-from sweepctl.analyse import reference_edition, reference_points, reference_rows
 from sweepctl.errors import LedgerError
 from sweepctl.ledger import VIEWS, Ledger, open_ledger
+from sweepctl.paper import reference_edition, reference_points, reference_rows
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from test_findings import row as law_row
 
-from sweepctl.analyse import Analysis, FitResult, fit_study, readable
+from sweepctl.analyse import FitResult, readable
+from sweepctl.claims import Analysis, fit_study
 from sweepctl.cli._table_file import read_points
 from sweepctl.datasets import data_identities
 from sweepctl.study import StudyFile, load_study

@@ -15,10 +15,11 @@ from own_files import picture_folder
 from paper_studies import FILES, FOLDER, ON, all_planned, planned, points, with_cost
 
 from sweepctl import cli
-from sweepctl.analyse import as_published, fit_study, place_of
+from sweepctl.claims import fit_study
 from sweepctl.datasets import PAPERS, data_identities, scan
 from sweepctl.errors import StudyError
 from sweepctl.execute import run_study
+from sweepctl.paper import as_published, place_of
 from sweepctl.plan import Calibration, Plan, Task, design_rows, make_plan, parse_on, total
 from sweepctl.study import OwnSet, load_site, load_study
 

@@ -16,7 +16,7 @@ from scipy import stats
 
 from studies import SMALL, plan_of, write
 from sweepctl import cli
-from sweepctl.analyse import Stated, forecast
+from sweepctl.design import Stated, forecast
 from sweepctl.errors import UsageError
 from sweepctl.plan import Speed, cell_costs, design_rows
 from sweepctl.study import FactorClaim, Fit, Margin, OptimumClaim, SlopeClaim

@@ -12,22 +12,20 @@ import pytest
 from sweepctl.analyse import (
     FitResult,
     bands,
-    beside_paper,
     correlate,
-    fit_study,
     fit_table,
-    foresee,
     front,
     frontier,
     hold_out,
     left_out,
-    paper_frame,
-    paper_study,
     refitted,
     surface,
     surprising_cells,
 )
+from sweepctl.claims import fit_study
+from sweepctl.design import foresee
 from sweepctl.errors import UsageError
+from sweepctl.paper import beside_paper, paper_frame, paper_study
 from sweepctl.study import Comparison, Fit
 
 

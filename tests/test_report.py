@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweepctl.analyse import Analysis, equation, fit_study
+from sweepctl.analyse import equation
+from sweepctl.claims import Analysis, fit_study
 from sweepctl.errors import UsageError
 from sweepctl.figures import SheetRow, laws, sheet, write
 from sweepctl.report import (

@@ -13,8 +13,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from sweepctl import cli
-from sweepctl.analyse import Analysis, fit_study, fit_table, paper_frame, paper_study
+from sweepctl.analyse import fit_table
+from sweepctl.claims import Analysis, fit_study
 from sweepctl.errors import UsageError
+from sweepctl.paper import paper_frame, paper_study
 from sweepctl.report import save
 from sweepctl.study import Fit
 

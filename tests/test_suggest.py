@@ -15,7 +15,8 @@ import pytest
 
 from studies import DATA, SMALL, load, plan_of, write
 from sweepctl import cli
-from sweepctl.analyse import bands, fit_law, suggest
+from sweepctl.analyse import bands, fit_law
+from sweepctl.design import suggest
 from sweepctl.errors import UsageError
 from sweepctl.plan import candidates, design_rows, make_plan
 from sweepctl.study import Fit

@@ -171,7 +171,7 @@ def wait_for_laws(browser: TestClient) -> str:
 
 
 def test_the_laws_page_is_what_fit_says(place: Place, browser: TestClient) -> None:
-    from sweepctl.analyse import fit_study
+    from sweepctl.claims import fit_study
 
     html = wait_for_laws(browser)
     study = place.plan.study.study

@@ -18,31 +18,20 @@ this module stays cheap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-from sweepctl.analyse._alignment import Aligned, Spread, align, as_published, run_to_run
-from sweepctl.analyse._bands import bands
-from sweepctl.analyse._beside import Beside, BesideRow, beside_paper, nothing_beside
+from sweepctl.analyse._bands import bands, law_at
 from sweepctl.analyse._bootstrap import bootstrap
-from sweepctl.analyse._compare import compare
-from sweepctl.analyse._equation import equation
-from sweepctl.analyse._forecast import (
-    ClaimForecast,
-    FitForecast,
-    Forecast,
-    Stated,
-    forecast,
+from sweepctl.analyse._families import Family
+from sweepctl.analyse._laws import fit_law, linear_result, refitted
+from sweepctl.analyse._points import (
+    Configurations,
+    NotFitted,
+    column_of,
+    configurations,
+    matches,
+    place_of,
 )
-from sweepctl.analyse._foresee import Foreseen, foresee, uses
-from sweepctl.analyse._hold_out import HoldOut, Predicted, hold_out
-from sweepctl.analyse._judge import verdict_of
-from sweepctl.analyse._laws import fit_law, refitted
-from sweepctl.analyse._left_out import LeftOut, left_out, surprising_cells, with_surprises
-from sweepctl.analyse._paper import PaperStudy, paper_frame, paper_names, paper_study
-from sweepctl.analyse._points import column_of
-from sweepctl.analyse._published import Measured, configured, place_of, published
-from sweepctl.analyse._reference import reference_edition, reference_points, reference_rows
+from sweepctl.analyse._power import slope_gradient
+from sweepctl.analyse._regression import design_of, detectable, order
 from sweepctl.analyse._relations import (
     Estimate,
     Front,
@@ -51,14 +40,14 @@ from sweepctl.analyse._relations import (
     correlate,
     data_set_of,
     front,
+    front_of,
     frontier,
     in_unit,
+    rank_interval,
     surface,
 )
 from sweepctl.analyse._results import (
-    Analysis,
     Bands,
-    ClaimResult,
     Coefficient,
     Draws,
     FitResult,
@@ -67,114 +56,93 @@ from sweepctl.analyse._results import (
     Optimum,
     Point,
     Score,
-    Verdict,
     WarningCode,
+    fit_named,
 )
-from sweepctl.analyse._scales import Scale, better_of, effect, readable, scale_of, unit_of
-from sweepctl.analyse._suggest import Criterion, Expectation, Suggested, Suggestion, suggest
+from sweepctl.analyse._scales import (
+    better_of,
+    effect,
+    exactly,
+    exp2,
+    is_metric,
+    readable,
+    scale_of,
+    unit_of,
+    unscaled,
+)
 from sweepctl.analyse._table import fit_table
-from sweepctl.study import AnyClaim, Fit
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sweepctl.analyse._validation import (
+    HoldOut,
+    LeftOut,
+    Predicted,
+    compare,
+    hold_out,
+    left_out,
+    predicted_at,
+    surprising_cells,
+    with_surprises,
+)
+from sweepctl.analyse._words import equation
 
 __all__ = [
-    "Aligned",
-    "Analysis",
     "Bands",
-    "Beside",
-    "BesideRow",
-    "ClaimForecast",
-    "ClaimResult",
     "Coefficient",
-    "Criterion",
+    "Configurations",
     "Draws",
     "Estimate",
-    "Expectation",
     "FTest",
-    "FitForecast",
+    "Family",
     "FitResult",
     "FitWarning",
-    "Forecast",
-    "Foreseen",
     "Front",
     "HoldOut",
     "LeftOut",
-    "Measured",
+    "NotFitted",
     "Optimum",
-    "PaperStudy",
     "Point",
     "Predicted",
     "Relation",
-    "Scale",
     "Score",
-    "Spread",
-    "Stated",
-    "Suggested",
-    "Suggestion",
     "Surface",
-    "Verdict",
     "WarningCode",
-    "align",
-    "as_published",
     "bands",
-    "beside_paper",
     "better_of",
     "bootstrap",
     "column_of",
     "compare",
-    "configured",
+    "configurations",
     "correlate",
     "data_set_of",
+    "design_of",
+    "detectable",
     "effect",
     "equation",
+    "exactly",
+    "exp2",
     "fit_law",
-    "fit_study",
+    "fit_named",
     "fit_table",
-    "forecast",
-    "foresee",
     "front",
+    "front_of",
     "frontier",
     "hold_out",
     "in_unit",
+    "is_metric",
+    "law_at",
     "left_out",
-    "nothing_beside",
-    "paper_frame",
-    "paper_names",
-    "paper_study",
+    "linear_result",
+    "matches",
+    "order",
     "place_of",
-    "published",
+    "predicted_at",
+    "rank_interval",
     "readable",
-    "reference_edition",
-    "reference_points",
-    "reference_rows",
     "refitted",
-    "run_to_run",
     "scale_of",
-    "suggest",
+    "slope_gradient",
     "surface",
     "surprising_cells",
     "unit_of",
-    "uses",
+    "unscaled",
     "with_surprises",
 ]
-
-
-def fit_study(frame: pd.DataFrame, fits: Mapping[str, Fit], claims: Sequence[AnyClaim]) -> Analysis:
-    """Fit every law of a study and judge every claim.
-
-    Args:
-        frame: one row a measured value: cell, task, metric, dataset, protocol, n, value, and one
-            column an axis or derived value (p, q, c, encoder, decoder, resolution, seed, tokens,
-            E, compression, parameters, macs, ...); `se`, the evaluation's standard error of the
-            value, where it is known. Cells that share a task count once.
-        fits: the study's fits by name.
-        claims: the study's claims.
-
-    Raises:
-        UsageError: a fit or claim names a metric or fit that does not exist, or a column that does
-            not, but as a variable: that law is then not fitted, the others are.
-    """
-    results = tuple(with_surprises(fit_law(name, frame, fit)) for name, fit in fits.items())
-    verdicts = tuple(verdict_of(claim, frame, results) for claim in claims)
-    return Analysis(fits=results, claims=verdicts)

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweepctl.analyse._design import design_of
 from sweepctl.analyse._families import Family
+from sweepctl.analyse._regression import design_of
 from sweepctl.analyse._results import Bands, FitResult
 from sweepctl.analyse._scales import readable, unscaled
 from sweepctl.errors import UsageError
 from sweepctl.statistics import t_quantile
-from sweepctl.study import POWERS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -48,7 +47,7 @@ def bands(fit: FitResult, x_grid: ArrayLike, at: Mapping[str, Any] | None = None
     xs, level = _filled(fit, grid, dict(at or {}))
     mean, rows = law_at(fit, xs, level)
     variance = np.einsum("ij,jk,ik->i", rows, np.asarray(fit.covariance), rows)
-    if fit.form in POWERS:
+    if fit.law.curve is not None:
         variance = variance / _LN2**2
     t = t_quantile(fit.df)
     half_mean = t * np.sqrt(np.maximum(variance, 0))
@@ -76,7 +75,7 @@ def law_at(
 
     For power laws the derivatives are those of ln y.
     """
-    if fit.form not in POWERS:
+    if fit.law.curve is None:
         rows = design_of(fit).rows(xs, settings)
         return rows @ np.asarray(fit.centered), rows
     family = Family(form=fit.form, v_NM=np.log(xs) - _LN2 * np.asarray(fit.centers))

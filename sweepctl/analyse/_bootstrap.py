@@ -21,16 +21,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweepctl.analyse._design import design_of
-from sweepctl.analyse._families import SHAPES, Family
+from sweepctl.analyse._families import Family, influences
 from sweepctl.analyse._power import local_slopes, slope_gradient
 from sweepctl.analyse._projection import bend_of, polish
-from sweepctl.analyse._regression import sizes
+from sweepctl.analyse._regression import design_of, sizes
 from sweepctl.analyse._results import Coefficient, Draws, FitResult
-from sweepctl.analyse._robust import influences
 from sweepctl.errors import UsageError
 from sweepctl.statistics import CONFIDENCE, t_quantile
-from sweepctl.study import POWERS, parse_loss
+from sweepctl.study import parse_loss
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +65,7 @@ def bootstrap(fit: FitResult, draws: int = 10_000) -> Draws:
     signs = np.random.default_rng(seed).choice(
         np.asarray([-1.0, 1.0]), size=(draws, len(fit.points))
     )
-    if fit.form in POWERS:
+    if fit.law.curve is not None:
         return _power_draws(fit, signs, leverage, seed)
     return _linear_draws(fit, signs, leverage, seed)
 
@@ -263,7 +261,8 @@ def _power_draws(fit: FitResult, signs: Array, leverage: Array, seed: int) -> Dr
 
 def _names(fit: FitResult) -> tuple[str, ...]:
     ends = [f" {x}" for x in fit.xs] if len(fit.xs) > 1 else [""]
-    shapes = SHAPES.get(fit.form, tuple(f"exponent{end}" for end in ends))
+    assert fit.law.curve is not None
+    shapes = [f"{shape}{end}" for end in ends for shape in fit.law.curve.shapes]
     return ("floor", *(f"amplitude{end}" for end in ends), *shapes)
 
 

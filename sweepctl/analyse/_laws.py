@@ -15,31 +15,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweepctl.analyse._checks import doubts, influence, tests_of
-from sweepctl.analyse._design import DEGREES, Design, order
-from sweepctl.analyse._intervals import detectable, r2_interval
-from sweepctl.analyse._meaning import meaning
 from sweepctl.analyse._noise import one_seed_weights
 from sweepctl.analyse._optimum import optimum_of, optimum_warnings
 from sweepctl.analyse._points import NotFitted, column_of, configurations
 from sweepctl.analyse._power import power_result
 from sweepctl.analyse._power_fit import fit_power
-from sweepctl.analyse._regression import Regression, coefficient, regress
+from sweepctl.analyse._regression import (
+    Design,
+    Regression,
+    coefficient,
+    detectable,
+    order,
+    r2_interval,
+    regress,
+)
 from sweepctl.analyse._results import Coefficient, FitResult, FitWarning, Optimum, Point, wider
-from sweepctl.analyse._scales import Scale, is_metric, scale_of
-from sweepctl.study import POWERS, Fit, Loss, parse_loss
+from sweepctl.analyse._scales import is_metric, scale_of
+from sweepctl.analyse._words import meaning
+from sweepctl.laws import FORMS, LawForm, Scale
+from sweepctl.study import Fit, Loss, parse_loss
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
-
-_STATED: Mapping[str, Scale] = {
-    "loglog": "log2",
-    "semilog": "raw",
-    **dict.fromkeys(POWERS, "log2"),
-}
-"""Scale of y where the form itself says it."""
 
 
 def fit_law(name: str, frame: pd.DataFrame, fit: Fit) -> FitResult:
@@ -48,8 +48,9 @@ def fit_law(name: str, frame: pd.DataFrame, fit: Fit) -> FitResult:
     Raises:
         UsageError: `where` or `factors` names a column that does not exist.
     """
-    scale = _STATED.get(fit.form) or fit.scale or scale_of(fit.metric)
-    x_scales: tuple[Scale, ...] = tuple(_x_scale(x, fit.form) for x in fit.xs)
+    form = FORMS[fit.form]
+    scale = form.y_scale or fit.scale or scale_of(fit.metric)
+    x_scales = tuple(_x_scale(x, form) for x in fit.xs)
     named: dict[str, Any] = {
         "name": name,
         "metric": fit.metric,
@@ -84,7 +85,7 @@ def fit_law(name: str, frame: pd.DataFrame, fit: Fit) -> FitResult:
             "noise": found.noise,
             "weighting": found.weighting,
         }
-        if fit.form not in POWERS:
+        if form.curve is None:
             named["factors"] = {
                 column: _levels(found.points, column)
                 for column in (column_of(frame.columns, factor) for factor in fit.factors)
@@ -105,14 +106,14 @@ def fit_law(name: str, frame: pd.DataFrame, fit: Fit) -> FitResult:
 def _result(
     named: Mapping[str, Any], points: Sequence[Point], loss: Loss, warnings: Sequence[FitWarning]
 ) -> FitResult:
-    if named["form"] in POWERS:
+    if FORMS[named["form"]].curve is not None:
         return power_result(named, points, loss, warnings)
     return linear_result(named, points, warnings)
 
 
 def _around(named: Mapping[str, Any], points: Sequence[Point], loss: Loss) -> tuple[Array, Array]:
     """The matrix of a law, linearised at its optimum, and its residuals on the fit's scale."""
-    if named["form"] not in POWERS:
+    if FORMS[named["form"]].curve is None:
         regression = regress(points, _design(named, points))
         return regression.rows, regression.residuals
     xs, ys = ([getattr(point, name) for point in points] for name in ("xs", "y"))
@@ -121,10 +122,8 @@ def _around(named: Mapping[str, Any], points: Sequence[Point], loss: Loss) -> tu
     return fit.slopes / math.log(2), fit.residuals / math.log(2)
 
 
-def _x_scale(x: str, form: str) -> Scale:
-    if form != "linear":
-        return "log2"
-    return scale_of(x) if is_metric(x) else "raw"
+def _x_scale(x: str, form: LawForm) -> Scale:
+    return form.x_scale or (scale_of(x) if is_metric(x) else "raw")
 
 
 def _levels(points: Sequence[Point], column: str) -> tuple[Any, ...]:
@@ -190,7 +189,7 @@ def _design(named: Mapping[str, Any], points: Sequence[Point]) -> Design:
     ]
     return Design(
         xs=named["xs"],
-        degree=DEGREES[named["form"]],
+        degree=FORMS[named["form"]].degree,
         scales=named["x_scales"],
         centers=tuple(float(values.mean()) for values in seen),
         levels=named["factors"],
@@ -317,7 +316,7 @@ def refitted(fit: FitResult, points: Sequence[Point], *, name: str | None = None
     try:
         if not points:
             raise NotFitted("too_few_points", "no configuration is left")
-        if fit.form in POWERS:
+        if fit.law.curve is not None:
             return power_result(named, points, parse_loss(fit.loss), ())
         return linear_result(named | {"factors": _present(fit, points)}, points, ())
     except NotFitted as refusal:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweepctl.analyse._results import FitWarning, Point, WarningCode
-from sweepctl.analyse._scales import Scale, is_metric
+from sweepctl.analyse._scales import is_metric
 from sweepctl.errors import UsageError
+from sweepctl.laws import Scale
 from sweepctl.study import parse_comparison
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
-"""Which power law do the points follow, and which of its numbers are known?
+"""Curves fitted to configurations, with everything that such a law says about itself.
 
 The law is fitted on ln y (`_projection`). Its floor gets a profile-likelihood interval, because the
 usual symmetric one is wrong where the floor is small: when 0 lies inside, the floor is reported as
-not identified. All other intervals are t intervals of the linearised law, on the logarithm for what
+not identified. All other intervals are t intervals of the linearized law, on the logarithm for what
 must be positive.
 """
 
@@ -11,19 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sweepctl.analyse._checks import lack_of_fit, plain_doubts, uneven_scatter
-from sweepctl.analyse._families import SHAPES, Family
-from sweepctl.analyse._floor import floor_of
-from sweepctl.analyse._intervals import detectable, r2_interval
-from sweepctl.analyse._meaning import meaning
+from sweepctl.analyse._families import Family
 from sweepctl.analyse._points import NotFitted, cells_of, place_of
-from sweepctl.analyse._power_fit import PowerFit, fit_power
-from sweepctl.analyse._results import Coefficient, FitResult, FitWarning, Point, deciding
+from sweepctl.analyse._power_fit import PowerFit, fit_power, floor_of
+from sweepctl.analyse._regression import detectable, r2_interval
+from sweepctl.analyse._results import Coefficient, FitResult, FitWarning, FTest, Point, deciding
 from sweepctl.analyse._scales import readable, unit_of
+from sweepctl.analyse._words import floor_in_words, meaning
+from sweepctl.laws import FORMS, Number
 from sweepctl.statistics import t_quantile
 from sweepctl.study import Loss
 
@@ -42,7 +43,13 @@ def power_result(
     loss: Loss,
     warnings: Sequence[FitWarning],
 ) -> FitResult:
-    """A power law with everything it says about itself.
+    """A curve with everything it says about itself.
+
+    Args:
+        named: fields of the result that are known already; `form` and `xs` say what is fitted.
+        points: the configurations.
+        loss: what is made small.
+        warnings: warnings that are known already.
 
     Raises:
         NotFitted: the points do not suffice, or follow no such law.
@@ -51,83 +58,40 @@ def power_result(
     xs = np.asarray([point.xs for point in points], dtype=np.float64)
     y = np.exp2([point.y for point in points])
     weights = np.asarray([point.weight for point in points])
-    parameters = Family(form=form, v_NM=np.zeros((1, len(names)))).parameters
-    if len(points) < parameters + 1:
-        what = f"{len(points)} of the {parameters + 1} configurations that a {form} law needs"
-        raise NotFitted("too_few_points", what)
-    least = parameters if len(names) == 1 else 3
-    for x, values in zip(names, xs.T, strict=True):
-        if (count := len(np.unique(values))) < least:
-            what = f"{x} has {count} distinct values; a {form} law needs {least}"
-            raise NotFitted("few_levels", what)
+    parameters = _enough_points(form, names, xs)
     fit, centers, y_center = fit_power(form, xs, y, weights, loss)
-    doubted = [*warnings, *_bound_warnings(fit, names)]
-    scale = math.exp(y_center)
-    floor = floor_of(fit)
-    if floor.low <= 0:
-        unit = unit_of(str(named["metric"]))
-        text = (
-            "the floor is not identified: its 95 % interval reaches from 0 to "
-            f"{readable(floor.high * scale)}{unit}"
-        )
-        doubted.append(FitWarning(code="asymptote_not_identified", message=text))
-    coefficients = {"floor": _times(floor, scale), **_coefficients(fit, names, centers, y_center)}
+    floor = _times(floor_of(fit), math.exp(y_center))
     # HC3 divides by what a point leaves of itself; a point of leverage 1 leaves nothing.
     leverage = _leverage(fit)
-    slope, hc3 = _slope(fit, leverage)
-    u = fit.family.v_NM[:, 0]
-    log2_y = fit.log_y / _LN2
-    ssr = float(weights @ (fit.residuals / _LN2) ** 2)
-    tests = (
-        *lack_of_fit(fit.family.v_NM, log2_y, weights, ssr, parameters),
-        *uneven_scatter(u, fit.residuals, weights),
-    )
-    if ssr <= 1e-24 * len(points):
-        tests = ()
-    doubted += plain_doubts(tests)
-    mean = float(np.average(log2_y, weights=weights))
-    total = float(weights @ (log2_y - mean) ** 2)
-    r2 = None if total <= 1e-24 * len(points) else 1 - ssr / total
-    low, high = (None, None) if r2 is None else r2_interval(r2, parameters - 1, fit.df)
     cook = _cook(fit, leverage)
-    doubted += [
-        FitWarning(
-            code="influential_point",
-            message=f"{place_of(point)} ({cells_of(point)}) carries the law "
-            f"(Cook's distance {distance:.2g})",
-        )
-        for point, distance in zip(points, cook, strict=True)
-        if distance > 1
-    ]
+    slope, hc3 = _slope(fit, leverage)
+    ssr = float(weights @ (fit.residuals / _LN2) ** 2)
+    r2 = _r2(fit, ssr)
+    low, high = (None, None) if r2 is None else r2_interval(r2, parameters - 1, fit.df)
+    tests = _tests(fit, ssr)
     log2_centers = tuple(float(value) / _LN2 for value in centers)
     text = meaning(named, slope, deciding(form, slope, hc3), None, log2_centers[0])
+    metric = str(named["metric"])
     return FitResult(
-        **{
-            **named,
-            "points": tuple(
-                replace(
-                    point,
-                    fitted=float(point.y - residual / _LN2),
-                    cook=float(distance),
-                    leverage=float(h),
-                )
-                for point, residual, distance, h in zip(
-                    points, fit.residuals, cook, leverage, strict=True
-                )
-            ),
-        },
+        **{**named, "points": _described(points, fit, cook, leverage)},
         df=fit.df,
         r2=r2,
         r2_low=low,
         r2_high=high,
         sigma=math.sqrt(fit.variance) / _LN2,
-        coefficients=coefficients,
+        coefficients={"floor": floor, **_coefficients(fit, names, centers, y_center)},
         slope=slope,
         hc3_slope=hc3,
         least_slope=detectable(fit.df) * slope.se,
-        meaning=f"{text}; {_floor_words(coefficients['floor'], str(named['metric']))}",
+        meaning=f"{text}; {floor_in_words(floor, metric)}",
         tests=tests,
-        warnings=tuple(doubted),
+        warnings=(
+            *warnings,
+            *_bound_warnings(fit, names),
+            *_floor_warnings(floor, metric),
+            *plain_doubts(tests),
+            *_influential(points, cook),
+        ),
         center=log2_centers[0],
         centers=log2_centers,
         centered=tuple(float(value) for value in fit.theta),
@@ -137,11 +101,68 @@ def power_result(
     )
 
 
-def _floor_words(floor: Coefficient, metric: str) -> str:
-    unit = unit_of(metric)
-    if floor.low <= 0:
-        return f"floor not identified, at most {readable(floor.high)}{unit}"
-    return f"floor {readable(floor.estimate)} [{readable(floor.low)}, {readable(floor.high)}]{unit}"
+def _enough_points(form: str, names: Sequence[str], xs: Array) -> int:
+    """The number of parameters; NotFitted when the points do not suffice for them."""
+    parameters = Family(form=form, v_NM=np.zeros((1, len(names)))).parameters
+    if len(xs) < parameters + 1:
+        what = f"{len(xs)} of the {parameters + 1} configurations that a {form} law needs"
+        raise NotFitted("too_few_points", what)
+    least = parameters if len(names) == 1 else 3
+    for x, values in zip(names, xs.T, strict=True):
+        if (count := len(np.unique(values))) < least:
+            what = f"{x} has {count} distinct values; a {form} law needs {least}"
+            raise NotFitted("few_levels", what)
+    return parameters
+
+
+def _tests(fit: PowerFit, ssr: float) -> tuple[FTest, ...]:
+    if ssr <= 1e-24 * len(fit.log_y):
+        return ()  # it goes through every point
+    v, log2_y = fit.family.v_NM, fit.log_y / _LN2
+    return (
+        *lack_of_fit(v, log2_y, fit.weights, ssr, fit.family.parameters),
+        *uneven_scatter(v[:, 0], fit.residuals, fit.weights),
+    )
+
+
+def _r2(fit: PowerFit, ssr: float) -> float | None:
+    log2_y = fit.log_y / _LN2
+    mean = float(np.average(log2_y, weights=fit.weights))
+    total = float(fit.weights @ (log2_y - mean) ** 2)
+    return None if total <= 1e-24 * len(log2_y) else 1 - ssr / total
+
+
+def _described(
+    points: Sequence[Point], fit: PowerFit, cook: Array, leverage: Array
+) -> tuple[Point, ...]:
+    return tuple(
+        replace(
+            point, fitted=float(point.y - residual / _LN2), cook=float(distance), leverage=float(h)
+        )
+        for point, residual, distance, h in zip(points, fit.residuals, cook, leverage, strict=True)
+    )
+
+
+def _floor_warnings(floor: Coefficient, metric: str) -> list[FitWarning]:
+    if floor.low > 0:
+        return []
+    text = (
+        "the floor is not identified: its 95 % interval reaches from 0 to "
+        f"{readable(floor.high)}{unit_of(metric)}"
+    )
+    return [FitWarning(code="asymptote_not_identified", message=text)]
+
+
+def _influential(points: Sequence[Point], cook: Array) -> list[FitWarning]:
+    return [
+        FitWarning(
+            code="influential_point",
+            message=f"{place_of(point)} ({cells_of(point)}) carries the law "
+            f"(Cook's distance {distance:.2g})",
+        )
+        for point, distance in zip(points, cook, strict=True)
+        if distance > 1
+    ]
 
 
 def _bound_warnings(fit: PowerFit, names: Sequence[str]) -> list[FitWarning]:
@@ -151,10 +172,11 @@ def _bound_warnings(fit: PowerFit, names: Sequence[str]) -> list[FitWarning]:
         if fit.theta[1 + term] <= 1e-12:
             text = f"the term of {x} is 0: y does not fall with {x} once the others are known"
             warnings.append(FitWarning(code="exponent_at_bound", message=text))
-    labels = names if fit.family.form == "power" else SHAPES[fit.family.form]
-    for q, (term, label) in enumerate(zip(fit.family.owner, labels, strict=True)):
+    several = FORMS[fit.family.form].several
+    shapes = fit.family.curve.shapes * m
+    for q, (term, shape) in enumerate(zip(fit.family.owner, shapes, strict=True)):
         if fit.bound[1 + m + q] and fit.theta[1 + term] > 1e-12:
-            what = f"exponent of {label}" if fit.family.form == "power" else label
+            what = f"{shape} of {names[term]}" if several else shape
             text = f"the {what} lies on the edge of its range: the points do not pin it down"
             warnings.append(FitWarning(code="exponent_at_bound", message=text))
     return warnings
@@ -167,37 +189,24 @@ def _coefficients(
     fit: PowerFit, names: Sequence[str], centers: Array, y_center: float
 ) -> dict[str, Coefficient]:
     """The numbers of the formula in the units of x and y."""
-    m, form = fit.family.variables, fit.family.form
-    first = float(centers[0])
+    m, count = fit.family.variables, len(fit.family.curve.shapes)
     found: dict[str, Coefficient] = {}
-    if form == "power":
-        for i, x in enumerate(names):
-            end = f" {x}" if m > 1 else ""
-            amplitude, exponent, center = 1 + i, 1 + m + i, float(centers[i])
-            found[f"amplitude{end}"] = _positive(
-                fit,
-                lambda t, a=amplitude, b=exponent, c=center: math.log(t[a]) + t[b] * c + y_center,
-                amplitude,
-            )
-            found[f"exponent{end}"] = _linear(fit, lambda t, b=exponent: t[b], exponent)
-        return found
-    found["exponent"] = _linear(fit, lambda t: t[2], 2)
-    if form == "power-shifted":
-        found["amplitude"] = _positive(
-            fit,
-            lambda t: math.log(t[1]) + t[2] * (first + math.log1p(t[3])) + y_center,
-            1,
-        )
-        found["shift"] = _times(_linear(fit, lambda t: t[3], 3), math.exp(first))
-    elif form == "power-bounded":
-        found["ceiling"] = _positive(fit, lambda t: math.log(t[0] + t[1]) + y_center, 1)
-        found["midpoint"] = _positive(fit, lambda t: t[3] + first, 3)
-    else:
-        found["amplitude"] = _positive(fit, lambda t: math.log(t[1]) + t[2] * first + y_center, 1)
-        found["exponent after"] = _linear(fit, lambda t: t[2] + t[3], 3)
-        found["break"] = _positive(fit, lambda t: t[4] + first, 4)
-        found["sharpness"] = _positive(fit, lambda t: t[5], 5)
+    for i, (x, center) in enumerate(zip(names, map(float, centers), strict=True)):
+        end = f" {x}" if m > 1 else ""
+        # The parameters of a term by themselves, as the form's record counts them.
+        own = [0, 1 + i, *range(1 + m + i * count, 1 + m + (i + 1) * count)]
+        for number in fit.family.curve.numbers:
+            of = partial(_of_term, number, own, center, y_center)
+            interval = _positive if number.positive else _linear
+            one = interval(fit, of, own[number.owner])
+            found[number.name + end] = _times(one, math.exp(center)) if number.in_x else one
     return found
+
+
+def _of_term(
+    number: Number, own: Sequence[int], center: float, y_center: float, theta: Array
+) -> float:
+    return number.of(theta[own], center, y_center)
 
 
 def _linear(fit: PowerFit, function: Callable[..., float], owner: int) -> Coefficient:
@@ -217,7 +226,7 @@ def _linear(fit: PowerFit, function: Callable[..., float], owner: int) -> Coeffi
 
 def _positive(fit: PowerFit, log_of: Callable[..., float], owner: int) -> Coefficient:
     """The same for a positive number, by the interval of its logarithm."""
-    if fit.theta[owner] <= 0 and owner == 1:
+    if fit.theta[owner] <= 0 and owner <= fit.family.variables:
         return Coefficient(estimate=0.0, low=0.0, high=math.inf, se=math.nan, method="bound")
     inner = _linear(fit, log_of, owner)
     value = _exp(inner.estimate)

@@ -92,7 +92,7 @@ def fit_family(family: Family, log_y_N: Array, weights_N: Array, bend: Bend) -> 
     starts = _linear_parts(family, shapes, np.exp(log_y_N), weights_N)
     with np.errstate(divide="ignore"):
         rough = _objective(family, starts, log_y_N, weights_N, bend)
-    keep = np.argsort(rough, kind="stable")[: 12 if family.form == "power" else 24]
+    keep = np.argsort(rough, kind="stable")[: family.curve.kept]
     best = polish(family, starts[keep], log_y_N[None], weights_N, Bend(delta=np.inf))
     deltas = [bend.delta] if np.isfinite(bend.delta) else []
     if deltas:

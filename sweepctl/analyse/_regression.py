@@ -7,18 +7,19 @@ estimated from the residuals and every interval uses t.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweepctl.analyse._design import Design
-from sweepctl.analyse._results import Coefficient, Point
+from sweepctl.analyse._results import Coefficient, FitResult, Point
+from sweepctl.laws import Scale
 from sweepctl.statistics import t_quantile
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[np.float64]
 
@@ -142,3 +143,188 @@ def least_squares(rows: Array, y: Array, weights: Array) -> tuple[float, int]:
     target = np.sqrt(weights) * y
     solution, _, rank, _ = np.linalg.lstsq(white, target, rcond=1e-10)
     return float(((target - white @ solution) ** 2).sum()), int(rank)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """How configurations become rows of numbers.
+
+    Attributes:
+        xs: names of the variables.
+        degree: highest power of the first variable.
+        scales: how each variable is seen.
+        centers: mean of each variable on its scale.
+        levels: values of each factor by its column, the base first.
+        interaction: whether the powers of the first variable differ by level.
+    """
+
+    xs: tuple[str, ...]
+    degree: int
+    scales: tuple[Scale, ...]
+    centers: tuple[float, ...]
+    levels: Mapping[str, tuple[Any, ...]]
+    interaction: bool
+
+    @property
+    def base(self) -> int:
+        """Number of columns without the factors'."""
+        return self.degree + len(self.xs)
+
+    @property
+    def block(self) -> int:
+        """Number of columns of one level of a factor."""
+        return 1 + (self.degree if self.interaction else 0)
+
+    @property
+    def columns(self) -> int:
+        """Number of columns."""
+        return self.base + self.block * sum(len(values) - 1 for values in self.levels.values())
+
+    def seen(self, xs: ArrayLike) -> Array:
+        """Variables, shape (n, len(xs)), on their scales and centred."""
+        values = np.asarray(xs, dtype=np.float64).reshape(-1, len(self.xs)).copy()
+        for column, scale in enumerate(self.scales):
+            if scale == "log2":
+                values[:, column] = np.log2(values[:, column])
+        centred: Array = values - np.asarray(self.centers)
+        return centred
+
+    def rows(self, xs: ArrayLike, settings: Sequence[Mapping[str, Any]] | None) -> Array:
+        """The matrix, shape (n, columns); without settings every factor is at its average level."""
+        u = self.seen(xs)
+        powers = np.vander(u[:, 0], self.degree + 1, increasing=True)
+        parts = [powers, u[:, 1:]]
+        for name, values in self.levels.items():
+            for level in values[1:]:
+                if settings is None:
+                    member = np.full(len(u), 1 / len(values))
+                else:
+                    member = np.asarray([float(one[name] == level) for one in settings])
+                parts.append(member[:, None] * powers[:, : self.block])
+        return np.hstack(parts)
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns; the first variable's need none when it is the only one."""
+        powers = ["intercept", "slope", "quadratic", "cubic"][: self.degree + 1]
+        if self.degree > 1:
+            powers[1] = "linear"
+        if len(self.xs) > 1:
+            powers[1] = f"slope {self.xs[0]}"
+        names = [*powers, *(f"slope {x}" for x in self.xs[1:])]
+        for factor, values in self.levels.items():
+            for level in values[1:]:
+                label = f"{factor.rsplit('.', 1)[-1]} {level}"
+                names += [label, *(f"{name} {label}" for name in powers[1 : self.block])]
+        return tuple(names)
+
+    def terms(self) -> dict[str, list[int]]:
+        """Columns of each term that can be left out: every factor, and all interactions."""
+        found: dict[str, list[int]] = {}
+        column = self.base
+        for factor, values in self.levels.items():
+            name = factor.rsplit(".", 1)[-1]
+            for _ in values[1:]:
+                found.setdefault(f"factor {name}", []).append(column)
+                for power in range(1, self.block):
+                    found.setdefault("interaction", []).append(column + power)
+                column += self.block
+        return found
+
+    def from_zero(self) -> Array:
+        """The matrix that turns centred coefficients into those of variables from 0."""
+        shift = _shift(self.degree, self.centers[0])
+        matrix = np.zeros((self.columns, self.columns))
+        top = self.degree + 1
+        matrix[:top, :top] = shift
+        for offset, center in enumerate(self.centers[1:]):
+            matrix[top + offset, top + offset] = 1
+            matrix[0, top + offset] = -center
+        for start in range(self.base, self.columns, self.block):
+            end = start + self.block
+            matrix[start:end, start:end] = shift[: self.block, : self.block]
+        return matrix
+
+    def slope(self) -> Array:
+        """Weights of the coefficients in dy/dx of the first variable at its center.
+
+        With interaction it is the mean over the levels of every factor.
+        """
+        weights = np.zeros(self.columns)
+        weights[1] = 1
+        if self.interaction:
+            column = self.base
+            for values in self.levels.values():
+                for _ in values[1:]:
+                    weights[column + 1] = 1 / len(values)
+                    column += self.block
+        return weights
+
+
+def _shift(degree: int, center: float) -> Array:
+    """Coefficients of powers of (x - center) -> coefficients of powers of x."""
+    matrix = np.zeros((degree + 1, degree + 1))
+    for power in range(degree + 1):
+        expanded = np.poly1d([1.0, -center]) ** power if power else np.poly1d([1.0])
+        for exponent, coefficient in enumerate(expanded.coeffs[::-1]):
+            matrix[exponent, power] = coefficient
+    return matrix
+
+
+def design_of(fit: FitResult) -> Design:
+    """The design of a fitted law."""
+    return Design(
+        xs=fit.xs,
+        degree=fit.law.degree,
+        scales=fit.x_scales,
+        centers=fit.centers,
+        levels=fit.factors,
+        interaction=fit.interaction,
+    )
+
+
+def order(value: Any) -> tuple[int, float, str]:
+    """Sorts levels: numbers by size, then everything else by its text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (0, float(value), "")
+    return (1, 0.0, str(value))
+
+
+@cache
+def detectable(df: int) -> float:
+    """Effect in standard errors that a two-sided 5 % t test sees with 80 % power."""
+    from scipy.optimize import brentq
+    from scipy.special import nctdtr
+
+    critical = t_quantile(df)
+
+    def lacking(effect: float) -> float:
+        # The far tail adds less than 1e-3 at 80 % power.
+        return 0.2 - float(nctdtr(df, effect, critical))
+
+    return float(brentq(lacking, critical / 4, 4 * critical + 4))
+
+
+def r2_interval(r2: float, df1: int, df2: int) -> tuple[float, float]:
+    """90 % interval of R2 at fixed x: invert the noncentral F, with R2 = L / (L + n) for its L."""
+    from scipy.optimize import brentq
+    from scipy.special import chdtri, ncfdtr
+
+    n = df1 + df2 + 1
+    if r2 >= 1 - 1e-14:
+        return 1.0, 1.0
+    statistic = max(r2, 0.0) / (1 - r2) * df2 / df1
+
+    def noncentrality(p: float) -> float:
+        if (
+            statistic > 1e5
+        ):  # there the numerator is all noncentrality, and ncfdtr runs out of terms
+            return float(df1 * statistic * chdtri(df2, p) / df2)
+        if float(ncfdtr(df1, df2, 0.0, statistic)) <= p:
+            return 0.0
+        high = 1.0
+        while float(ncfdtr(df1, df2, high, statistic)) > p:
+            high *= 2
+        return float(brentq(lambda value: float(ncfdtr(df1, df2, value, statistic)) - p, 0, high))
+
+    low, high = noncentrality(0.95), noncentrality(0.05)
+    return low / (low + n), high / (high + n)

@@ -19,11 +19,10 @@ import numpy as np
 
 from sweepctl.analyse._bands import law_at
 from sweepctl.analyse._laws import fit_law, refitted
-from sweepctl.analyse._left_out import with_surprises
 from sweepctl.analyse._points import NotFitted, column_of, configurations
-from sweepctl.analyse._predictions import front_of, rank_interval
 from sweepctl.analyse._results import FitResult, Point
 from sweepctl.analyse._scales import better_of, exp2, is_metric, scale_of, unscaled
+from sweepctl.analyse._validation import with_surprises
 from sweepctl.errors import UsageError
 from sweepctl.study import Fit
 
@@ -420,3 +419,26 @@ def _check_other(metric: str, variables: Sequence[str]) -> None:
 def in_unit(point: Point, metric: str) -> float:
     """A configuration's value in the metric's unit."""
     return exp2(point.y) if scale_of(metric) == "log2" else point.y
+
+
+def rank_interval(good: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float, float]:
+    """Rank correlation and its 95 % interval (Bonett & Wright 2000)."""
+    from scipy.stats import norm, rankdata
+
+    ranks = np.stack([rankdata(column) for column in good.T])
+    rho = float(np.corrcoef(ranks)[0, 1])
+    inside = min(max(rho, -1 + 1e-12), 1 - 1e-12)
+    error = math.sqrt((1 + inside**2 / 2) / (len(good) - 3))
+    half = float(norm.ppf(0.975)) * error
+    return rho, math.tanh(math.atanh(inside) - half), math.tanh(math.atanh(inside) + half)
+
+
+def front_of(good: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
+    """Rows that no other row beats in one column without losing in the other."""
+    return [
+        i
+        for i, row in enumerate(good)
+        if not any(
+            np.all(other >= row) and np.any(other > row) for j, other in enumerate(good) if j != i
+        )
+    ]

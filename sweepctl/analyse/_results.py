@@ -1,4 +1,4 @@
-"""What comes out of an analysis? Laws, warnings, verdicts: frozen, plain, ready for strict JSON.
+"""Results of fits: laws, points, intervals, warnings. Frozen, plain, ready for strict JSON.
 
 Nothing is computed here. Every number says its unit or scale: "the fit's scale" is log2 of the
 metric under `log2`, the metric's own unit under `raw`.
@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sweepctl.analyse._scales import Scale
 from sweepctl.errors import UsageError
+from sweepctl.laws import FORMS, LawForm, Scale
 from sweepctl.plain import finite
-from sweepctl.study import POWERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-Verdict = Literal["supported", "contradicted", "undecided"]
 WarningCode = Literal[
     # the fit was not made
     "too_few_points",
@@ -274,6 +272,11 @@ class FitResult:
     at_bound: tuple[bool, ...] = ()
 
     @property
+    def law(self) -> LawForm:
+        """The record of its form."""
+        return FORMS[self.form]
+
+    @property
     def x_scale(self) -> Scale:
         """How the law sees its (first) variable."""
         return self.x_scales[0] if self.x_scales else "log2"
@@ -302,22 +305,13 @@ class FitResult:
             raise UsageError(f"fit {self.name!r} has no slope: {self.reason}")
         return deciding(self.form, self.slope, self.hc3_slope)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimResult:
-    """A verdict and what it rests on.
-
-    Attributes:
-        name: name in the study.
-        verdict: supported, contradicted or undecided.
-        evidence: one or two sentences with the numbers.
-        details: the numbers as plain data; units as in the evidence.
-    """
-
-    name: str
-    verdict: Verdict
-    evidence: str
-    details: Mapping[str, Any] = field(default_factory=dict)
+    def to_json(self) -> dict[str, Any]:
+        """The law as plain data for strict JSON, warnings as codes and as messages."""
+        data = asdict(self)
+        data["warnings"] = [warning.code for warning in self.warnings]
+        data["messages"] = [warning.message for warning in self.warnings]
+        as_plain: dict[str, Any] = finite(data)
+        return as_plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,36 +362,6 @@ class Draws:
     failed: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Analysis:
-    """All fits and verdicts of a study, each in the order of the study file."""
-
-    fits: tuple[FitResult, ...]
-    claims: tuple[ClaimResult, ...]
-
-    def fit(self, name: str) -> FitResult:
-        """The fit of that name.
-
-        Raises:
-            UsageError: there is none.
-        """
-        return fit_named(name, self.fits)
-
-    def to_json(self) -> dict[str, Any]:
-        """The analysis as plain data for strict JSON: what is not a finite number is null."""
-        fits: list[dict[str, Any]] = [_fit_json(fit) for fit in self.fits]
-        claims = [
-            {
-                "name": claim.name,
-                "verdict": claim.verdict,
-                "evidence": claim.evidence,
-                "details": finite(claim.details),
-            }
-            for claim in self.claims
-        ]
-        return {"fits": fits, "claims": claims}
-
-
 def fit_named(name: str, fits: Sequence[FitResult]) -> FitResult:
     """The fit of that name; UsageError when there is none."""
     for fit in fits:
@@ -407,17 +371,9 @@ def fit_named(name: str, fits: Sequence[FitResult]) -> FitResult:
     raise UsageError(f"there is no fit named {name!r}; the study's fits are: {names}")
 
 
-def _fit_json(fit: FitResult) -> dict[str, Any]:
-    data = asdict(fit)
-    data["warnings"] = [warning.code for warning in fit.warnings]
-    data["messages"] = [warning.message for warning in fit.warnings]
-    plain: dict[str, Any] = finite(data)
-    return plain
-
-
 def deciding(form: str, slope: Coefficient, hc3: Coefficient | None) -> tuple[float, float]:
     """The interval that verdicts use; see `FitResult.slope_interval`."""
-    if form in POWERS and hc3 is not None:
+    if FORMS[form].curve is not None and hc3 is not None:
         return hc3.low, hc3.high
     return wider(slope, hc3)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from sweepctl.errors import UsageError
+from sweepctl.laws import Scale
 from vitok_core.protocols import METRICS
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-Scale = Literal["log2", "raw"]
 Better = Literal["lower", "higher"]
 
 PUBLISHED: Mapping[str, tuple[Scale, Better]] = {

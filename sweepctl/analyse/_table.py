@@ -15,10 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 from sweepctl.analyse._laws import fit_law, refitted
-from sweepctl.analyse._left_out import with_surprises
 from sweepctl.analyse._points import is_reserved
 from sweepctl.analyse._results import FitResult, FitWarning
 from sweepctl.analyse._scales import is_metric
+from sweepctl.analyse._validation import with_surprises
 from sweepctl.errors import UsageError
 from sweepctl.study import Fit
 

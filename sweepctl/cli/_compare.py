@@ -16,7 +16,7 @@ from sweepctl.cli._session import looks_like_file, open_for_reading, plan_file
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from sweepctl.analyse import Aligned, Measured
+    from sweepctl.paper import Aligned, Measured
 
 
 def compare(
@@ -36,7 +36,7 @@ def compare(
 
     Example: sweepctl compare quickstart
     """
-    from sweepctl.analyse import align, place_of, run_to_run
+    from sweepctl.paper import align, place_of, run_to_run
 
     name, own = _results(what, db)
     found = align(own, place=place_of(name))
@@ -69,7 +69,7 @@ def compare(
 
 def _results(what: str, db: str | None) -> tuple[str, list[Measured]]:
     """Name of the study, and what was measured in it."""
-    from sweepctl.analyse import configured
+    from sweepctl.paper import configured
 
     if what.startswith("paper/") and not what.endswith((".yaml", ".yml")):
         return what, _published(what)
@@ -98,7 +98,7 @@ def _results(what: str, db: str | None) -> tuple[str, list[Measured]]:
 
 def _published(what: str) -> list[Measured]:
     """The paper's own numbers of a figure or table."""
-    from sweepctl.analyse import paper_names, place_of, published
+    from sweepctl.paper import paper_names, place_of, published
 
     every = published()
     numbered = [f"paper/{kind}-{i}" for kind in ("figure", "table") for i in range(1, 20)]

@@ -48,7 +48,8 @@ def contours(
 
     Example: sweepctl contours quickstart --metric psnr --over p,c
     """
-    from sweepctl.analyse import Analysis, surface
+    from sweepctl.analyse import surface
+    from sweepctl.claims import Analysis
     from sweepctl.figures import contours as drawn
     from sweepctl.figures import formats_of, write
     from sweepctl.report import fits_text

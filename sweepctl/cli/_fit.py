@@ -33,7 +33,7 @@ from sweepctl.errors import SweepctlError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sweepctl.analyse import PaperStudy
+    from sweepctl.paper import PaperStudy
     from sweepctl.plan import Plan
     from sweepctl.report import Fitted, Wanted
     from sweepctl.study import Study
@@ -171,8 +171,8 @@ def fit(
 
 def _only_planned(what: str, db: str | None) -> Plan | None:
     """The plan of a paper's study that is given by its file and of which nothing was measured."""
-    from sweepctl.analyse import paper_names, place_of
     from sweepctl.ledger import ledger_exists, open_ledger
+    from sweepctl.paper import paper_names, place_of
 
     if not looks_like_file(what) or what in paper_names():
         return None
@@ -188,7 +188,7 @@ def _only_planned(what: str, db: str | None) -> Plan | None:
 
 def _fit_planned(plan: Plan, wanted: Wanted, *, as_json: bool) -> None:
     """The laws of a paper's study on what the paper published of its cells."""
-    from sweepctl.analyse import as_published, place_of
+    from sweepctl.paper import as_published, place_of
     from sweepctl.plan import design_rows
     from sweepctl.report import published
 
@@ -246,7 +246,7 @@ def _judged(
     title: str,
 ) -> Fitted:
     """The laws and claims of a study on points that come from no database, drawn and kept."""
-    from sweepctl.analyse import fit_study
+    from sweepctl.claims import fit_study
     from sweepctl.report import Fitted, draw_kinds, keep_fits
 
     condition = (wanted.where or "").strip()
@@ -265,8 +265,8 @@ def _refuse(reference: bool, db: str | None, why: str) -> None:
 
 
 def _fit_study(what: str, db: str | None, runs: Path, wanted: Wanted, *, as_json: bool) -> None:
-    from sweepctl.analyse import paper_names
     from sweepctl.ledger import open_ledger
+    from sweepctl.paper import paper_names
     from sweepctl.report import fit_and_draw
 
     if what in paper_names():
@@ -290,7 +290,7 @@ def _fit_study(what: str, db: str | None, runs: Path, wanted: Wanted, *, as_json
 
 
 def _fit_paper(name: str, wanted: Wanted, *, as_json: bool) -> None:
-    from sweepctl.analyse import paper_frame, paper_study
+    from sweepctl.paper import paper_frame, paper_study
     from sweepctl.report import published
 
     if wanted.paper is not None:
@@ -314,7 +314,8 @@ def _fit_paper(name: str, wanted: Wanted, *, as_json: bool) -> None:
 
 
 def _fit_table(path: Path, stated: dict[str, Any], wanted: Wanted, *, as_json: bool) -> None:
-    from sweepctl.analyse import Analysis, fit_table
+    from sweepctl.analyse import fit_table
+    from sweepctl.claims import Analysis
     from sweepctl.report import Fitted, draw_kinds, keep_fits
     from sweepctl.study import stated_fit
 

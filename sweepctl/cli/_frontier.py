@@ -47,8 +47,9 @@ def frontier(
 
     Example: sweepctl frontier quickstart --metric psnr
     """
-    from sweepctl.analyse import Analysis, equation
+    from sweepctl.analyse import equation
     from sweepctl.analyse import frontier as frontier_of
+    from sweepctl.claims import Analysis
     from sweepctl.figures import formats_of, fronts, write
     from sweepctl.report import front_facts, front_table
 

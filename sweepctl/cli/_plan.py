@@ -17,7 +17,7 @@ from sweepctl.cli._session import database, open_for_reading, plan_file
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from sweepctl.analyse import Forecast, Stated
+    from sweepctl.design import Forecast, Stated
     from sweepctl.plan import CellCost, On, Plan
 
 DRAWS = 400
@@ -115,7 +115,7 @@ def _noise(text: str) -> tuple[str, float]:
 
 
 def _assumption(text: str) -> tuple[str, Stated]:
-    from sweepctl.analyse import Stated
+    from sweepctl.design import Stated
 
     match = re.fullmatch(r"([^=]+)=([^@~]+)(?:~([^@]+))?(?:@(.+))?", text)
     slope, optimum, level = (
@@ -161,7 +161,7 @@ def _what_it_can_say(
 
     import pandas as pd
 
-    from sweepctl.analyse import forecast
+    from sweepctl.design import forecast
     from sweepctl.ledger import ledger_exists
     from sweepctl.plan import Calibration, cell_costs, design_rows
 

@@ -18,7 +18,7 @@ def measured_frame(what: str, where: str | None, db: str | None) -> pd.DataFrame
     from sweepctl.report import measured, published
 
     if what.startswith("paper/"):
-        from sweepctl.analyse import paper_frame, paper_study
+        from sweepctl.paper import paper_frame, paper_study
 
         frame = published(paper_frame(paper_study(what)), where)
     else:

@@ -19,7 +19,8 @@ from sweepctl.cli._time_left import how_it_was_kept, kept_in_words, left_in_word
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from sweepctl.analyse import FitResult, Foreseen
+    from sweepctl.analyse import FitResult
+    from sweepctl.design import Foreseen
     from sweepctl.ledger import CellState, FitRecord, Ledger, TaskState
     from sweepctl.plan import Left
     from sweepctl.report import StageState
@@ -173,7 +174,8 @@ def _laws_so_far(
     `laws` has one row a declared fit (`LAWS`), `surprises` one row a finished cell that the law
     fitted without it does not expect, `foreseen` one row an unfinished cell and law.
     """
-    from sweepctl.analyse import fit_study, foresee
+    from sweepctl.claims import fit_study
+    from sweepctl.design import foresee
 
     frame = ledger.frame(study)
     declared = study_of(study, ledger)
@@ -211,7 +213,8 @@ def _laws_so_far(
 
 
 def _law(fit: FitResult, settings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    from sweepctl.analyse import equation, surprising_cells, uses
+    from sweepctl.analyse import equation, surprising_cells
+    from sweepctl.design import uses
 
     used = sorted({cell for point in fit.points for cell in point.cells})
     ends = fit.slope_interval() if fit.slope is not None else (None, None)

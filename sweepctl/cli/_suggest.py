@@ -15,7 +15,7 @@ from sweepctl.cli._session import database, open_for_reading, plan_file, site, s
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from sweepctl.analyse import Suggestion
+    from sweepctl.design import Suggestion
     from sweepctl.plan import Calibration, Candidates, Plan
     from sweepctl.study import Study
 
@@ -151,7 +151,8 @@ CHECKED = ("cell", "fit", "predicted", "low", "high", "measured", "inside")
 
 def _check(made: Plan, named: str | None, condition: str, db: str | None, *, as_json: bool) -> None:
     """Measured cells that meet a condition, beside what the laws of all the others say of them."""
-    from sweepctl.analyse import fit_study, foresee
+    from sweepctl.claims import fit_study
+    from sweepctl.design import foresee
     from sweepctl.ledger import matching
 
     study = made.study.study
@@ -270,7 +271,7 @@ def _told(
 ) -> Suggestion:
     import pandas as pd
 
-    from sweepctl.analyse import suggest as choose
+    from sweepctl.design import suggest as choose
     from sweepctl.plan import design_rows
 
     if not study.fits:

@@ -16,13 +16,13 @@ import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweepctl.analyse import reference_edition, reference_rows
 from sweepctl.errors import RunFolderError, StudyError, TasksFailed
 from sweepctl.execute._driver import Driver
 from sweepctl.execute._lock import driver_lock
 from sweepctl.execute._searching import Searching
 from sweepctl.execute._settings import Extend, RunSummary, Settings, Watcher
 from sweepctl.ledger import Ledger, Submission
+from sweepctl.paper import reference_edition, reference_rows
 from sweepctl.plan import Plan
 from sweepctl.runs import NOT_ITS_FAULT
 

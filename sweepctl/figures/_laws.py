@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweepctl.analyse import (
-    Beside,
     FitResult,
     HoldOut,
     Point,
@@ -53,6 +52,7 @@ from sweepctl.figures._style import (
     title_of,
     variable_axis,
 )
+from sweepctl.paper import Beside
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

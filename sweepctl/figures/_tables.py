@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweepctl.analyse import reference_points
 from sweepctl.figures._model import ORANGE, SOFT, Axis, Dot, Figure, Line, Panel, Series
 from sweepctl.figures._style import (
     MARKERS,
@@ -23,6 +22,7 @@ from sweepctl.figures._style import (
     variable_axis,
     written,
 )
+from sweepctl.paper import reference_points
 
 Row = Mapping[str, Any]
 

@@ -7,15 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweepctl.analyse import (
-    Analysis,
-    Beside,
-    beside_paper,
-    equation,
-    fit_study,
-    front,
-    nothing_beside,
-)
+from sweepctl.analyse import equation, front
+from sweepctl.claims import Analysis, fit_study
 from sweepctl.errors import UsageError
 from sweepctl.figures import (
     Figure,
@@ -29,6 +22,7 @@ from sweepctl.figures import (
     write,
 )
 from sweepctl.ledger import Ledger, matching
+from sweepctl.paper import Beside, beside_paper, nothing_beside
 from sweepctl.report._save import save
 from sweepctl.study import AnyClaim, Study, TradeoffClaim
 

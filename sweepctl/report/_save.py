@@ -30,9 +30,11 @@ from typing import Any
 import numpy as np
 
 from sweepctl import __version__
-from sweepctl.analyse import Analysis, Beside, FitResult, bands, bootstrap
+from sweepctl.analyse import FitResult, bands, bootstrap
+from sweepctl.claims import Analysis
 from sweepctl.errors import UsageError
 from sweepctl.figures import Figure, hold_outs, laws, optima, residuals, write
+from sweepctl.paper import Beside
 from sweepctl.report._text import claims_text, fits_text
 
 SCHEMA = 2
@@ -173,7 +175,7 @@ def _asked(fit: FitResult, plain: Mapping[str, Any], points: str) -> str:
         "where": dict(fit.where),
         "factors": list(fit.factors),
         "interaction": fit.interaction,
-        "scale": fit.scale if fit.form in ("linear", "quadratic", "cubic") else "",
+        "scale": fit.scale if fit.law.y_scale is None else "",
         "loss": "" if fit.loss == "squares" else fit.loss,
     }
     law |= {name: value for name, value in stated.items() if value}
@@ -203,7 +205,7 @@ def again(fit: FitResult) -> list[str]:
         words += ["--factor", factor]
     if fit.interaction:
         words.append("--interaction")
-    if fit.form in ("linear", "quadratic", "cubic"):
+    if fit.law.y_scale is None:
         words += ["--scale", fit.scale]
     if fit.loss != "squares":
         words += ["--loss", fit.loss]

@@ -12,12 +12,8 @@ from dataclasses import asdict
 from typing import Any
 
 from sweepctl.analyse import (
-    Analysis,
-    Beside,
-    ClaimResult,
     Estimate,
     FitResult,
-    Foreseen,
     Front,
     Relation,
     equation,
@@ -25,8 +21,11 @@ from sweepctl.analyse import (
     readable,
     unit_of,
 )
+from sweepctl.claims import Analysis, ClaimResult
 from sweepctl.columns import DERIVED
+from sweepctl.design import Foreseen
 from sweepctl.ledger import Table
+from sweepctl.paper import Beside
 from sweepctl.report._tables import tab_separated
 
 _VERDICTS: Mapping[str, tuple[str, str]] = {
@@ -110,8 +109,7 @@ def _fit_block(fit: FitResult, width: int) -> str:
         return head + "\n" + _wrapped("not fitted", fit.reason, width) + "\n"
     low, high = fit.slope_interval()
     lines.append(f"  {equation(fit)}")
-    straight = fit.form in ("loglog", "semilog", "linear")
-    where = "" if straight else f" at {fit.x} = {readable(2**fit.center)}"
+    where = "" if fit.law.is_line else f" at {fit.x} = {readable(2**fit.center)}"
     parts = [f"slope{where} {readable(fit.slope.estimate)} [{readable(low)}, {readable(high)}]"]
     if fit.r2 is not None and fit.r2_low is not None and fit.r2_high is not None:
         parts.append(f"R2 {fit.r2:.3f} [{fit.r2_low:.3f}, {fit.r2_high:.3f}]")

@@ -15,9 +15,6 @@ from typing import Any
 from sweepctl.errors import UsageError
 from sweepctl.study._check_laws import stated_fit
 from sweepctl.study._claims import (
-    CURVES,
-    LINES,
-    POWERS,
     AnyClaim,
     Claim,
     EqualSlopesClaim,
@@ -41,10 +38,7 @@ from sweepctl.study._site import DEVICE, OwnSet, Site, Workers, load_site
 from sweepctl.study._values import NAME, Comparison, Margin, parse_comparison
 
 __all__ = [
-    "CURVES",
     "DEVICE",
-    "LINES",
-    "POWERS",
     "AnyClaim",
     "Claim",
     "Comparison",

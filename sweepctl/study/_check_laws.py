@@ -13,16 +13,9 @@ from pydantic import ValidationError
 
 from sweepctl.columns import DERIVED
 from sweepctl.errors import UsageError
+from sweepctl.laws import FORMS
 from sweepctl.study import _paths
-from sweepctl.study._claims import (
-    CURVES,
-    AnyClaim,
-    EqualSlopesClaim,
-    Fit,
-    HoldoutClaim,
-    OptimumClaim,
-    SlopeClaim,
-)
+from sweepctl.study._claims import AnyClaim, Fit
 from sweepctl.study._model import Study
 from sweepctl.study._paths import did_you_mean, not_among
 from sweepctl.study._words import in_words
@@ -66,10 +59,9 @@ def check_laws(
         _check_fit(document, where, fit, study, metrics, axes)
     for index, claim in enumerate(study.claims):
         where = ("claims", index)
-        fits = claim.fits if isinstance(claim, EqualSlopesClaim) else (getattr(claim, "fit", None),)
-        for fit_name in fits:
-            key = "fits" if isinstance(claim, EqualSlopesClaim) else "fit"
-            known((*where, key), fit_name, study.fits, "fit")
+        known((*where, "fit"), getattr(claim, "fit", None), study.fits, "fit")
+        for fit_name in getattr(claim, "fits", ()):
+            known((*where, "fits"), fit_name, study.fits, "fit")
         if hasattr(claim, "metric"):
             others = tuple(key for key in ("against",) if hasattr(claim, key))
             beside = tuple(key for key in ("against_on",) if hasattr(claim, key))
@@ -143,18 +135,17 @@ def _check_claim(
             _check_axis(document, (*where, key), getattr(claim, key), axes)
     if hasattr(claim, "where"):
         _check_match(document, (*where, "where"), claim.where)
-    if isinstance(claim, OptimumClaim) and claim.fit in study.fits:
-        form = study.fits[claim.fit].form
-        if form not in CURVES:
-            message = f"fit {claim.fit!r} is {form}, which has no {claim.optimum}; use quadratic"
-            document.problems.append(document.problem((*where, "fit"), message))
-    if isinstance(claim, SlopeClaim | HoldoutClaim) and claim.fit in study.fits:
-        xs = study.fits[claim.fit].xs
-        if len(xs) > 1:
-            message = (
-                f"fit {claim.fit!r} has {len(xs)} variables ({', '.join(xs)}); claim needs one"
-            )
-            document.problems.append(document.problem((*where, "fit"), message))
+    name = getattr(claim, "fit", "")
+    fit = study.fits.get(name)
+    if fit is not None and claim.key not in FORMS[fit.form].claims:
+        fitting = [form.name for form in FORMS.values() if claim.key in form.claims]
+        message = (
+            f"fit {name!r} is {fit.form}, which has no {claim.key}; use {' or '.join(fitting)}"
+        )
+        document.problems.append(document.problem((*where, "fit"), message))
+    if fit is not None and claim.one_variable and len(fit.xs) > 1:
+        message = f"fit {name!r} has {len(fit.xs)} variables ({', '.join(fit.xs)}); claim needs one"
+        document.problems.append(document.problem((*where, "fit"), message))
 
 
 def _check_axis(document: Document, where: KeyPath, name: str, axes: Mapping[str, KeyPath]) -> None:

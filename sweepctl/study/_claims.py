@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    GetCoreSchemaHandler,
     PlainSerializer,
     Tag,
     WithJsonSchema,
     model_validator,
 )
+from pydantic_core import CoreSchema
 
+from sweepctl.laws import FORMS, Scale
 from sweepctl.study._values import (
     Comparison,
     ComparisonText,
@@ -32,25 +35,10 @@ from sweepctl.study._values import (
     parse_comparison,
 )
 
-Form = Literal[
-    "loglog",
-    "semilog",
-    "linear",
-    "quadratic",
-    "cubic",
-    "power",
-    "power-shifted",
-    "power-bounded",
-    "power-break",
-]
-LINES = ("loglog", "semilog", "linear")
-"""Forms of first degree: several variables, or a factor's interaction, are possible."""
-
-CURVES = ("quadratic", "cubic")
-"""Forms of higher degree in log2 x, with an optimum."""
-
-POWERS = ("power", "power-shifted", "power-bounded", "power-break")
-"""Forms that are not linear in their parameters; fitted on log y."""
+if TYPE_CHECKING:
+    Form = str
+else:
+    Form = Literal[tuple(FORMS)]
 
 _LOSS = re.compile(r"^\s*huber\s*:\s*(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*$")
 
@@ -95,6 +83,17 @@ LossText = Annotated[
 ]
 
 
+_SEVERAL = tuple(form.name for form in FORMS.values() if form.several)
+
+
+def _forms_in_words() -> str:
+    """Each form with what it is, those of one kind together."""
+    kinds: dict[str, list[str]] = {}
+    for form in FORMS.values():
+        kinds.setdefault(form.about, []).append(form.name)
+    return "; ".join(f"{', '.join(names)}: {about}" for about, names in kinds.items()) + "."
+
+
 class Fit(Strict):
     """A law to fit: one metric against one variable, or several."""
 
@@ -104,20 +103,13 @@ class Fit(Strict):
         "E",
         description=(
             "What it is fitted against: E, tokens, parameters, an axis, another metric; "
-            "a list for a law of several variables (loglog, semilog, linear, power)."
+            f"a list for a law of several variables ({', '.join(_SEVERAL)})."
         ),
     )
     x_on: Text | None = Field(
         None, description="Data set of x when x is a metric; the same one by default."
     )
-    form: Form = Field(
-        description=(
-            "loglog: log2 y on log2 x; semilog: y on log2 x; linear: y on x, distances in log2; "
-            "quadratic, cubic: y (log2 for distances) on powers of log2 x; "
-            "power: floor + a x^-b; power-shifted: floor + a (x + s)^-b; "
-            "power-bounded: between a floor and a ceiling; power-break: an exponent that changes."
-        )
-    )
+    form: Form = Field(description=_forms_in_words())
     where: dict[str, Any] = Field(
         default_factory=dict,
         description="Only cells that match: a value, a list of values, or text like '>= 1024'.",
@@ -128,7 +120,7 @@ class Fit(Strict):
     interaction: Flag = Field(
         False, description="Whether each value of a factor has a slope of its own, too."
     )
-    scale: Literal["log2", "raw"] | None = Field(
+    scale: Scale | None = Field(
         None,
         description="Scale of y in linear, quadratic and cubic; the metric's own by default.",
     )
@@ -144,30 +136,53 @@ class Fit(Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Fit:
-        form = self.form
+        form = FORMS[self.form]
         if len(set(self.xs)) < len(self.xs):
             raise ValueError(f"x names a variable twice: {', '.join(self.xs)}")
-        if len(self.xs) > 1 and form not in (*LINES, "power"):
+        if len(self.xs) > 1 and not form.several:
             raise ValueError(
-                f"form {form} takes one variable; several go with {', '.join(LINES)} and power"
+                f"form {form.name} takes one variable; several go with {', '.join(_SEVERAL)}"
             )
-        if self.factors and form in POWERS:
+        if self.factors and form.curve is not None:
             raise ValueError(
-                f"form {form} takes no factors; use loglog or quadratic, or fit each value of "
+                f"form {form.name} takes no factors; use loglog or quadratic, or fit each value of "
                 f"{self.factors[0]} by itself with where"
             )
         if len(set(self.factors)) < len(self.factors):
             raise ValueError(f"factors names an axis twice: {', '.join(self.factors)}")
         if self.interaction and not self.factors:
             raise ValueError("interaction needs factors, for example factors: [p]")
-        if self.scale is not None and form not in ("linear", *CURVES):
-            raise ValueError(f"form {form} states its scale; scale goes with linear and quadratic")
-        if self.loss.kind != "squares" and form not in POWERS:
-            raise ValueError(f"loss {self.loss} goes with power laws; {form} is by least squares")
+        if self.scale is not None and form.y_scale is not None:
+            open_ = ", ".join(one.name for one in FORMS.values() if one.y_scale is None)
+            raise ValueError(f"form {form.name} states its scale; scale goes with {open_}")
+        if self.loss.kind != "squares" and form.curve is None:
+            raise ValueError(
+                f"loss {self.loss} goes with power laws; {form.name} is by least squares"
+            )
         return self
 
 
 # --- claims -----------------------------------------------------------------------------------
+
+
+class AnyClaim(Strict):
+    """A claim of any kind.
+
+    A kind is one subclass here, listed in `CLAIM_KINDS`, and one test in `sweepctl.claims`. Fields
+    named metric, against, on, against_on, fit, fits, x, given, factor, within and where are checked
+    against the study by their names.
+
+    Attributes:
+        kind: what it is called in messages; holds a space, because no key of a study does.
+        key: the key by which a claim of this kind is recognized.
+        one_variable: whether the law it names may have one variable only.
+    """
+
+    kind: ClassVar[str]
+    key: ClassVar[str]
+    one_variable: ClassVar[bool] = False
+
+    name: Text
 
 
 def _sign_or_size(value: object) -> object:
@@ -179,10 +194,13 @@ def _sign_or_size(value: object) -> object:
     return parsed
 
 
-class SlopeClaim(Strict):
+class SlopeClaim(AnyClaim):
     """A claim about a fit: the sign or size of its slope, how well it explains, or both."""
 
-    name: Text
+    kind = "slope claim"
+    key = "slope"
+    one_variable = True
+
     fit: Text = Field(description="Name of one of the study's fits.")
     slope: Annotated[
         Literal["positive", "negative"] | Comparison | None,
@@ -199,10 +217,12 @@ class SlopeClaim(Strict):
         return self
 
 
-class EqualSlopesClaim(Strict):
+class EqualSlopesClaim(AnyClaim):
     """A claim that several fits have one slope."""
 
-    name: Text
+    kind = "equal slopes claim"
+    key = "fits"
+
     fits: Annotated[tuple[Text, ...], Field(min_length=2)] = Field(
         description="Names of the study's fits that are compared."
     )
@@ -211,10 +231,12 @@ class EqualSlopesClaim(Strict):
     )
 
 
-class FactorClaim(Strict):
+class FactorClaim(AnyClaim):
     """A claim that an axis adds nothing to a metric once another variable is known."""
 
-    name: Text
+    kind = "factor claim"
+    key = "factor"
+
     metric: Text = Field(description="Name of a measured metric.")
     on: Text = Field(description="Data set it was measured on.")
     factor: Text = Field(description="The axis that is claimed to add nothing, for example p.")
@@ -223,10 +245,12 @@ class FactorClaim(Strict):
     where: dict[str, Any] = Field(default_factory=dict, description="Only cells that match.")
 
 
-class OptimumClaim(Strict):
+class OptimumClaim(AnyClaim):
     """A claim that a law has its best value inside a range."""
 
-    name: Text
+    kind = "optimum claim"
+    key = "optimum"
+
     fit: Text = Field(description="Name of a quadratic or cubic fit.")
     optimum: Literal["minimum", "maximum"] = Field(description="Which of the two it is.")
     between: tuple[Number, Number] | None = Field(
@@ -240,10 +264,12 @@ class OptimumClaim(Strict):
         return self
 
 
-class MonotoneClaim(Strict):
+class MonotoneClaim(AnyClaim):
     """A claim that a metric only rises, or only falls, with a variable."""
 
-    name: Text
+    kind = "monotone claim"
+    key = "monotone"
+
     metric: Text = Field(description="Name of a measured metric.")
     on: Text = Field(description="Data set it was measured on.")
     x: Text = Field("E", description="The variable.")
@@ -257,10 +283,12 @@ class MonotoneClaim(Strict):
     where: dict[str, Any] = Field(default_factory=dict, description="Only cells that match.")
 
 
-class TradeoffClaim(Strict):
+class TradeoffClaim(AnyClaim):
     """A claim that one metric gets worse where another gets better."""
 
-    name: Text
+    kind = "trade-off claim"
+    key = "against"
+
     metric: Text = Field(description="Name of a measured metric.")
     on: Text = Field(description="Data set it was measured on.")
     against: Text = Field(description="The other metric.")
@@ -270,10 +298,13 @@ class TradeoffClaim(Strict):
     where: dict[str, Any] = Field(default_factory=dict, description="Only cells that match.")
 
 
-class HoldoutClaim(Strict):
+class HoldoutClaim(AnyClaim):
     """A claim that a law fitted on small x predicts large x."""
 
-    name: Text
+    kind = "hold-out claim"
+    key = "holdout"
+    one_variable = True
+
     fit: Text = Field(description="Name of one of the study's fits.")
     holdout: ComparisonText = Field(
         description="Which x is held out and predicted, for example '> 8192'."
@@ -289,54 +320,44 @@ class HoldoutClaim(Strict):
         return self
 
 
+CLAIM_KINDS: dict[str, type[AnyClaim]] = {
+    kind.kind: kind
+    for kind in (
+        SlopeClaim,
+        EqualSlopesClaim,
+        FactorClaim,
+        OptimumClaim,
+        MonotoneClaim,
+        TradeoffClaim,
+        HoldoutClaim,
+    )
+}
+"""The kinds of claims by the tags that pydantic's errors hold.
+
+`Study.model_rebuild(force=True)` makes study files take a kind that was added later.
+"""
+
+
 def _claim_kind(value: Any) -> str:
-    # A mapping from a file, a model that was made already, or something that is no claim at all.
+    # A mapping from a file, a model that was made already, or something that is not a claim at all.
     keys = set(value if isinstance(value, dict) else getattr(value, "__dict__", {}))
-    # The names of the kinds have a space: no key looks like that.
-    for key in ("fits", "factor", "optimum", "monotone", "against", "holdout"):
-        if key in keys:
-            return _KINDS[key]
+    for kind in CLAIM_KINDS.values():
+        if kind.key in keys and kind is not SlopeClaim:
+            return kind.kind
     # Only a factor's margin is easily written without its factor.
-    return "factor claim" if "margin" in keys else "slope claim"
+    return (FactorClaim if "margin" in keys else SlopeClaim).kind
 
 
-_KINDS = {
-    "fits": "equal slopes claim",
-    "factor": "factor claim",
-    "optimum": "optimum claim",
-    "monotone": "monotone claim",
-    "against": "trade-off claim",
-    "holdout": "hold-out claim",
-}
+class _OneOfTheKinds:
+    """Makes pydantic read a claim as the kind that its keys say."""
 
-CLAIM_KINDS: dict[str, type[Strict]] = {
-    "slope claim": SlopeClaim,
-    "equal slopes claim": EqualSlopesClaim,
-    "factor claim": FactorClaim,
-    "optimum claim": OptimumClaim,
-    "monotone claim": MonotoneClaim,
-    "trade-off claim": TradeoffClaim,
-    "hold-out claim": HoldoutClaim,
-}
-"""The kinds of claims by the tags that pydantic's errors hold."""
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        kinds = tuple(Annotated[kind, Tag(kind.kind)] for kind in CLAIM_KINDS.values())
+        return handler.generate_schema(
+            Annotated[Union[kinds], Discriminator(_claim_kind)]  # noqa: UP007  # a tuple of types
+        )
 
-Claim = Annotated[
-    Annotated[SlopeClaim, Tag("slope claim")]
-    | Annotated[EqualSlopesClaim, Tag("equal slopes claim")]
-    | Annotated[FactorClaim, Tag("factor claim")]
-    | Annotated[OptimumClaim, Tag("optimum claim")]
-    | Annotated[MonotoneClaim, Tag("monotone claim")]
-    | Annotated[TradeoffClaim, Tag("trade-off claim")]
-    | Annotated[HoldoutClaim, Tag("hold-out claim")],
-    Discriminator(_claim_kind),
-]
-AnyClaim = (
-    SlopeClaim
-    | EqualSlopesClaim
-    | FactorClaim
-    | OptimumClaim
-    | MonotoneClaim
-    | TradeoffClaim
-    | HoldoutClaim
-)
-"""A claim of any kind, for annotations."""
+
+Claim = Annotated[AnyClaim, _OneOfTheKinds()]

@@ -11,7 +11,8 @@ from sweepctl.ledger import Table
 from sweepctl.ui._reading import Reader, is_number
 
 if TYPE_CHECKING:
-    from sweepctl.analyse import Analysis, FitResult
+    from sweepctl.analyse import FitResult
+    from sweepctl.claims import Analysis
     from sweepctl.figures import Figure
 
 

@@ -45,7 +45,8 @@ from sweepctl.ui._records import (
 )
 
 if TYPE_CHECKING:
-    from sweepctl.analyse import Analysis, Score
+    from sweepctl.analyse import Score
+    from sweepctl.claims import Analysis
 
 _MOST_ROWS = 2_000_000
 
@@ -236,7 +237,7 @@ class Reader:
         return made if made is not None else (None, "the laws are being fitted")
 
     def _analysis(self, study: str) -> tuple[Analysis | None, str]:
-        from sweepctl.analyse import fit_study
+        from sweepctl.claims import fit_study
         from sweepctl.study import Study
 
         asked = Study.model_validate(self._ledger.resolved_study(study))

@@ -26,7 +26,8 @@ from sweepctl.ui._records import Point
 from sweepctl.ui._words import environment, plain_json, static_bytes
 
 if TYPE_CHECKING:
-    from sweepctl.analyse import Analysis, FitResult
+    from sweepctl.analyse import FitResult
+    from sweepctl.claims import Analysis
 
 FORMATS = ("html", "pdf", "png", "svg", "md")
 """What a report can be."""

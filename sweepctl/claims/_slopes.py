@@ -11,17 +11,18 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sweepctl.analyse._intervals import detectable
-from sweepctl.analyse._laws import refitted
-from sweepctl.analyse._results import ClaimResult, FitResult, Verdict
-from sweepctl.analyse._scales import readable
+from sweepctl.analyse import FitResult, detectable, fit_named, readable, refitted
+from sweepctl.claims._results import ClaimResult, Verdict
 from sweepctl.statistics import t_quantile
 from sweepctl.study import Comparison, EqualSlopesClaim, SlopeClaim
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def slope_verdict(claim: SlopeClaim, fit: FitResult) -> ClaimResult:
+
+def slope_verdict(claim: SlopeClaim, frame: pd.DataFrame, fits: Sequence[FitResult]) -> ClaimResult:
     """Judge the sign of a slope and an R2; a claim of both stands only if both do.
 
     Sign: supported when the 95 % interval lies on the claimed side of 0, contradicted when it lies
@@ -30,6 +31,7 @@ def slope_verdict(claim: SlopeClaim, fit: FitResult) -> ClaimResult:
     a wrong `supported` and a wrong `contradicted` equally rare; the point R2 alone would call a
     claim at the threshold right half of the time.
     """
+    fit = fit_named(claim.fit, fits)
     if fit.slope is None:
         return not_made(claim.name, fit)
     judged: list[tuple[Verdict, str]] = []
@@ -126,7 +128,9 @@ def _judge_r2(claim: SlopeClaim, fit: FitResult, details: dict[str, Any]) -> tup
     return "undecided", f"{text} can be on either side of {wanted}"
 
 
-def equal_slopes_verdict(claim: EqualSlopesClaim, fits: Sequence[FitResult]) -> ClaimResult:
+def equal_slopes_verdict(
+    claim: EqualSlopesClaim, frame: pd.DataFrame, fits: Sequence[FitResult]
+) -> ClaimResult:
     """Judge that fits have one slope: every difference inside the margin, by two one-sided tests.
 
     Supported when the 90 % interval of every pair lies inside the margin (no correction is due, all
@@ -134,13 +138,14 @@ def equal_slopes_verdict(claim: EqualSlopesClaim, fits: Sequence[FitResult]) -> 
     outside. Fits on the same configurations share their noise: there the slope of the differences
     is taken, else the two errors are added (Welch).
     """
-    for fit in fits:
+    laws = [fit_named(name, fits) for name in claim.fits]
+    for fit in laws:
         if fit.slope is None:
             return not_made(claim.name, fit)
-    if len({(fit.scale, fit.x, fit.x_scale) for fit in fits}) > 1:
+    if len({(fit.scale, fit.x, fit.x_scale) for fit in laws}) > 1:
         reason = "the fits differ in their scales or variables, so their slopes have no common unit"
         return ClaimResult(name=claim.name, verdict="undecided", evidence=reason)
-    pairs = [_difference(a, b) for a, b in itertools.combinations(fits, 2)]
+    pairs = [_difference(a, b) for a, b in itertools.combinations(laws, 2)]
     margin, outside = claim.margin, 1 - 0.1 / len(pairs)
     details: dict[str, Any] = {
         "margin": margin,
@@ -166,7 +171,7 @@ def equal_slopes_verdict(claim: EqualSlopesClaim, fits: Sequence[FitResult]) -> 
         )
 
     def done(verdict: Verdict, text: str) -> ClaimResult:
-        text += doubted(*fits)
+        text += doubted(*laws)
         return ClaimResult(name=claim.name, verdict=verdict, evidence=text, details=details)
 
     against = [
@@ -231,8 +236,7 @@ def _difference(a: FitResult, b: FitResult) -> _Difference:
 
 def _shared(a: FitResult, b: FitResult) -> _Difference | None:
     """The slope of the differences, where two lines stand on the same configurations."""
-    straight = ("loglog", "semilog", "linear")
-    if a.form not in straight or b.form not in straight or a.factors or b.factors:
+    if not (a.law.is_line and b.law.is_line) or a.factors or b.factors:
         return None
     there = {repr(sorted(_settings(point).items())): point for point in b.points}
     pairs = [(point, there.get(repr(sorted(_settings(point).items())))) for point in a.points]

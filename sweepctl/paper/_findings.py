@@ -1,10 +1,9 @@
-"""Which laws does the ViTok paper plot, and what does it claim? Figures and findings as studies.
+"""The laws that the ViTok paper plots and what it claims: figures and findings as studies.
 
 Each entry of `_studies` names figures, the laws that are plotted there with the R2 that is printed
-beside them, and claims in a form that can turn out wrong. Fitted on `reference_points`, a figure
+next to them, and claims in a form that can turn out wrong. Fitted on `reference_points`, a figure
 gives back the plotted lines; a finding (`finding-1` to `finding-5`) is put to tests that the paper
-did not make: the same tests that a study of one's own goes through. The findings are told in our
-words, not quoted.
+did not make: the same tests that your studies go through. The findings are in our words.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sweepctl.analyse._reference import reference_points
 from sweepctl.errors import UsageError
+from sweepctl.paper._points import reference_points
 from sweepctl.study import (
     AnyClaim,
     FactorClaim,
@@ -221,17 +220,14 @@ def _studies() -> dict[str, PaperStudy]:
             fits=larger,
             printed=_printed(larger, 0.99, 0.99, 0.88, 1.0, 1.0, 0.99, 0.99),
         ),
-        **_findings(images, videos, curves, losses),
+        **_findings_on_codes(images, videos, curves),
+        **_findings_on_sizes_and_losses(losses),
     }
 
 
-def _findings(
-    images: Mapping[str, Fit],
-    videos: Mapping[str, Fit],
-    curves: Mapping[str, Fit],
-    losses: Mapping[str, Fit],
+def _findings_on_codes(
+    images: Mapping[str, Fit], videos: Mapping[str, Fit], curves: Mapping[str, Fit]
 ) -> dict[str, PaperStudy]:
-    encoder, decoder = _generation("encoder"), _generation("decoder")
     return {
         "finding-1": PaperStudy(
             about="Reconstruction is decided by E, the number of floating points in the code; the "
@@ -275,6 +271,12 @@ def _findings(
                 _against("gfid", _GENERATED, "rfid", _IMAGENET, cfg=1.5),
             ),
         ),
+    }
+
+
+def _findings_on_sizes_and_losses(losses: Mapping[str, Fit]) -> dict[str, PaperStudy]:
+    encoder, decoder = _generation("encoder"), _generation("decoder")
+    return {
         "finding-3": PaperStudy(
             about="A larger encoder does nothing for reconstruction and may hurt generation.",
             figures=("5/6", "7/8"),

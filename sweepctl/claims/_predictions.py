@@ -13,20 +13,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweepctl.analyse._bands import bands
-from sweepctl.analyse._compare import predicted_at
-from sweepctl.analyse._laws import refitted
-from sweepctl.analyse._points import NotFitted, configurations, place_of
-from sweepctl.analyse._results import ClaimResult, FitResult, Point, Verdict
-from sweepctl.analyse._scales import better_of, effect, exp2, readable, scale_of
-from sweepctl.analyse._verdicts import doubted, not_made
+from sweepctl.analyse import (
+    FitResult,
+    NotFitted,
+    Point,
+    bands,
+    better_of,
+    configurations,
+    effect,
+    exp2,
+    fit_named,
+    front_of,
+    place_of,
+    predicted_at,
+    rank_interval,
+    readable,
+    refitted,
+    scale_of,
+)
+from sweepctl.claims._results import ClaimResult, Verdict
+from sweepctl.claims._slopes import doubted, not_made
 from sweepctl.study import HoldoutClaim, TradeoffClaim
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def tradeoff_verdict(claim: TradeoffClaim, frame: pd.DataFrame) -> ClaimResult:
+def tradeoff_verdict(
+    claim: TradeoffClaim, frame: pd.DataFrame, fits: Sequence[FitResult]
+) -> ClaimResult:
     """Judge that one metric gets worse where the other gets better.
 
     Spearman's rank correlation of the two goodnesses, with an interval by Fisher's transformation
@@ -90,18 +105,6 @@ def _value(point: Point, scale: str) -> float:
     return exp2(point.y) if scale == "log2" else point.y
 
 
-def rank_interval(good: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float, float]:
-    """Rank correlation and its 95 % interval (Bonett & Wright 2000)."""
-    from scipy.stats import norm, rankdata
-
-    ranks = np.stack([rankdata(column) for column in good.T])
-    rho = float(np.corrcoef(ranks)[0, 1])
-    inside = min(max(rho, -1 + 1e-12), 1 - 1e-12)
-    error = math.sqrt((1 + inside**2 / 2) / (len(good) - 3))
-    half = float(norm.ppf(0.975)) * error
-    return rho, math.tanh(math.atanh(inside) - half), math.tanh(math.atanh(inside) + half)
-
-
 def _least_rho(n: int) -> float:
     """The smallest rank correlation that n configurations see with 80 % power."""
     from scipy.stats import norm
@@ -115,24 +118,16 @@ def _least_rho(n: int) -> float:
     return high
 
 
-def front_of(good: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
-    """Rows that no other row beats in one column without losing in the other."""
-    return [
-        i
-        for i, row in enumerate(good)
-        if not any(
-            np.all(other >= row) and np.any(other > row) for j, other in enumerate(good) if j != i
-        )
-    ]
-
-
-def holdout_verdict(claim: HoldoutClaim, fit: FitResult) -> ClaimResult:
+def holdout_verdict(
+    claim: HoldoutClaim, frame: pd.DataFrame, fits: Sequence[FitResult]
+) -> ClaimResult:
     """Judge that the law fitted below a cut in x predicts what lies above.
 
     The typical error is the root mean square over the held-out configurations, with a 90 % interval
     (chi-squared): supported when its upper end is inside the margin, contradicted when its lower
     end is outside. A percentage is a ratio under log2.
     """
+    fit = fit_named(claim.fit, fits)
     if not fit.fitted:
         return not_made(claim.name, fit)
     held = [point for point in fit.points if claim.holdout.holds(point.x)]

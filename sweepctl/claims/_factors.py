@@ -15,12 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweepctl.analyse._design import order
-from sweepctl.analyse._intervals import detectable
-from sweepctl.analyse._laws import linear_result
-from sweepctl.analyse._points import NotFitted, column_of, configurations
-from sweepctl.analyse._results import ClaimResult, Point
-from sweepctl.analyse._scales import Scale, effect, exp2, scale_of
+from sweepctl.analyse import (
+    FitResult,
+    NotFitted,
+    Point,
+    column_of,
+    configurations,
+    detectable,
+    effect,
+    exp2,
+    linear_result,
+    order,
+    scale_of,
+)
+from sweepctl.claims._results import ClaimResult
+from sweepctl.laws import Scale
 from sweepctl.statistics import t_quantile
 from sweepctl.study import FactorClaim, Margin
 
@@ -28,7 +37,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def factor_verdict(claim: FactorClaim, frame: pd.DataFrame) -> ClaimResult:
+def factor_verdict(
+    claim: FactorClaim, frame: pd.DataFrame, fits: Sequence[FitResult]
+) -> ClaimResult:
     """Judge that a factor changes nothing once another variable is known.
 
     Model: one level a value of `given` plus one effect a level of the factor, on the metric's

@@ -22,17 +22,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sweepctl.analyse._bands import law_at
-from sweepctl.analyse._design import design_of
-from sweepctl.analyse._families import Family
-from sweepctl.analyse._laws import fit_law
-from sweepctl.analyse._points import NotFitted, configurations
-from sweepctl.analyse._power import slope_gradient
-from sweepctl.analyse._results import FitResult, Point
-from sweepctl.analyse._scales import is_metric
+from sweepctl.analyse import (
+    Family,
+    FitResult,
+    NotFitted,
+    Point,
+    configurations,
+    design_of,
+    fit_law,
+    is_metric,
+    law_at,
+    slope_gradient,
+)
 from sweepctl.errors import UsageError
+from sweepctl.laws import FORMS
 from sweepctl.statistics import t_quantile
-from sweepctl.study import POWERS, Fit
+from sweepctl.study import Fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -247,7 +252,7 @@ def _law(name: str, fit: Fit, measured: pd.DataFrame | None, planned: pd.DataFra
         reason = law.reason
     else:
         reason = "nothing of the study has been measured"
-    if fit.form in POWERS:
+    if FORMS[fit.form].curve is not None:
         raise UsageError(
             f"where to measure a {fit.form} law depends on the law, and fit {name!r} has none: "
             f"{reason}",
@@ -298,7 +303,7 @@ def _choice(
     xs = np.asarray([point.xs for point in points])
     _, rows = law_at(law, xs, [point.settings for point in points])
     slope = _slope_of(law)
-    if law.form in POWERS:
+    if law.law.curve is not None:
         rows, slope = rows / _LN2, slope  # log2 y, as sigma is
     # Parameters that do not move (a floor on its bound) have no column.
     sizes = np.abs(rows).max(axis=0)
@@ -326,7 +331,7 @@ def _choice(
 
 def _slope_of(law: FitResult) -> Array:
     """Derivatives of the slope in the parameters of `centered`."""
-    if law.form not in POWERS:
+    if law.law.curve is None:
         return design_of(law).slope()
     family = Family(form=law.form, v_NM=np.zeros((1, len(law.xs))))
     slopes: Array = slope_gradient(family, np.asarray(law.centered)[None])[0]

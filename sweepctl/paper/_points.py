@@ -1,6 +1,6 @@
 """Which numbers did the ViTok paper publish? Every plotted and printed one, ready to be fitted.
 
-`paper_points.csv` beside this file holds them in long form with their provenance: figure points
+`points.csv` next to this file holds them in long form with their provenance: figure points
 were read from the vector figures of the authors' project page (4 to 5 digits are real), the rest is
 printed in the paper (arXiv 2501.09755) or in its first version. They are facts, not results of
 this program; their protocol is called "paper", so that they never meet measured values in a fit.
@@ -22,7 +22,7 @@ PROTOCOL = "paper"
 PARAMETERS = {"S": 43.3e6, "B": 85.8e6, "L": 383.7e6}
 """Parameters of an encoder or decoder by its size, as printed in table 1 of the paper."""
 
-_FILE = "paper_points.csv"
+_FILE = "points.csv"
 _GENERATION_SAMPLES = 50_000
 _TEXTS = (
     *("source", "figure_or_table", "kind", "dataset", "variant", "encoder", "decoder"),
@@ -48,7 +48,7 @@ _ROW = {
 
 def reference_edition() -> str:
     """Which numbers `reference_rows` gives: a hash of their file."""
-    return hashlib.sha256((files("sweepctl.analyse") / _FILE).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256((files("sweepctl.paper") / _FILE).read_bytes()).hexdigest()[:16]
 
 
 def reference_rows() -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def reference_points(figure: str | None = None) -> pd.DataFrame:
     import pandas as pd
 
     types: dict[str, Any] = dict.fromkeys(_TEXTS, "object") | dict.fromkeys(_WHOLE, "Int64")
-    with (files("sweepctl.analyse") / _FILE).open(encoding="utf-8") as lines:
+    with (files("sweepctl.paper") / _FILE).open(encoding="utf-8") as lines:
         frame = pd.read_csv(lines, dtype=types | {"value": float, "value_high": float})
     frame["figure"] = frame["figure_or_table"].str.extract(r"^Fig (\S+)", expand=False)
     # A generator is no setting of the tokenizer, though the figures name both in one place.

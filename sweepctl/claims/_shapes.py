@@ -15,12 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweepctl.analyse._design import order
-from sweepctl.analyse._intervals import detectable
-from sweepctl.analyse._points import Configurations, NotFitted, column_of, configurations
-from sweepctl.analyse._results import ClaimResult, FitResult, Point, Verdict
-from sweepctl.analyse._scales import Scale, effect, exactly, exp2, readable, scale_of
-from sweepctl.analyse._verdicts import doubted, not_made
+from sweepctl.analyse import (
+    Configurations,
+    FitResult,
+    NotFitted,
+    Point,
+    column_of,
+    configurations,
+    detectable,
+    effect,
+    exactly,
+    exp2,
+    fit_named,
+    order,
+    readable,
+    scale_of,
+)
+from sweepctl.claims._results import ClaimResult, Verdict
+from sweepctl.claims._slopes import doubted, not_made
+from sweepctl.laws import Scale
 from sweepctl.statistics import t_quantile
 from sweepctl.study import MonotoneClaim, OptimumClaim
 
@@ -28,13 +41,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def optimum_verdict(claim: OptimumClaim, fit: FitResult) -> ClaimResult:
+def optimum_verdict(
+    claim: OptimumClaim, frame: pd.DataFrame, fits: Sequence[FitResult]
+) -> ClaimResult:
     """Judge that a law has its minimum or maximum inside a range.
 
     Supported when it is of that kind and its 95 % Fieller interval lies inside the range;
     contradicted when the interval is bounded and lies wholly outside, or when a bounded interval
     belongs to the other kind of extremum. An unbounded interval decides nothing.
     """
+    fit = fit_named(claim.fit, fits)
     if not fit.fitted:
         return not_made(claim.name, fit)
     found = fit.optimum
@@ -104,7 +120,9 @@ class _Step:
     se: float
 
 
-def monotone_verdict(claim: MonotoneClaim, frame: pd.DataFrame) -> ClaimResult:
+def monotone_verdict(
+    claim: MonotoneClaim, frame: pd.DataFrame, fits: Sequence[FitResult]
+) -> ClaimResult:
     """Judge that a metric only rises or only falls with x, step by step.
 
     The noise of a step comes from configurations at equal x, else from seeds. Supported when no

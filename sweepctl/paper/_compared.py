@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sweepctl.analyse._bands import bands
-from sweepctl.analyse._laws import fit_law
-from sweepctl.analyse._paper import paper_names, paper_study
-from sweepctl.analyse._reference import reference_points
-from sweepctl.analyse._results import FitResult, Point
-from sweepctl.analyse._scales import Scale, exp2
+from sweepctl.analyse import FitResult, Point, bands, exp2, fit_law
 from sweepctl.errors import UsageError
+from sweepctl.laws import Scale
+from sweepctl.paper._findings import paper_names, paper_study
+from sweepctl.paper._points import reference_points
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweepctl.analyse._reference import PROTOCOL, reference_points
+from sweepctl.paper._points import PROTOCOL, reference_points
 from vitok_core.protocols import METRICS
 
 DATA_SETS: Mapping[str, Mapping[str, str]] = {

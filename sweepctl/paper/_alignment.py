@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweepctl.analyse._published import WITH_STAGE2, Measured, configured, published
-from sweepctl.analyse._reference import PROTOCOL
-from sweepctl.analyse._scales import Scale, is_metric, scale_of
+from sweepctl.analyse import is_metric, scale_of
+from sweepctl.laws import Scale
+from sweepctl.paper._points import PROTOCOL
+from sweepctl.paper._values import WITH_STAGE2, Measured, configured, published
 from vitok_core.protocols import METRICS
 
 if TYPE_CHECKING:

@@ -12,19 +12,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweepctl.analyse._bands import law_at
-from sweepctl.analyse._judge import verdict_of
-from sweepctl.analyse._laws import fit_law
-from sweepctl.analyse._points import NotFitted, column_of, configurations
-from sweepctl.analyse._reference import reference_points
-from sweepctl.analyse._results import ClaimResult, FitResult, Verdict
-from sweepctl.analyse._scales import Scale, is_metric, readable, scale_of, unscaled
+from sweepctl.analyse import (
+    FitResult,
+    NotFitted,
+    bands,
+    column_of,
+    configurations,
+    fit_law,
+    is_metric,
+    law_at,
+    matches,
+    readable,
+    scale_of,
+    unscaled,
+)
+from sweepctl.claims import ClaimResult, Verdict, verdict_of
 from sweepctl.errors import UsageError
-from sweepctl.study import LINES, POWERS, AnyClaim, Fit
+from sweepctl.laws import Scale
+from sweepctl.paper import reference_points
+from sweepctl.study import AnyClaim, Fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -325,7 +336,7 @@ def _on_scale(law: FitResult, rows: pd.DataFrame, scale: Scale) -> Array:
 
 def _fit_forecast(results: list[FitResult]) -> FitForecast:
     made = [one for one in results if one.fitted]
-    power = results[0].form in POWERS and "exponent" in (made[0].coefficients if made else {})
+    power = bool(made) and "exponent" in made[0].coefficients
     ends, estimates = [], []
     for one in made:
         if power:
@@ -348,7 +359,7 @@ def _fit_forecast(results: list[FitResult]) -> FitForecast:
         expected=float(np.median(estimates)) if estimates else math.nan,
         half_width=half,
         one_seed_more=half * math.sqrt(runs / (runs + 1)),
-        least=float(np.median(least)) if least and results[0].form in LINES else math.nan,
+        least=float(np.median(least)) if least and results[0].law.is_line else math.nan,
         made=len(made) / len(results),
         reason=next((one.reason for one in reversed(results) if not one.fitted), ""),
     )
@@ -365,4 +376,81 @@ def _claim_forecast(verdicts: list[ClaimResult]) -> ClaimForecast:
         contradicted=share("contradicted"),
         undecided=share("undecided"),
         example=open_[-1] if open_ else "",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreseen:
+    """What a law expects of a cell.
+
+    Attributes:
+        cell: number of the cell.
+        fit: name of the fit.
+        metric: its metric.
+        on: its data set.
+        value: the law at the cell, in the metric's unit.
+        low: lower end of the 95 % interval of one run there.
+        high: upper end.
+        outside: whether the cell lies outside the finished x.
+    """
+
+    cell: int
+    fit: str
+    metric: str
+    on: str
+    value: float
+    low: float
+    high: float
+    outside: bool
+
+
+def foresee(fits: Sequence[FitResult], cells: Sequence[Mapping[str, Any]]) -> tuple[Foreseen, ...]:
+    """Predict cells from laws.
+
+    Args:
+        fits: the laws; those that were not made, or whose variable is another metric, predict
+            nothing.
+        cells: settings of each cell by column, with its number under `cell`.
+    """
+    return tuple(
+        one
+        for cell in cells
+        for fit in fits
+        if fit.fitted and (one := _foreseen(fit, cell)) is not None
+    )
+
+
+def uses(fit: FitResult, cell: Mapping[str, Any]) -> bool:
+    """Whether a cell meets the fit's own condition."""
+    try:
+        return all(
+            matches(cell[column_of(cell, name)], wanted) for name, wanted in fit.where.items()
+        )
+    except UsageError:
+        return False  # a condition on what a cell does not have
+
+
+def _foreseen(fit: FitResult, cell: Mapping[str, Any]) -> Foreseen | None:
+    try:
+        xs = [cell[column_of(cell, x)] for x in fit.xs]
+        factors = {name: cell[column_of(cell, name)] for name in fit.factors}
+    except UsageError:
+        return None  # a variable that is a metric
+    numbers = all(isinstance(x, Real) and not isinstance(x, bool) for x in xs)
+    known = all(level in fit.factors[name] for name, level in factors.items())
+    if not uses(fit, cell) or not numbers or not known:
+        return None
+    if any(x <= 0 for x, scale in zip(xs, fit.x_scales, strict=True) if scale == "log2"):
+        return None
+    at = dict(zip(fit.xs[1:], map(float, xs[1:]), strict=True)) | factors
+    band = bands(fit, [float(xs[0])], at)
+    return Foreseen(
+        cell=int(cell["cell"]),
+        fit=fit.name,
+        metric=fit.metric,
+        on=fit.on,
+        value=float(band.mean[0]),
+        low=float(band.low[0]),
+        high=float(band.high[0]),
+        outside=bool(band.outside[0]),
     )

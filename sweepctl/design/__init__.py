@@ -1,0 +1,34 @@
+"""What a design can show: power before a run, predictions of unfinished cells, further cells.
+
+Everything is simulated or computed with the fits and the tests that judge the results later.
+"""
+
+from __future__ import annotations
+
+from sweepctl.design._forecast import (
+    ClaimForecast,
+    FitForecast,
+    Forecast,
+    Foreseen,
+    Stated,
+    forecast,
+    foresee,
+    uses,
+)
+from sweepctl.design._suggest import Criterion, Expectation, Suggested, Suggestion, suggest
+
+__all__ = [
+    "ClaimForecast",
+    "Criterion",
+    "Expectation",
+    "FitForecast",
+    "Forecast",
+    "Foreseen",
+    "Stated",
+    "Suggested",
+    "Suggestion",
+    "forecast",
+    "foresee",
+    "suggest",
+    "uses",
+]
