@@ -24,28 +24,19 @@ from vitok_core.data import PICTURES, SampleSet, open_prepared, prepare
 from vitok_core.dit import load_dit
 from vitok_core.evaluate import reconstruct
 from vitok_core.features import feature_network
-from vitok_core.generate import Sampling, sample
+from vitok_core.generate import sample
 from vitok_core.latents import compute_latents, open_latents
-from vitok_core.losses import AdversarialLoss, Stage1Loss
 from vitok_core.metrics import frechet_distance
+from vitok_core.settings import Adversarial, DiTTraining, Loss, Optimiser, Sampling, Stage1, Stage2
 from vitok_core.spec import DiTSpec, TokenizerSpec
 from vitok_core.tokenizer import ViTok, from_uint8, load_tokenizer, save_tokenizer, to_uint8
-from vitok_core.train import (
-    DiTConfig,
-    Optimiser,
-    Progress,
-    Stage1Config,
-    Stage2Config,
-    train_dit,
-    train_stage1,
-    train_stage2,
-)
+from vitok_core.train import Progress, train_dit, train_stage1, train_stage2
 
 PHOTOS = TokenizerSpec(encoder="pico", decoder="pico", p=8, c=8, resolution=32)
 BLURRY = TokenizerSpec(encoder="pico", decoder="micro", p=8, c=2, resolution=32)
 """E = 32 and no perceptual loss: stage 1 leaves it blurry, so that stage 2 has something to add."""
 CLIPS = TokenizerSpec(encoder="nano", decoder="nano", q=4, p=8, c=16, resolution=32, frames=8)
-LOSS = Stage1Loss(lpips_weight=0.1, lpips_net="alex", kl_weight=1e-4)
+LOSS = Loss(lpips=0.1, lpips_net="alex", kl=1e-4)
 GENERATED = 900
 SCALE = 2
 
@@ -76,13 +67,14 @@ def data(out: Path, name: str, images: int, frames: int = 1) -> SampleSet:
 def adversary(out: Path, docs: Path | None) -> None:
     """Stage 1, then stage 2 against going on as long without a discriminator."""
     train, held_out = data(out, "photos-train", 4096), data(out, "photos-eval", 1024)
-    loss = Stage1Loss(lpips_weight=0.0, kl_weight=1e-4)
-    config = Stage1Config(steps=1500, batch=16, optimiser=Optimiser(lr=2e-3), loss=loss)
+    loss = Loss(lpips=0.0, kl=1e-4)
+    config = Stage1(precision="fp32", steps=1500, batch=16, optimiser=Optimiser(lr=2e-3), loss=loss)
     with timed("blurry stage 1, 1500 steps"):
         first = train_stage1(BLURRY, config, train, out / "blurry", progress=told)
     measured("blurry stage 1", first.weights, held_out, out / "blurry")
     for name, weight in (("without discriminator", 0.0), ("stage 2", 0.01)):
-        second = Stage2Config(
+        second = Stage2(
+            precision="fp32",
             steps=3000,
             batch=16,
             optimiser=Optimiser(lr=5e-4),
@@ -90,7 +82,7 @@ def adversary(out: Path, docs: Path | None) -> None:
             discriminator_width=1 / 16,
             ema=0.998,
             loss=loss,
-            adversarial=AdversarialLoss(weight=weight, start=300, ramp=600),
+            adversarial=Adversarial(weight=weight, start=300, ramp=600),
         )
         folder = out / name.replace(" ", "-")
         with timed(f"{name}, 3000 steps"):
@@ -108,7 +100,7 @@ def adversary(out: Path, docs: Path | None) -> None:
 def generate(out: Path, docs: Path | None) -> None:
     """Latents and a small DiT for flow matching: samples by class, against decoded noise."""
     train, held_out = data(out, "photos-train", 4096), data(out, "photos-eval", 1024)
-    first = Stage1Config(steps=1500, batch=32, optimiser=Optimiser(lr=1e-3), loss=LOSS)
+    first = Stage1(precision="fp32", steps=1500, batch=32, optimiser=Optimiser(lr=1e-3), loss=LOSS)
     with timed("stage 1, 1500 steps"):
         trained = train_stage1(PHOTOS, first, train, out / "stage1", progress=told)
     measured("stage 1", trained.weights, held_out, out / "stage1")
@@ -122,7 +114,8 @@ def generate(out: Path, docs: Path | None) -> None:
     latents = open_latents(out / "latents")
     tokenizer = load_tokenizer(latents.weights)
     spec = DiTSpec.for_tokenizer(tokenizer.spec, size="micro", classes=len(PICTURES), target="flow")
-    config = DiTConfig(
+    config = DiTTraining(
+        precision="fp32",
         steps=2000,
         batch=64,
         ema=0.995,
@@ -172,11 +165,12 @@ def clips(out: Path, docs: Path | None) -> None:
     torch.manual_seed(0)
     save_tokenizer(ViTok(CLIPS), untrained)
     measured("clips, untrained", untrained, held_out, out / "clips-untrained")
-    config = Stage1Config(
+    config = Stage1(
+        precision="fp32",
         steps=1500,
         batch=16,
         optimiser=Optimiser(lr=1e-3),
-        loss=Stage1Loss(lpips_weight=0.0),
+        loss=Loss(lpips=0.0),
     )
     with timed("clips, 1500 steps"):
         result = train_stage1(CLIPS, config, train, out / "clips", progress=told)

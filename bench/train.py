@@ -32,14 +32,15 @@ import torch
 from torch import Tensor, nn
 
 from vitok_core.data import SampleSet
-from vitok_core.losses import Stage1Loss, perceptual_networks, stage1_loss
-from vitok_core.spec import SIZES, TokenizerSpec, parse_variant, training_flops
+from vitok_core.losses import loss_networks, stage1_loss
+from vitok_core.settings import Loss, Optimiser, Run, Stage1
+from vitok_core.spec import SIZES, Precision, TokenizerSpec, parse_variant, training_flops
 from vitok_core.tokenizer import Posterior, ViTok
-from vitok_core.train import Optimiser, Precision, Stage1Config, train_stage1
+from vitok_core.train import train_stage1
 from vitok_core.train._optimise import adamw, clip_gradients
 from vitok_core.train._speed import peak_memory_bytes
 
-LOSS = Stage1Loss(lpips_weight=0.0)
+LOSS = Loss(lpips=0.0)
 OPTIMISER = Optimiser(lr=1e-4)
 
 
@@ -128,7 +129,7 @@ def stepper(model: nn.Module, case: Case, precision: Precision) -> Callable[[], 
     x = torch.rand((case.batch, 3, spec.resolution, spec.resolution), generator=source) * 2 - 1
     noise_BLC = torch.randn((case.batch, spec.tokens, spec.c), generator=source)
     optimiser = adamw(model.parameters(), OPTIMISER, torch.device("cpu"))
-    networks = perceptual_networks(LOSS)
+    networks = loss_networks(LOSS)
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
@@ -197,8 +198,13 @@ def loop_cost(case: Case) -> None:
     samples, ratios = samples_of(case), []
     with tempfile.TemporaryDirectory() as folder:
         for index in range(3):
-            config = Stage1Config(
-                steps=case.steps, batch=case.batch, optimiser=OPTIMISER, loss=LOSS, seed=index
+            config = Stage1(
+                precision="fp32",
+                steps=case.steps,
+                batch=case.batch,
+                optimiser=OPTIMISER,
+                loss=LOSS,
+                seed=index,
             )
             run = partial(train_stage1, case.spec, config, samples, Path(folder) / str(index))
             ratios.append(seconds(run) / seconds(lambda: [bare() for _ in range(case.steps)]))
@@ -210,11 +216,11 @@ def loop_cost(case: Case) -> None:
 def train_once(case: Case, *, recompute: bool) -> None:
     """Train two steps in this process and print its memory: before, and most."""
     samples = samples_of(case)
-    config = Stage1Config(steps=2, batch=case.batch, optimiser=OPTIMISER, loss=LOSS)
+    config = Stage1(precision="fp32", steps=2, batch=case.batch, optimiser=OPTIMISER, loss=LOSS)
     before = peak_memory_bytes(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         result = train_stage1(
-            case.spec, config, samples, Path(folder), recompute_activations=recompute
+            case.spec, config, samples, Path(folder), run=Run(recompute_activations=recompute)
         )
     print(json.dumps([before, result.peak_memory_bytes]))
 

@@ -15,13 +15,15 @@ import torch
 from vitok_core.data import SampleSet
 from vitok_core.errors import Stopped
 from vitok_core.latents import compute_latents, open_latents
+from vitok_core.settings import DiTTraining, Optimiser, Run
 from vitok_core.spec import DiTSpec, TokenizerSpec
 from vitok_core.tokenizer import ViTok
-from vitok_core.train import DiTConfig, DiTResult, Optimiser, distributed, train_dit
+from vitok_core.train import DiTResult, distributed, train_dit
 
 TOKENIZER = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16)
 SPEC = DiTSpec.for_tokenizer(TOKENIZER, size="nano", classes=3, learn_sigma=True)
-CONFIG = DiTConfig(
+CONFIG = DiTTraining(
+    precision="fp32",
     steps=20,
     batch=7,
     optimiser=Optimiser(lr=1e-3, weight_decay=0.0, warmup=0.1, schedule="constant"),
@@ -54,9 +56,7 @@ def train(latents: Path, folder: Path, *, stop_at: int | None = None) -> DiTResu
                 CONFIG,
                 open_latents(latents),
                 folder,
-                device=device,
-                checkpoint_s=10**6,
-                micro_batch=2,
+                run=Run(device=str(device), checkpoint_s=10**6, micro_batch=2),
                 should_stop=lambda: next(asked) == stop_at,
             )
         except Stopped:

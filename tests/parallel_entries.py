@@ -18,18 +18,19 @@ import torch
 
 from vitok_core.data import open_prepared
 from vitok_core.errors import VitokError
-from vitok_core.losses import Stage1Loss
+from vitok_core.settings import Loss, Optimiser, Run, Stage1
 from vitok_core.spec import TokenizerSpec
-from vitok_core.train import Optimiser, Stage1Config, distributed, train_stage1, world
+from vitok_core.train import distributed, train_stage1, world
 
 SPEC = TokenizerSpec(
     encoder="nano", decoder="nano", p=8, c=4, resolution=16, latent_tokens=3, lengths=(1, 3)
 )
-CONFIG = Stage1Config(
+CONFIG = Stage1(
+    precision="fp32",
     steps=20,
     batch=7,
     optimiser=Optimiser(lr=1e-3),
-    loss=Stage1Loss(lpips_weight=0.0),
+    loss=Loss(lpips=0.0),
     ema=0.9,
     seed=5,
 )
@@ -47,11 +48,11 @@ def run(data: Path, folder: Path, *, stop_at: int | None, **options: Any) -> dic
                 config,
                 open_prepared(data),
                 folder,
-                device=device,
-                checkpoint_s=10**6,
+                run=Run(
+                    device=str(device), checkpoint_s=10**6, micro_batch=options.get("micro_batch")
+                ),
                 # Only the last process is told to stop; the others must learn it from it.
                 should_stop=lambda: next(asked) == stop_at and rank == world().size - 1,
-                **options,
             )
         except VitokError as error:
             return {"rank": rank, "error": type(error).__name__, "text": str(error)}

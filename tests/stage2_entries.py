@@ -13,25 +13,20 @@ import torch
 
 from vitok_core.data import open_prepared
 from vitok_core.errors import Stopped
-from vitok_core.losses import AdversarialLoss, Stage1Loss
+from vitok_core.settings import Adversarial, Loss, Optimiser, Run, Stage2
 from vitok_core.spec import TokenizerSpec
-from vitok_core.train import (
-    Optimiser,
-    Stage2Config,
-    Stage2Result,
-    distributed,
-    train_stage2,
-)
+from vitok_core.train import Stage2Result, distributed, train_stage2
 
 SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16, lengths=(2, 4))
-CONFIG = Stage2Config(
+CONFIG = Stage2(
+    precision="fp32",
     steps=20,
     batch=7,
     optimiser=Optimiser(lr=1e-3),
     discriminator=Optimiser(lr=1e-3, warmup=0.1, schedule="constant"),
     discriminator_width=1 / 64,
-    loss=Stage1Loss(lpips_weight=0.0),
-    adversarial=AdversarialLoss(ramp=5, r1=0.1, lecam=1e-2, adaptive=True),
+    loss=Loss(lpips=0.0),
+    adversarial=Adversarial(ramp=5, r1=0.1, lecam=1e-2, adaptive=True),
     ema=0.9,
     seed=5,
 )
@@ -50,9 +45,7 @@ def train(
                 CONFIG,
                 open_prepared(data),
                 folder,
-                device=device,
-                checkpoint_s=10**6,
-                micro_batch=2,
+                run=Run(device=str(device), checkpoint_s=10**6, micro_batch=2),
                 should_stop=lambda: next(asked) == stop_at,
             )
         except Stopped:

@@ -18,7 +18,6 @@ from vitok_core.discriminator import (
 from vitok_core.errors import SpecError
 from vitok_core.losses import (
     ADAPTIVE_MOST,
-    AdversarialLoss,
     LogitMeans,
     adaptive_factor,
     adversarial_weight,
@@ -26,6 +25,7 @@ from vitok_core.losses import (
     generator_loss,
     moved,
 )
+from vitok_core.settings import Adversarial, check_bounds
 from vitok_core.spec import discriminator_macs, discriminator_parameters
 
 
@@ -111,7 +111,7 @@ def test_an_image_is_judged_for_itself_and_in_float32() -> None:
 @pytest.mark.parametrize("side", [8, 32])
 def test_every_parameter_gets_a_gradient(side: int) -> None:
     network = make(side)
-    loss = AdversarialLoss(r1=1.0, lecam=1e-3)
+    loss = Adversarial(r1=1.0, lecam=1e-3)
     real = noise(4, 3, side, side).requires_grad_()
     means = LogitMeans(real=1.0, fake=-1.0)
     fake_logits = network(noise(4, 3, side, side, seed=1))
@@ -131,7 +131,7 @@ def test_it_learns_to_tell_smooth_from_rough() -> None:
     for _ in range(40):
         optimiser.zero_grad()
         total, parts = discriminator_loss(
-            AdversarialLoss(), smooth, network(smooth), network(rough), None
+            Adversarial(), smooth, network(smooth), network(rough), None
         )
         torch.autograd.backward(total)
         optimiser.step()
@@ -144,7 +144,7 @@ def test_it_learns_to_tell_smooth_from_rough() -> None:
 def test_hinge_is_one_for_ignorance_and_zero_beyond_the_margin() -> None:
     def hinge(real: float, fake: float) -> float:
         logits = torch.tensor([[real], [fake]], dtype=torch.float32)
-        total, parts = discriminator_loss(AdversarialLoss(), torch.empty(0), *logits, None)
+        total, parts = discriminator_loss(Adversarial(), torch.empty(0), *logits, None)
         assert total.item() == parts["hinge"].item()
         return total.item()
 
@@ -161,16 +161,16 @@ def test_r1_is_the_mean_squared_gradient_on_real_images() -> None:
         images = real.requires_grad_()
         frames = images if real.ndim == 4 else images.transpose(1, 2).flatten(0, 1)
         logits = (frames * slope).sum(dim=(1, 2, 3))  # a linear judge has one gradient everywhere
-        loss = AdversarialLoss(r1=0.5)
+        loss = Adversarial(r1=0.5)
         total, parts = discriminator_loss(loss, images, logits, logits.detach(), None)
         assert parts["r1"].item() == pytest.approx(slope.square().sum().item(), rel=1e-5)
         expected = parts["hinge"] + 0.25 * parts["r1"]
         assert total.item() == pytest.approx(expected.item(), rel=1e-6)
-        assert tuple(parts) == loss.terms
+        assert tuple(parts) == loss.parts
 
 
 def test_lecam_pulls_logits_towards_the_other_side_s_average() -> None:
-    loss = AdversarialLoss(lecam=0.1)
+    loss = Adversarial(lecam=0.1)
     real, fake = torch.tensor([2.0, -3.0]), torch.tensor([-4.0, 3.0])
     empty = torch.empty(0)
     _, first = discriminator_loss(loss, empty, real, fake, None)
@@ -180,7 +180,7 @@ def test_lecam_pulls_logits_towards_the_other_side_s_average() -> None:
     # relu(2 - -1)^2 and relu(-3 - -1)^2; relu(1 - -4)^2 and relu(1 - 3)^2.
     assert parts["lecam"].item() == pytest.approx((9 + 0) / 2 + (25 + 0) / 2)
     assert total.item() == pytest.approx(parts["hinge"].item() + 0.1 * parts["lecam"].item())
-    assert tuple(parts) == loss.terms
+    assert tuple(parts) == loss.parts
 
 
 def test_the_averages_begin_with_the_first_batch_and_move_slowly() -> None:
@@ -196,7 +196,7 @@ def test_the_averages_begin_with_the_first_batch_and_move_slowly() -> None:
 def test_the_weight_is_zero_then_rises_in_a_line_then_stays(
     weight: float, start: int, ramp: int
 ) -> None:
-    loss = AdversarialLoss(weight=weight, start=start, ramp=ramp).check()
+    loss = Adversarial(weight=weight, start=start, ramp=ramp)
     weights = [adversarial_weight(loss, step) for step in range(start + ramp + 3)]
     assert all(value == 0 for value in weights[:start])
     assert weights[start + max(ramp, 1) - 1] == weight
@@ -226,5 +226,5 @@ def test_the_adaptive_factor_stays_within_its_bounds(others: float, adversarial:
 )
 def test_adversarial_settings_out_of_range(changes: dict[str, object]) -> None:
     with pytest.raises(SpecError) as caught:
-        AdversarialLoss(**changes).check()  # type: ignore[arg-type]
+        check_bounds(Adversarial(**changes))  # type: ignore[arg-type]
     assert caught.value.field == next(iter(changes))

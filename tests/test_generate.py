@@ -11,21 +11,15 @@ import torch
 
 from vitok_core.dit import DiT
 from vitok_core.errors import NonFiniteError, SpecError, Stopped
-from vitok_core.generate import (
-    Sampling,
-    balanced_labels,
-    progress_of,
-    sample,
-    sample_codes,
-    sample_to_file,
-)
+from vitok_core.generate import balanced_labels, progress_of, sample, sample_codes, sample_to_file
+from vitok_core.settings import Sampling
 from vitok_core.spec import DiTSpec, TokenizerSpec
 from vitok_core.tokenizer import Normalisation, ViTok, to_uint8
 
 IMAGE = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=3, resolution=16)
 VIDEO = TokenizerSpec(encoder="nano", decoder="nano", q=2, p=8, c=3, resolution=16, frames=4)
 LABELS = [0, 1, 2, 2, 1, 3]
-FEW = Sampling(steps=4)
+FEW = Sampling(steps=4, cfg=1.0)
 
 
 def tokenizer(spec: TokenizerSpec = IMAGE) -> ViTok:
@@ -58,10 +52,10 @@ def codes(model: DiT, sampling: Sampling = FEW, labels: list[int] = LABELS, **op
 
 EVERY = {
     "ddim": ({}, FEW),
-    "ddim, eta": ({}, Sampling(steps=4, eta=0.7)),
-    "ddim, stride": ({"target": "v"}, Sampling(steps=4, spacing="stride")),
-    "ddpm": ({}, Sampling(steps=4, sampler="ddpm")),
-    "ddpm, learned variance": ({"learn_sigma": True}, Sampling(steps=4, sampler="ddpm")),
+    "ddim, eta": ({}, Sampling(steps=4, eta=0.7, cfg=1.0)),
+    "ddim, stride": ({"target": "v"}, Sampling(steps=4, spacing="stride", cfg=1.0)),
+    "ddpm": ({}, Sampling(steps=4, sampler="ddpm", cfg=1.0)),
+    "ddpm, learned variance": ({"learn_sigma": True}, Sampling(steps=4, sampler="ddpm", cfg=1.0)),
     "euler": ({"target": "flow"}, FEW),
     "guided": ({"learn_sigma": True}, Sampling(steps=4, cfg=2.0)),
     "guided in an interval": (
@@ -140,7 +134,7 @@ def test_an_unconditional_generator_takes_the_label_that_means_none() -> None:
 
 def test_bfloat16_is_close() -> None:
     model = dit()
-    plain, rough = codes(model), codes(model, Sampling(steps=4, precision="bf16"))
+    plain, rough = codes(model), codes(model, Sampling(steps=4, precision="bf16", cfg=1.0))
     assert not np.array_equal(plain, rough)
     assert np.linalg.norm(plain - rough) < 0.2 * np.linalg.norm(plain)
 
@@ -148,19 +142,19 @@ def test_bfloat16_is_close() -> None:
 @pytest.mark.parametrize(
     ("target", "sampling", "field"),
     [
-        ("eps", Sampling(sampler="euler"), "sampler"),
-        ("flow", Sampling(sampler="ddim"), "sampler"),
-        ("eps", Sampling(steps=0), "steps"),
-        ("eps", Sampling(steps=1001), "steps"),
-        ("flow", Sampling(steps=0), "steps"),
-        ("flow", Sampling(spacing="stride"), "spacing"),
-        ("eps", Sampling(steps=300, spacing="stride"), "steps"),
-        ("eps", Sampling(eta=1.5), "eta"),
-        ("eps", Sampling(sampler="ddpm", eta=0.5), "eta"),
-        ("flow", Sampling(eta=0.5), "eta"),
+        ("eps", Sampling(sampler="euler", cfg=1.0), "sampler"),
+        ("flow", Sampling(sampler="ddim", cfg=1.0), "sampler"),
+        ("eps", Sampling(steps=0, cfg=1.0), "steps"),
+        ("eps", Sampling(steps=1001, cfg=1.0), "steps"),
+        ("flow", Sampling(steps=0, cfg=1.0), "steps"),
+        ("flow", Sampling(spacing="stride", cfg=1.0), "spacing"),
+        ("eps", Sampling(steps=300, spacing="stride", cfg=1.0), "steps"),
+        ("eps", Sampling(eta=1.5, cfg=1.0), "eta"),
+        ("eps", Sampling(sampler="ddpm", eta=0.5, cfg=1.0), "eta"),
+        ("flow", Sampling(eta=0.5, cfg=1.0), "eta"),
         ("eps", Sampling(cfg=-1.0), "cfg"),
         ("eps", Sampling(cfg=2.0, cfg_interval=(0.8, 0.2)), "cfg_interval"),
-        ("eps", Sampling(cfg_interval=(0.1, 0.9)), "cfg_interval"),
+        ("eps", Sampling(cfg_interval=(0.1, 0.9), cfg=1.0), "cfg_interval"),
         ("eps", Sampling(precision="fp16"), "precision"),  # type: ignore[arg-type]  # meant
     ],
 )
@@ -277,7 +271,7 @@ def test_what_is_not_known_to_be_safe_is_made_again(tmp_path: Path) -> None:
     [
         {"seed": 6},
         {"made_by": {"dit": "2"}},
-        {"sampling": Sampling(steps=3)},
+        {"sampling": Sampling(steps=3, cfg=1.0)},
         {"labels": LABELS[::-1]},
         {"batch": 3},
     ],

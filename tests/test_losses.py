@@ -18,10 +18,11 @@ from vitok_core.data import open_prepared, prepare
 from vitok_core.errors import SpecError, WeightsError
 from vitok_core.features import DinoV2Trunk, feature_network
 from vitok_core.features._dino import DinoV2
-from vitok_core.losses import Perceptual, Stage1Loss, perceptual_networks, stage1_loss
+from vitok_core.losses import loss_networks, stage1_loss
 from vitok_core.metrics import ssim
 from vitok_core.protocols import FILES, Packaged
 from vitok_core.protocols.backbones import published_sha256
+from vitok_core.settings import Loss
 from vitok_core.spec import TokenizerSpec, dino_side
 from vitok_core.tokenizer import Posterior, from_uint8
 from vitok_core.weights import (
@@ -31,7 +32,7 @@ from vitok_core.weights import (
 )
 
 SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=32)
-PIXELS_ONLY = Stage1Loss(kl_weight=0.0, lpips_weight=0.0)
+PIXELS_ONLY = Loss(kl=0.0, lpips=0.0)
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -48,9 +49,7 @@ def test_kl_is_the_mean_divergence_from_the_standard_normal() -> None:
         Normal(gaussian.mean, (0.5 * gaussian.logvar).exp()), Normal(torch.zeros(()), 1.0)
     )
     x = noise(2, 3, 8, 8)
-    total, parts = stage1_loss(
-        Stage1Loss(kl_weight=0.5, lpips_weight=0.0), x, x, gaussian, Perceptual()
-    )
+    total, parts = stage1_loss(Loss(kl=0.5, lpips=0.0), x, x, gaussian, {})
     assert parts["kl"].item() == pytest.approx(exact.mean().item(), rel=1e-5)
     assert total.item() == pytest.approx(0.5 * exact.mean().item(), rel=1e-5)
 
@@ -58,8 +57,8 @@ def test_kl_is_the_mean_divergence_from_the_standard_normal() -> None:
 @pytest.mark.parametrize(("pixel", "power"), [("l1", 1), ("l2", 2)])
 def test_pixel_terms_are_means_and_do_not_replace_each_other(pixel: str, power: int) -> None:
     x, x_hat = noise(2, 3, 8, 8), noise(2, 3, 8, 8, seed=3)
-    loss = Stage1Loss(pixel=pixel, pixel_weight=2.0, kl_weight=0.0, lpips_weight=0.0)  # type: ignore[arg-type]
-    total, parts = stage1_loss(loss, x, x_hat, posterior(), Perceptual())
+    loss = Loss(pixel=pixel, pixel_weight=2.0, kl=0.0, lpips=0.0)  # type: ignore[arg-type]
+    total, parts = stage1_loss(loss, x, x_hat, posterior(), {})
     expected = (x - x_hat).abs().pow(power).mean().item()
     assert parts["pixel"].item() == pytest.approx(expected, rel=1e-5)
     assert total.item() == pytest.approx(2 * expected, rel=1e-5)
@@ -68,32 +67,32 @@ def test_pixel_terms_are_means_and_do_not_replace_each_other(pixel: str, power: 
 def test_perceptual_term_is_zero_for_equal_images_and_pulls_on_others() -> None:
     network = feature_network("alex")
     x = noise(2, 3, 32, 32).tanh()
-    loss = Stage1Loss(kl_weight=0.0)
-    _, parts = stage1_loss(loss, x, x, posterior(), Perceptual(lpips=network))
+    loss = Loss(kl=0.0, lpips_net="alex")
+    _, parts = stage1_loss(loss, x, x, posterior(), {"lpips": network})
     assert parts["lpips"].item() == 0
     x_hat = noise(2, 3, 32, 32, seed=3).tanh().requires_grad_()
-    total, parts = stage1_loss(loss, x, x_hat, posterior(), Perceptual(lpips=network))
+    total, parts = stage1_loss(loss, x, x_hat, posterior(), {"lpips": network})
     torch.autograd.backward(total)
     assert parts["lpips"].item() > 0.05
     assert x_hat.grad is not None
     assert x_hat.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in network.parameters())
     clips = [t.detach().unsqueeze(2).expand(-1, -1, 2, -1, -1) for t in (x, x_hat)]
-    _, of_clips = stage1_loss(loss, clips[0], clips[1], posterior(), Perceptual(lpips=network))
+    _, of_clips = stage1_loss(loss, clips[0], clips[1], posterior(), {"lpips": network})
     assert of_clips["lpips"].item() == pytest.approx(parts["lpips"].item(), rel=1e-4)
 
 
 def test_perceptual_weight_without_network_is_an_error() -> None:
     x = noise(1, 3, 32, 32)
-    with pytest.raises(ValueError, match=r"networks\.lpips must be given"):
-        stage1_loss(Stage1Loss(), x, x, posterior(), Perceptual())
+    with pytest.raises(ValueError, match=r"networks\['lpips'\] must be given"):
+        stage1_loss(Loss(), x, x, posterior(), {})
 
 
 def test_charbonnier_is_quadratic_near_zero_and_linear_far_from_it() -> None:
     def charbonnier(difference: float) -> float:
-        loss = Stage1Loss(pixel="charbonnier", kl_weight=0.0, lpips_weight=0.0)
+        loss = Loss(pixel="charbonnier", kl=0.0, lpips=0.0)
         x = torch.zeros(1, 3, 4, 4)
-        total, _ = stage1_loss(loss, x, x + difference, posterior(), Perceptual())
+        total, _ = stage1_loss(loss, x, x + difference, posterior(), {})
         return total.item()
 
     assert charbonnier(0.0) == pytest.approx(1e-3)
@@ -105,25 +104,25 @@ def test_the_ssim_term_is_one_minus_the_metric() -> None:
     smooth = torch.nn.functional.interpolate(noise(2, 3, 5, 5), size=24, mode="bicubic")
     x = (smooth * 60 + 128).clamp(0, 255).to(torch.uint8)
     y = (smooth * 50 + 110 + 9 * noise(2, 3, 24, 24, seed=3)).clamp(0, 255).to(torch.uint8)
-    loss = Stage1Loss(pixel_weight=0.0, kl_weight=0.0, lpips_weight=0.0, ssim_weight=2.0)
+    loss = Loss(pixel_weight=0.0, kl=0.0, lpips=0.0, ssim=2.0)
     x_hat = from_uint8(y).requires_grad_()
-    total, parts = stage1_loss(loss, from_uint8(x), x_hat, posterior(), Perceptual())
+    total, parts = stage1_loss(loss, from_uint8(x), x_hat, posterior(), {})
     assert 0.05 < parts["ssim"].item() == pytest.approx(1 - ssim(x, y).mean().item(), abs=1e-5)
     assert total.item() == pytest.approx(2 * parts["ssim"].item())
     torch.autograd.backward(total)
     assert x_hat.grad is not None
     step = 0.1 * x_hat.grad / x_hat.grad.abs().max()
-    better, _ = stage1_loss(loss, from_uint8(x), x_hat - step, posterior(), Perceptual())
+    better, _ = stage1_loss(loss, from_uint8(x), x_hat - step, posterior(), {})
     assert better.item() < 0.98 * total.item()
     clips = [from_uint8(t).unsqueeze(2).expand(-1, -1, 2, -1, -1) for t in (x, y)]
-    _, of_clips = stage1_loss(loss, *clips, posterior(), Perceptual())
+    _, of_clips = stage1_loss(loss, *clips, posterior(), {})
     assert of_clips["ssim"].item() == pytest.approx(parts["ssim"].item(), rel=1e-5)
 
 
 def test_terms_without_weight_do_not_touch_the_total() -> None:
     x, endless = noise(1, 3, 8, 8), torch.full((1, 4, 4), torch.inf)
     gaussian = Posterior(mean=endless, logvar=torch.zeros(1, 4, 4))
-    total, parts = stage1_loss(PIXELS_ONLY, x, x + 1, gaussian, Perceptual())
+    total, parts = stage1_loss(PIXELS_ONLY, x, x + 1, gaussian, {})
     assert total.item() == pytest.approx(1.0)
     assert parts["kl"].item() == torch.inf
 
@@ -131,16 +130,16 @@ def test_terms_without_weight_do_not_touch_the_total() -> None:
 @pytest.mark.parametrize(
     "loss",
     [
-        Stage1Loss(),
-        Stage1Loss(lpips_weight=0.0, ssim_weight=0.5),
-        Stage1Loss(ssim_weight=0.5, lpips_net="vgg", pixel_weight=0.0),
+        Loss(lpips_net="alex"),
+        Loss(lpips=0.0, ssim=0.5),
+        Loss(ssim=0.5, lpips_net="vgg", pixel_weight=0.0),
     ],
 )
-def test_the_parts_are_named_as_the_loss_says(loss: Stage1Loss) -> None:
+def test_the_parts_are_named_as_the_loss_says(loss: Loss) -> None:
     x, x_hat = noise(1, 3, 32, 32).tanh(), noise(1, 3, 32, 32, seed=1).tanh()
-    total, parts = stage1_loss(loss, x, x_hat, posterior(), perceptual_networks(loss))
-    assert tuple(parts) == loss.terms
-    weights = {name: getattr(loss, f"{name}_weight") for name in parts}
+    total, parts = stage1_loss(loss, x, x_hat, posterior(), loss_networks(loss))
+    assert tuple(parts) == loss.parts
+    weights = {**dataclasses.asdict(loss), "pixel": loss.pixel_weight}
     expected = sum(weights[name] * part.item() for name, part in parts.items())
     assert total.item() == pytest.approx(expected, rel=1e-5)
 
@@ -150,37 +149,37 @@ def test_the_parts_are_named_as_the_loss_says(loss: Stage1Loss) -> None:
     [
         ({"pixel": "l3"}, "pixel"),
         ({"lpips_net": "squeeze"}, "lpips_net"),
-        ({"kl_weight": -1.0}, "kl_weight"),
-        ({"lpips_weight": float("nan")}, "lpips_weight"),
-        ({"ssim_weight": -0.1}, "ssim_weight"),
-        ({"dino_weight": float("inf")}, "dino_weight"),
-        ({"pixel_weight": 0.0, "lpips_weight": 0.0}, "pixel_weight"),
+        ({"kl": -1.0}, "kl"),
+        ({"lpips": float("nan")}, "lpips"),
+        ({"ssim": -0.1}, "ssim"),
+        ({"dino": float("inf")}, "dino"),
+        ({"pixel_weight": 0.0, "lpips": 0.0}, "pixel_weight"),
     ],
 )
 def test_losses_that_cannot_be_used(changes: dict[str, object], field: str) -> None:
     with pytest.raises(SpecError) as caught:
-        Stage1Loss(**changes).check(SPEC)  # type: ignore[arg-type]
+        Loss(**changes).check(SPEC)  # type: ignore[arg-type]
     assert caught.value.field == field
 
 
 def test_images_too_small_for_the_perceptual_network() -> None:
     small = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16)
     with pytest.raises(SpecError, match="at least 31 px"):
-        Stage1Loss().check(small)
+        Loss(lpips_net="alex").check(small)
     assert PIXELS_ONLY.check(small) is PIXELS_ONLY
     tiny = dataclasses.replace(small, resolution=8)
-    with pytest.raises(SpecError, match="ssim needs images of at least 11 px"):
-        dataclasses.replace(PIXELS_ONLY, ssim_weight=1.0).check(tiny)
+    with pytest.raises(SpecError, match="SSIM loss needs images of at least 11 px"):
+        dataclasses.replace(PIXELS_ONLY, ssim=1.0).check(tiny)
 
 
 @pytest.mark.parametrize("bottleneck", ["none", "layernorm"])
 def test_a_code_without_distribution_has_no_kl(bottleneck: str) -> None:
     spec = dataclasses.replace(SPEC, bottleneck=bottleneck)  # type: ignore[arg-type]
-    with pytest.raises(SpecError, match="set stage1 loss kl to 0") as caught:
-        Stage1Loss().check(spec)
-    assert caught.value.field == "kl_weight"
-    Stage1Loss(kl_weight=0.0).check(spec)
-    Stage1Loss().check(dataclasses.replace(SPEC, bottleneck="noise", noise_std=0.3))
+    with pytest.raises(SpecError, match=r"set loss\.kl to 0") as caught:
+        Loss().check(spec)
+    assert caught.value.field == "bottleneck"
+    Loss(kl=0.0).check(spec)
+    Loss().check(dataclasses.replace(SPEC, bottleneck="noise", noise_std=0.3))
 
 
 def test_lpips_has_the_published_trunk_and_heads() -> None:
@@ -277,8 +276,8 @@ def test_the_dino_term_compares_directions_of_features(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     use_dino(monkeypatch, tmp_path)
-    loss = Stage1Loss(kl_weight=0.0, lpips_weight=0.0, pixel_weight=0.0, dino_weight=0.5)
-    networks = perceptual_networks(loss.check(SPEC))
+    loss = Loss(kl=0.0, lpips=0.0, pixel_weight=0.0, dino=0.5)
+    networks = loss_networks(loss.check(SPEC))
     assert networks.lpips is None
     x, x_hat = noise(2, 3, 32, 32).tanh(), noise(2, 3, 32, 32, seed=3).tanh().requires_grad_()
     _, same = stage1_loss(loss, x, x, posterior(), networks)
@@ -300,7 +299,7 @@ def test_weights_that_are_to_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_
     wanted = published("dinov2-s14")
     path = tmp_path / wanted.file
     with pytest.raises(WeightsError) as caught:
-        perceptual_networks(Stage1Loss(lpips_weight=0.0, dino_weight=1.0))
+        loss_networks(Loss(lpips=0.0, dino=1.0))
     assert wanted.url in str(caught.value)
     assert str(path) in str(caught.value)
     path.write_bytes(b"anything")

@@ -32,7 +32,8 @@ from sweepctl.plan import (
     whole_run,
 )
 from sweepctl.plan._cost import t_quantile
-from vitok_core.spec import Flops, TokenizerSpec, stage1_flops, stage2_flops
+from vitok_core.settings import Stage1, Stage2
+from vitok_core.spec import Flops, TokenizerSpec
 
 H100 = "NVIDIA H100 80GB HBM3"
 
@@ -52,7 +53,7 @@ def cost(flops: Flops) -> Cost:
 def test_the_first_stage_of_the_paper_costs_what_it_says(on: str) -> None:
     """S-B/16 at 256 px, 100,000 steps of 1024 images: 6 to 12 hours on 8 H100 (appendix A)."""
     spec = TokenizerSpec(encoder="S", decoder="B", p=16, c=16, resolution=256)
-    flops = stage1_flops(spec, 100_000 * 1024, precision="bf16", lpips_net="vgg")
+    flops = Stage1().flops(spec)
     devices = parse_on(on)
     expected = Calibration((), devices).expect("stage1", cost(flops))
     assert expected is not None and expected.basis is not None
@@ -62,16 +63,8 @@ def test_the_first_stage_of_the_paper_costs_what_it_says(on: str) -> None:
 
 def test_the_built_in_assumption_covers_the_paper_s_hours() -> None:
     spec = TokenizerSpec(encoder="S", decoder="B", p=16, c=16, resolution=256)
-    first = stage1_flops(spec, 100_000 * 1024, precision="bf16", lpips_net="vgg")
-    second = stage2_flops(
-        spec,
-        steps=100_000,
-        batch=256,
-        train="decoder",
-        precision="bf16",
-        lpips_net="vgg",
-        discriminator_width=1.0,
-    )
+    first = Stage1().flops(spec)
+    second = Stage2(steps=100_000).flops(spec)
     for flops, said in ((first, (6, 12)), (second, (3, 6))):
         expected = Calibration((), On(devices=8, device="H100")).expect("stage1", cost(flops))
         assert expected is not None and expected.low is not None and expected.high is not None

@@ -20,9 +20,9 @@ from sweepctl.plan import DataSet, Plan, design_rows, make_plan, summary
 from sweepctl.study import load_study, resolve, short_name
 from sweepctl.study._paths import config_leaves
 from vitok_core.errors import SpecError
-from vitok_core.generate import Sampling
 from vitok_core.protocols import METRICS
-from vitok_core.spec import DiTSpec, discriminator_parameters, stage2_flops
+from vitok_core.settings import Loss, Sampling, Stage2
+from vitok_core.spec import DiTSpec, discriminator_parameters
 
 LABELLED = {name: replace(one, classes=8) for name, one in DATA.items()}
 
@@ -497,15 +497,9 @@ def test_operations_of_later_stages(tmp_path: Path) -> None:
     one, two = made.cells
     cost = {stage: made.tasks[name].cost for stage, name in one.tasks.items()}
     derived = one.derived
-    stage2 = stage2_flops(
-        load_spec(one.config),
-        steps=6,
-        batch=4,
-        train="decoder",
-        precision="fp32",
-        discriminator_width=1.0,
-    )
-    assert cost["stage2"].flops == stage2.total and cost["stage2"].samples == 24
+    stage2 = Stage2(steps=6, batch=4, precision="fp32", loss=Loss(lpips=0.0))
+    flops = stage2.flops(load_spec(one.config))
+    assert cost["stage2"].flops == flops.total and cost["stage2"].samples == 24
     judge = discriminator_parameters(32, 1.0)
     assert cost["stage2"].parameters == derived.parameters + judge
     assert cost["latents"].flops == 2 * derived.encoder_macs * 2 * 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitok_core.errors import SpecError
-from vitok_core.losses import Stage1Loss
+from vitok_core.settings import Adversarial, Loss, Stage1, Stage2
 from vitok_core.spec import (
     PEAK_FLOPS,
     Flops,
@@ -20,12 +21,8 @@ from vitok_core.spec import (
     known_device,
     least_seconds,
     lpips_macs,
-    perceptual_flops,
-    stage1_flops,
-    stage2_flops,
     training_flops,
 )
-from vitok_core.train import Optimiser, Stage1Config
 
 S_B_16 = TokenizerSpec(encoder="S", decoder="B", p=16, c=16, resolution=256)
 
@@ -60,7 +57,7 @@ def test_lpips_is_counted_as_it_runs(net: Literal["alex", "vgg"], resolution: in
         network(x_hat, x).mean().backward()
 
     spec = TokenizerSpec(encoder="S", decoder="S", p=resolution, c=4, resolution=resolution)
-    closed = perceptual_flops(spec, 2, lpips_net=net, dino=False)
+    closed = Loss(lpips_net=net).flops(spec, 2)
     assert closed == Flops(tf32=counted(run))
 
 
@@ -83,7 +80,7 @@ def test_dino_is_counted_as_it_runs(resolution: int) -> None:
         trunk(x_hat).sum().backward()
 
     spec = TokenizerSpec(encoder="S", decoder="S", p=resolution, c=4, resolution=resolution)
-    closed = perceptual_flops(spec, 2, lpips_net=None, dino=True)
+    closed = Loss(lpips=0.0, dino=1.0).flops(spec, 2)
     assert closed == Flops(fp32=counted(both))
 
 
@@ -94,37 +91,26 @@ def test_vgg_s_convolutions_are_those_of_the_published_network() -> None:
 
 
 def test_a_training_counts_what_its_loss_asks_for() -> None:
-    alone = stage1_flops(S_B_16, 10, precision="bf16")
+    first = Stage1(steps=5, batch=2, loss=Loss(lpips=0.0))
+    alone = first.flops(S_B_16)
     assert alone == Flops(bf16=training_flops(S_B_16, 10)) == Flops(bf16=60 * S_B_16.macs)
     trunk, heads = lpips_macs("vgg", 256)
-    whole = stage1_flops(S_B_16, 10, precision="bf16", lpips_net="vgg")
+    whole = dataclasses.replace(first, loss=Loss(lpips_net="vgg")).flops(S_B_16)
     assert whole == alone + Flops(tf32=20 * (3 * trunk + 2 * heads))
-    config = Stage1Config(
-        steps=5,
-        batch=2,
-        optimiser=Optimiser(lr=1e-4),
-        precision="bf16",
-        loss=Stage1Loss(lpips_net="vgg"),
-    )
-    assert config.flops(S_B_16) == whole
     # The first stage's losses stay on in the second.
-    second = stage2_flops(
-        S_B_16,
+    second = Stage2(
         steps=5,
         batch=2,
         train="all",
-        precision="bf16",
-        lpips_net="vgg",
-        discriminator_width=None,
+        loss=Loss(lpips_net="vgg"),
+        adversarial=Adversarial(weight=0.0),
     )
-    assert second == whole
+    assert second.flops(S_B_16) == whole
 
 
 def test_frames_of_a_clip_are_judged_one_by_one() -> None:
     clip = TokenizerSpec(encoder="S", decoder="B", p=16, q=2, c=16, resolution=256, frames=8)
-    one, many = (
-        perceptual_flops(spec, 3, lpips_net="vgg", dino=True).total for spec in (S_B_16, clip)
-    )
+    one, many = (Loss(lpips_net="vgg", dino=1.0).flops(spec, 3).total for spec in (S_B_16, clip))
     assert many == 8 * one
 
 

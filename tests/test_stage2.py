@@ -26,14 +26,8 @@ from vitok_core.errors import (
     Stopped,
     WeightsError,
 )
-from vitok_core.losses import (
-    AdversarialLoss,
-    Perceptual,
-    Stage1Loss,
-    adaptive_factor,
-    discriminator_loss,
-    stage1_loss,
-)
+from vitok_core.losses import adaptive_factor, discriminator_loss, stage1_loss
+from vitok_core.settings import Adversarial, Loss, Optimiser, Run, Stage2
 from vitok_core.spec import (
     TokenizerSpec,
     discriminator_macs,
@@ -41,33 +35,27 @@ from vitok_core.spec import (
     training_flops,
 )
 from vitok_core.tokenizer import Normalisation, ViTok, load_tokenizer, read_about, save_tokenizer
-from vitok_core.train import (
-    Optimiser,
-    Progress,
-    Stage2Config,
-    Stage2Result,
-    paper_discriminator,
-    train_stage2,
-)
+from vitok_core.train import Progress, Stage2Result, train_stage2
 from vitok_core.train._adversary import Adversary, CollapseWatch
 from vitok_core.train._progress import History
 
 SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16)
 WIDTH = 1 / 64
-CONFIG = Stage2Config(
+CONFIG = Stage2(
+    precision="fp32",
     steps=5,
     batch=6,
     optimiser=Optimiser(lr=1e-3),
     discriminator=Optimiser(lr=1e-3, warmup=0.2, schedule="constant"),
     discriminator_width=WIDTH,
-    loss=Stage1Loss(lpips_weight=0.0),
-    adversarial=AdversarialLoss(ramp=2),
+    loss=Loss(lpips=0.0),
+    adversarial=Adversarial(ramp=2),
     ema=None,
     seed=3,
 )
 EVERYTHING = dataclasses.replace(
     CONFIG,
-    adversarial=AdversarialLoss(ramp=2, r1=0.5, lecam=0.1, adaptive=True),
+    adversarial=Adversarial(ramp=2, r1=0.5, lecam=0.1, adaptive=True),
     ema=0.9,
 )
 
@@ -117,7 +105,7 @@ def train(
     folder: Path,
     tokenizer: Path,
     samples: SampleSet,
-    config: Stage2Config = CONFIG,
+    config: Stage2 = CONFIG,
     *,
     stop_at: int | None = None,
     micro_batch: int | None = None,
@@ -130,8 +118,7 @@ def train(
         config,
         samples,
         folder,
-        checkpoint_s=checkpoint_s,
-        micro_batch=micro_batch,
+        run=Run(checkpoint_s=checkpoint_s, micro_batch=micro_batch),
         progress=progress,
         should_stop=lambda: next(asked) == stop_at,
     )
@@ -177,7 +164,7 @@ def test_all_trains_everything_and_forgets_the_statistics_of_the_codes(
 
 def test_gradients_are_those_of_the_written_losses(photos: SampleSet) -> None:
     """One joint pass gives what two separate ones with the other side held still would give."""
-    loss = AdversarialLoss(r1=0.5, lecam=0.1, adaptive=True)
+    loss = Adversarial(r1=0.5, lecam=0.1, adaptive=True)
     adversary = Adversary(
         loss,
         CONFIG.discriminator,
@@ -186,7 +173,7 @@ def test_gradients_are_those_of_the_written_losses(photos: SampleSet) -> None:
         seed=1,
         device=torch.device("cpu"),
     )
-    adversary.optimiser = dataclasses.replace(CONFIG.discriminator, clip=None)
+    adversary.optimiser = dataclasses.replace(CONFIG.discriminator, clip=1e30)
     model = ViTok(SPEC)
     last = model.output.project.weight
     x = torch.from_numpy(photos.batch(np.arange(6))).float() / 127.5 - 1
@@ -197,7 +184,7 @@ def test_gradients_are_those_of_the_written_losses(photos: SampleSet) -> None:
     for rows in (slice(0, 4), slice(4, 6)):
         share = (rows.stop - rows.start) / 6
         x_hat, posterior = model(x[rows], noise[rows])
-        total, _ = stage1_loss(CONFIG.loss, x[rows], x_hat, posterior, Perceptual())
+        total, _ = stage1_loss(CONFIG.loss, x[rows], x_hat, posterior, {})
         pull, parts = adversary.judge(x[rows], x_hat, share=share, pulls=True)
         assert pull is not None
         adversary.measure(total, x_hat, pull, last, share=share)
@@ -209,7 +196,7 @@ def test_gradients_are_those_of_the_written_losses(photos: SampleSet) -> None:
 
     network = adversary.network
     x_hat, posterior = model(x, noise)
-    total, _ = stage1_loss(CONFIG.loss, x, x_hat, posterior, Perceptual())
+    total, _ = stage1_loss(CONFIG.loss, x, x_hat, posterior, {})
     term = -network(x_hat).mean()
     by_total, by_term = (
         torch.autograd.grad(value, last, retain_graph=True)[0].norm() for value in (total, term)
@@ -233,8 +220,8 @@ def test_before_its_start_the_discriminator_only_learns(
     tokenizer: Path, photos: SampleSet, tmp_path: Path
 ) -> None:
     loss = CONFIG.loss
-    silent = dataclasses.replace(CONFIG, adversarial=AdversarialLoss(start=99))
-    without = dataclasses.replace(CONFIG, adversarial=AdversarialLoss(weight=0.0))
+    silent = dataclasses.replace(CONFIG, adversarial=Adversarial(start=99))
+    without = dataclasses.replace(CONFIG, adversarial=Adversarial(weight=0.0))
     one, other = (
         train(tmp_path / name, tokenizer, photos, config)
         for name, config in (("silent", silent), ("without", without))
@@ -252,7 +239,7 @@ def test_the_weight_ramps_and_the_total_contains_it(
     tokenizer: Path, photos: SampleSet, tmp_path: Path
 ) -> None:
     told: list[Progress] = []
-    adversarial = AdversarialLoss(weight=0.5, start=1, ramp=3)
+    adversarial = Adversarial(weight=0.5, start=1, ramp=3)
     config = dataclasses.replace(CONFIG, adversarial=adversarial)
     result = train(tmp_path, tokenizer, photos, config, progress=told.append)
     weights = [point.parts.get("adversarial_weight") for point in result.curve]
@@ -325,9 +312,9 @@ def test_operations_are_counted_in_closed_form() -> None:
     frozen = training_flops(SPEC, count, train="decoder")
     macs = discriminator_macs(16, WIDTH)
     assert CONFIG.flops(SPEC).total == frozen + 2 * macs * 7 * count
-    late = dataclasses.replace(CONFIG, adversarial=AdversarialLoss(start=4, r1=1.0))
+    late = dataclasses.replace(CONFIG, adversarial=Adversarial(start=4, r1=1.0))
     assert late.flops(SPEC).total == frozen + 2 * macs * (9 * 5 + 1) * CONFIG.batch
-    none = dataclasses.replace(CONFIG, train="all", adversarial=AdversarialLoss(weight=0.0))
+    none = dataclasses.replace(CONFIG, train="all", adversarial=Adversarial(weight=0.0))
     assert none.flops(SPEC).total == training_flops(SPEC, count)
 
 
@@ -372,8 +359,7 @@ def test_recomputing_and_sheets_change_nothing(
         EVERYTHING,
         photos,
         tmp_path / "again",
-        recompute_activations=True,
-        sheet_every=2,
+        run=Run(recompute_activations=True, sheet_every=2),
     )
     assert again.weights.read_bytes() == whole.weights.read_bytes()
     sheets = sorted(path.name for path in (tmp_path / "again" / "sheets").iterdir())
@@ -463,9 +449,9 @@ def test_compiled_training_is_the_same_but_for_rounding(
 def test_neither_side_learns_from_what_is_not_finite(
     side: str, tokenizer: Path, photos: SampleSet, tmp_path: Path
 ) -> None:
-    optimiser = Optimiser(lr=1e30, warmup=0.0, schedule="constant", clip=None)
+    optimiser = Optimiser(lr=1e30, warmup=0.0, schedule="constant", clip=1e30)
     # The decoder is not pulled, so each side has to see for itself what is wrong with it.
-    silent = AdversarialLoss(start=99)
+    silent = Adversarial(start=99)
     config = dataclasses.replace(CONFIG, steps=9, adversarial=silent, **{side: optimiser})  # type: ignore[arg-type]
     said = "hinge .*the update was not made" if side == "discriminator" else "pixel .*was not made"
     with pytest.raises(NonFiniteError, match=said):
@@ -549,9 +535,9 @@ def test_real_discriminators_that_collapse_are_told(
         ("ema", {"ema": 1.0}),
         ("seed", {"seed": -1}),
         ("lr", {"discriminator": Optimiser(lr=0.0)}),
-        ("weight", {"adversarial": AdversarialLoss(weight=-1.0)}),
+        ("weight", {"adversarial": Adversarial(weight=-1.0)}),
         ("discriminator_width", {"discriminator_width": 0.0}),
-        ("kl_weight", {"train": "all", "spec": {"bottleneck": "none"}}),
+        ("bottleneck", {"train": "all", "spec": {"bottleneck": "none"}}),
         ("resolution", {"spec": {"resolution": 24}}),
     ],
 )
@@ -566,10 +552,9 @@ def test_settings_that_cannot_be_used(field: str, changes: dict[str, object]) ->
 def test_settings_that_can() -> None:
     # Frozen, the KL has nothing to train; without discriminator any side will do.
     CONFIG.check(dataclasses.replace(SPEC, bottleneck="none"))
-    without = dataclasses.replace(CONFIG, adversarial=AdversarialLoss(weight=0.0))
+    without = dataclasses.replace(CONFIG, adversarial=Adversarial(weight=0.0))
     without.check(dataclasses.replace(SPEC, resolution=24))
-    assert paper_discriminator(512).lr == pytest.approx(4e-5)
-    paper_discriminator(512).check()
+    assert Stage2().discriminator.check().lr == 2e-5
 
 
 def test_samples_and_files_that_do_not_fit(
@@ -585,7 +570,7 @@ def test_samples_and_files_that_do_not_fit(
     with pytest.raises(Stopped):
         train(tmp_path / "run", tokenizer, photos, stop_at=1)
     with pytest.raises(CheckpointError, match=r"weight: 0.05 there, 0.1 here"):
-        other = dataclasses.replace(CONFIG, adversarial=AdversarialLoss(weight=0.1, ramp=2))
+        other = dataclasses.replace(CONFIG, adversarial=Adversarial(weight=0.1, ramp=2))
         train(tmp_path / "run", tokenizer, photos, other)
     model = load_tokenizer(tokenizer)
     nn.init.zeros_(model.output.bias)

@@ -21,9 +21,9 @@ from vitok_core.data import (
     scan,
 )
 from vitok_core.errors import DataError, Stopped
-from vitok_core.losses import Stage1Loss
+from vitok_core.settings import Loss, Optimiser, Stage1
 from vitok_core.spec import TokenizerSpec
-from vitok_core.train import Optimiser, Stage1Config, train_stage1
+from vitok_core.train import train_stage1
 
 counts = st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any)
 
@@ -137,8 +137,8 @@ def test_training_reads_a_stream_and_goes_on_to_the_byte(tmp_path: Path) -> None
     own = OwnData(name="own", kind="webdataset", place=shards(tmp_path / "set", 4, 6))
     scanned = scan(own)
     spec = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16)
-    config = Stage1Config(
-        steps=9, batch=5, optimiser=Optimiser(lr=1e-3), loss=Stage1Loss(lpips_weight=0.0)
+    config = Stage1(
+        precision="fp32", steps=9, batch=5, optimiser=Optimiser(lr=1e-3), loss=Loss(lpips=0.0)
     )
     with StreamSet(scanned, resolution=16, window=2) as stream:
         whole = train_stage1(spec, config, stream, tmp_path / "whole")

@@ -17,8 +17,9 @@ from sweepctl.plan import Plan, Task
 from sweepctl.runs import TaskResult
 from vitok_core.dit import load_dit, read_dit_about
 from vitok_core.errors import Stopped
-from vitok_core.generate import Sampling, sample
+from vitok_core.generate import sample
 from vitok_core.latents import open_latents
+from vitok_core.settings import Sampling
 from vitok_core.tokenizer import load_tokenizer, read_about
 
 PHOTOS = """\

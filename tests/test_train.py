@@ -21,25 +21,18 @@ from hypothesis import strategies as st
 
 from vitok_core.data import Sampler, SampleSet, open_prepared, prepare
 from vitok_core.errors import CheckpointError, DataError, NonFiniteError, SpecError, Stopped
-from vitok_core.losses import Stage1Loss
+from vitok_core.settings import Loss, Optimiser, Run, Stage1
 from vitok_core.spec import TokenizerSpec, training_flops
 from vitok_core.tokenizer import load_tokenizer, read_about
-from vitok_core.train import (
-    Optimiser,
-    Progress,
-    Stage1Config,
-    Stage1Result,
-    discard_checkpoints,
-    train_stage1,
-)
+from vitok_core.train import Progress, Stage1Result, discard_checkpoints, train_stage1
 
 SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16)
-CONFIG = Stage1Config(
-    steps=6, batch=8, optimiser=Optimiser(lr=1e-3), loss=Stage1Loss(lpips_weight=0.0), seed=3
+CONFIG = Stage1(
+    steps=6, batch=8, precision="fp32", optimiser=Optimiser(lr=1e-3), loss=Loss(lpips=0.0), seed=3
 )
 
 
-def with_optimiser(config: Stage1Config = CONFIG, **changes: Any) -> Stage1Config:
+def with_optimiser(config: Stage1 = CONFIG, **changes: Any) -> Stage1:
     """The same settings, the optimiser's changed."""
     optimiser = dataclasses.replace(config.optimiser, **changes)
     return dataclasses.replace(config, optimiser=optimiser)
@@ -63,7 +56,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> SampleSet:
 def train(
     folder: Path,
     images: SampleSet,
-    config: Stage1Config = CONFIG,
+    config: Stage1 = CONFIG,
     *,
     stop_at: int | None = None,
     crash_at: int | None = None,
@@ -85,8 +78,7 @@ def train(
         config,
         images,
         folder,
-        checkpoint_s=checkpoint_s,
-        micro_batch=micro_batch,
+        run=Run(checkpoint_s=checkpoint_s, micro_batch=micro_batch),
         progress=progress,
         should_stop=should_stop,
     )
@@ -122,7 +114,7 @@ def test_stopped_at_any_steps_gives_the_same_bytes(
         assert getattr(resumed, name) == getattr(whole, name), name
 
 
-VARIANTS: dict[str, tuple[TokenizerSpec, Stage1Config]] = {
+VARIANTS: dict[str, tuple[TokenizerSpec, Stage1]] = {
     "bf16": (SPEC, dataclasses.replace(CONFIG, precision="bf16")),
     "ema": (SPEC, dataclasses.replace(CONFIG, ema=0.9)),
     "latent and masked": (dataclasses.replace(SPEC, latent_tokens=3, lengths=(1, 2, 3)), CONFIG),
@@ -130,7 +122,7 @@ VARIANTS: dict[str, tuple[TokenizerSpec, Stage1Config]] = {
     "video": (dataclasses.replace(SPEC, q=2, frames=4, causal=True), CONFIG),
     "plain code": (
         dataclasses.replace(SPEC, bottleneck="layernorm"),
-        dataclasses.replace(CONFIG, loss=Stage1Loss(lpips_weight=0.0, kl_weight=0.0)),
+        dataclasses.replace(CONFIG, loss=Loss(lpips=0.0, kl=0.0)),
     ),
 }
 
@@ -207,7 +199,7 @@ def newest(folder: Path) -> Path:
 def test_recomputed_activations_give_the_same_bytes(
     photos: SampleSet, whole: Stage1Result, tmp_path: Path
 ) -> None:
-    again = train_stage1(SPEC, CONFIG, photos, tmp_path, recompute_activations=True)
+    again = train_stage1(SPEC, CONFIG, photos, tmp_path, run=Run(recompute_activations=True))
     assert again.weights.read_bytes() == whole.weights.read_bytes()
 
 
@@ -276,7 +268,7 @@ def test_sheets_show_originals_above_reconstructions(
 
     samples = photos if frames == 1 else clips(frames, count=3)
     spec = dataclasses.replace(SPEC, frames=frames)
-    result = train_stage1(spec, CONFIG, samples, tmp_path / "with", sheet_every=4)
+    result = train_stage1(spec, CONFIG, samples, tmp_path / "with", run=Run(sheet_every=4))
     assert [path.name for path in (tmp_path / "with" / "sheets").iterdir()] == ["step-0000004.png"]
     with Image.open(tmp_path / "with" / "sheets" / "step-0000004.png") as image:
         sheet = np.asarray(image)
@@ -333,14 +325,15 @@ torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 from test_train import CONFIG, SPEC
 from vitok_core.data import open_prepared
+from vitok_core.settings import Run
 from vitok_core.train import train_stage1
 asked = iter(range(99))
 def kill_at_step_4():
     if next(asked) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return False
-train_stage1(SPEC, CONFIG, open_prepared(Path({data!r})), Path({folder!r}), checkpoint_s=0.0,
-             should_stop=kill_at_step_4)
+train_stage1(SPEC, CONFIG, open_prepared(Path({data!r})), Path({folder!r}),
+             run=Run(checkpoint_s=0.0), should_stop=kill_at_step_4)
 """
 
 
@@ -425,8 +418,8 @@ def test_everything_that_should_changes_the_weights(photos: SampleSet, tmp_path:
         "weight_decay": with_optimiser(weight_decay=0.5),
         "betas": with_optimiser(betas=(0.5, 0.9)),
         "clip": with_optimiser(clip=1e-3),
-        "kl_weight": dataclasses.replace(CONFIG, loss=Stage1Loss(lpips_weight=0, kl_weight=1.0)),
-        "pixel": dataclasses.replace(CONFIG, loss=Stage1Loss(lpips_weight=0, pixel="l1")),
+        "kl": dataclasses.replace(CONFIG, loss=Loss(lpips=0, kl=1.0)),
+        "pixel": dataclasses.replace(CONFIG, loss=Loss(lpips=0, pixel="l1")),
     }
     weights = {
         name: train(
@@ -477,7 +470,7 @@ def test_the_perceptual_loss_trains_too(tmp_path: Path) -> None:
     prepare("photos-train", resolution=32, images=18, folder=tmp_path / "data")
     images = open_prepared(tmp_path / "data")
     spec = dataclasses.replace(SPEC, resolution=32)
-    config = dataclasses.replace(CONFIG, steps=3, batch=4, loss=Stage1Loss())
+    config = dataclasses.replace(CONFIG, steps=3, batch=4, loss=Loss(lpips_net="alex"))
     result = train_stage1(spec, config, images, tmp_path / "run")
     assert 0 < result.parts_recent["lpips"] < 2
 
@@ -518,7 +511,7 @@ def test_samples_and_tokenizers_that_do_not_fit(photos: SampleSet, tmp_path: Pat
     with pytest.raises(SpecError, match="micro_batch"):
         train(tmp_path, photos, micro_batch=0)
     with pytest.raises(SpecError, match="sheet_every"):
-        train_stage1(SPEC, CONFIG, photos, tmp_path, sheet_every=0)
+        train_stage1(SPEC, CONFIG, photos, tmp_path, run=Run(sheet_every=0))
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="cannot write to"):
         train(tmp_path / "file", photos)

@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 
 from vitok_core.dit import DiT, load_dit, read_dit_about
 from vitok_core.errors import CheckpointError, DataError, NonFiniteError, SpecError, Stopped
-from vitok_core.generate import Sampling, sample_codes
+from vitok_core.generate import sample_codes
 from vitok_core.latents import LatentSet, open_latents
+from vitok_core.settings import DiTTraining, Optimiser, Run, Sampling
 from vitok_core.spec import DiTSpec, dit_training_flops
 from vitok_core.tokenizer import Normalisation
-from vitok_core.train import DiTConfig, DiTResult, Optimiser, Progress, dit_optimiser, train_dit
+from vitok_core.train import DiTResult, Progress, train_dit
 
 SHORT = dataclasses.replace(CONFIG, steps=6)
 PLAIN = dataclasses.replace(SPEC, learn_sigma=False)
@@ -52,10 +53,13 @@ def latents(folder: Path) -> LatentSet:
 def train(
     folder: Path,
     latents: LatentSet,
-    config: DiTConfig = SHORT,
+    config: DiTTraining = SHORT,
     spec: DiTSpec = SPEC,
     *,
     stop_at: int | None = None,
+    until: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    about: dict[str, Any] | None = None,
     checkpoint_s: float = 0.0,
     **options: Any,
 ) -> DiTResult:
@@ -66,9 +70,11 @@ def train(
         config,
         latents,
         folder,
-        checkpoint_s=checkpoint_s,
+        run=Run(checkpoint_s=checkpoint_s, **options),
+        until=until,
+        about=about,
+        progress=progress,
         should_stop=lambda: next(asked) == stop_at,
-        **options,
     )
 
 
@@ -105,7 +111,7 @@ def test_stopped_at_any_steps_gives_the_same_bytes(
         assert getattr(resumed, name) == getattr(whole, name), name
 
 
-VARIANTS: dict[str, tuple[DiTSpec, DiTConfig]] = {
+VARIANTS: dict[str, tuple[DiTSpec, DiTTraining]] = {
     "v": (dataclasses.replace(PLAIN, target="v"), SHORT),
     "flow, 1-D positions": (dataclasses.replace(PLAIN, target="flow", positions="1d"), SHORT),
     "no classes, no average": (
@@ -227,7 +233,8 @@ def toy_latents(folder: Path, **changes: Any) -> LatentSet:
     return LatentSet(**given)
 
 
-LEARN = DiTConfig(
+LEARN = DiTTraining(
+    precision="fp32",
     steps=150,
     batch=32,
     optimiser=Optimiser(lr=3e-3, weight_decay=0.0),
@@ -252,7 +259,7 @@ def test_it_learns_codes_by_class(target: str, steps: int, tmp_path: Path) -> No
     result = train(tmp_path, toy_latents(tmp_path), config, spec, checkpoint_s=math.inf)
     assert result.curve[0].loss > 2 * result.loss_recent
     dit = load_dit(result.weights)
-    codes = sample_codes(dit, [0, 1, 2] * 8, sampling=Sampling(steps=25), seed=0)
+    codes = sample_codes(dit, [0, 1, 2] * 8, sampling=Sampling(steps=25, cfg=1.0), seed=0)
     means = codes.reshape(8, 3, -1).mean(axis=(0, 2))
     assert means == pytest.approx([2.0, 0.0, -2.0], abs=0.4)
 
@@ -316,7 +323,7 @@ def test_all_labels_left_out_is_an_unconditional_generator(
         rows = DiT(SPEC).classes
     assert dit.classes is not None and rows is not None
     assert dit.classes.weight[3].std() > 0
-    used = sample_codes(dit, [3, 3], sampling=Sampling(steps=3), seed=0)
+    used = sample_codes(dit, [3, 3], sampling=Sampling(steps=3, cfg=1.0), seed=0)
     assert np.isfinite(used).all()
 
 
@@ -373,7 +380,7 @@ def test_a_loss_that_explodes_is_not_learned_from(tmp_path: Path) -> None:
         ({"class_dropout": math.nan}, "class_dropout"),
         ({"ema": 1.0}, "ema"),
         ({"seed": -1}, "seed"),
-        ({"optimiser": dataclasses.replace(dit_optimiser(), lr=0.0)}, "lr"),
+        ({"optimiser": dataclasses.replace(SHORT.optimiser, lr=0.0)}, "lr"),
     ],
 )
 def test_settings_out_of_range(changes: dict[str, Any], field: str) -> None:
@@ -383,11 +390,11 @@ def test_settings_out_of_range(changes: dict[str, Any], field: str) -> None:
 
 
 def test_defaults_are_dits() -> None:
-    config = DiTConfig(steps=1, batch=256).check(SPEC)
+    config = DiTTraining(steps=1, batch=256).check(SPEC)
     assert (config.class_dropout, config.ema) == (0.1, 0.9999)
     assert (config.optimiser.lr, config.optimiser.schedule) == (1e-4, "constant")
     assert (config.optimiser.weight_decay, config.optimiser.warmup) == (0.0, 0.0)
-    with pytest.raises(SpecError, match="no classes"):
+    with pytest.raises(SpecError, match="no labels"):
         config.check(dataclasses.replace(SPEC, classes=0))
 
 

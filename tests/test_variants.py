@@ -140,17 +140,6 @@ def test_what_a_training_leaves_behind(tmp_path: Path) -> None:
     assert json.dumps(about)
 
 
-def test_a_plan_refuses_what_the_training_would() -> None:
-    """Plans load no torch, so they know these limits by heart."""
-    from sweepctl.plan import _mistakes, _mistakes_later
-    from vitok_core import losses
-    from vitok_core.train import Optimiser
-
-    assert _mistakes.DETERMINISTIC == losses.DETERMINISTIC
-    assert _mistakes.SSIM_SMALLEST == losses.SSIM_SMALLEST
-    assert Optimiser(lr=1.0).final_lr == _mistakes_later.CONSTANT_FINAL_LR
-
-
 def test_loss_spikes_are_notes_of_the_log_and_events_of_the_result(tmp_path: Path) -> None:
     text = BASE.format(name="variants").replace("steps: 3", "steps: 60")
     wild = "    optimiser: {lr: 1, warmup: 0.9}\n    loss: {lpips: 0, kl: 1}"

@@ -11,13 +11,13 @@ Imports go only downward:
     generate
     latents | losses | metrics
     tokenizer | dit | discriminator | diffusion | features | data
-    layers | artefacts
+    layers | artefacts | settings
     weights
     spec | protocols
     files | errors
 
-Nothing is imported here before it is asked for: `spec`, `protocols`, `weights`, `files`, `errors`
-and `data` stay free of torch, so that planning ten thousand cells does not wait for it.
+Nothing is imported here before it is asked for: `spec`, `settings`, `protocols`, `weights`,
+`files`, `errors` and `data` stay free of torch: planning ten thousand cells does not wait for it.
 """
 
 from __future__ import annotations

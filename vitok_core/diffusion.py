@@ -20,21 +20,19 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from vitok_core.errors import SpecError
+from vitok_core.settings import DIFFUSION_STEPS, Spacing, stride_of
 from vitok_core.spec import Target
 
-STEPS = 1000
+STEPS = DIFFUSION_STEPS
 """Steps of the training process of eps and v, and the upper end of the time scale."""
 
 BETAS = (1e-4, 0.02)
-
-SamplerName = Literal["ddim", "ddpm", "euler"]
-Spacing = Literal["sections", "stride"]
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """x (B, L, C) and times (B,) to the network's output, (B, L, C) or (B, L, 2C)."""
@@ -105,14 +103,10 @@ def spaced_times(steps: int, spacing: Spacing = "sections") -> list[int]:
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= STEPS:
         raise SpecError("steps", f"steps = {steps!r}: must be a whole number from 1 to {STEPS}")
     if spacing == "stride":
-        for stride in range(1, STEPS + 1):
-            if len(range(0, STEPS, stride)) == steps:
-                return list(range(0, STEPS, stride))
-        raise SpecError(
-            "steps",
-            f"steps = {steps}: no whole stride visits that many of {STEPS} steps; use a divisor of "
-            f"{STEPS} or spacing sections",
-        )
+        stride = stride_of(steps)
+        if stride is None:
+            raise SpecError("steps", f"steps = {steps}: no whole stride visits that many steps")
+        return list(range(0, STEPS, stride))
     distance = (STEPS - 1) / (steps - 1) if steps > 1 else 1.0
     return [round(distance * number) for number in range(steps)]
 

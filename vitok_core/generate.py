@@ -1,4 +1,4 @@
-"""How do a generator and a tokenizer make pictures? Noise, sampler, codes, decoder, uint8.
+"""Samples of a generator and a tokenizer: noise, sampler, codes, decoder, uint8.
 
     noise (N, L, c) -> sampler with guidance -> normalised codes -> codes -> samples, uint8
 
@@ -20,9 +20,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -30,9 +29,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitok_core.diffusion import (
-    SamplerName,
-    Spacing,
-    check_guidance,
     ddim,
     ddpm,
     euler,
@@ -43,78 +39,12 @@ from vitok_core.diffusion import (
 from vitok_core.dit import DiT
 from vitok_core.errors import NonFiniteError, SpecError, Stopped
 from vitok_core.files import write_json
-from vitok_core.spec import DiTSpec, Target
+from vitok_core.settings import Sampling
+from vitok_core.spec import DiTSpec
 from vitok_core.tokenizer import ViTok, to_uint8
 
 SYNC_S = 1.0
 """Least seconds between two times that a file of samples is made safe on disk."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How codes are drawn from a generator.
-
-    Attributes:
-        steps: of the sampler, at least 1; at most 1000 for targets eps and v.
-        sampler: "ddim" or "ddpm" for targets eps and v, "euler" for flow; None for ddim or euler.
-        spacing: which steps ddim and ddpm visit, see `vitok_core.diffusion.spaced_times`.
-        eta: of ddim, from 0 (deterministic) to 1.
-        cfg: scale of classifier-free guidance, at least 0; 1 for none.
-        cfg_interval: smallest and largest time, as shares from 0 (clean) to 1 (noise), at which
-            guidance is on; None for always.
-        precision: "fp32", or "bf16" for autocast of the generator; codes stay float32.
-    """
-
-    steps: int = 250
-    sampler: SamplerName | None = None
-    spacing: Spacing = "sections"
-    eta: float = 0.0
-    cfg: float = 1.0
-    cfg_interval: tuple[float, float] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-    def check(self, target: Target, classes: int) -> Sampling:
-        """Return the settings themselves if they can be used for a generator.
-
-        Raises:
-            SpecError: a value out of range or without effect; `field` names it.
-        """
-        sampler = self.sampler_for(target)
-        if sampler != "euler":
-            spaced_times(self.steps, self.spacing)
-        elif isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise SpecError("steps", f"steps = {self.steps!r}: must be at least 1, and whole")
-        elif self.spacing != "sections":
-            raise SpecError("spacing", "the steps of euler are equal; leave spacing out")
-        if self.eta != 0 and (sampler != "ddim" or not 0 < self.eta <= 1):
-            raise SpecError("eta", f"eta = {self.eta!r}: must be from 0 to 1, and is of ddim only")
-        check_guidance(self.cfg, self.cfg_interval)
-        if self.cfg != 1.0 and classes == 0:
-            raise SpecError(
-                "cfg", f"cfg = {self.cfg}: a DiT without classes cannot be guided; set cfg to 1"
-            )
-        if self.cfg == 1.0 and self.cfg_interval is not None:
-            raise SpecError(
-                "cfg_interval", "there is no guidance with cfg 1; leave the interval out"
-            )
-        if self.precision not in ("fp32", "bf16"):
-            raise SpecError("precision", f"precision = {self.precision!r}: must be fp32 or bf16")
-        return self
-
-    def sampler_for(self, target: Target) -> SamplerName:
-        """The sampler these settings mean for a target.
-
-        Raises:
-            SpecError: a sampler that cannot follow that target.
-        """
-        allowed: tuple[SamplerName, ...] = ("euler",) if target == "flow" else ("ddim", "ddpm")
-        if self.sampler is not None and self.sampler not in allowed:
-            raise SpecError(
-                "sampler",
-                f"sampler = {self.sampler!r}: a DiT of target {target} is sampled by "
-                f"{' or '.join(allowed)}",
-            )
-        return self.sampler or allowed[0]
 
 
 def sample(

@@ -29,6 +29,7 @@ from sweepctl.plan._identity import (
     completed,
     fingerprint,
     lasting,
+    settings_of,
 )
 from sweepctl.plan._model import Cell, Plan, Task, Trial
 from sweepctl.plan._operations import Cost
@@ -84,6 +85,7 @@ __all__ = [
     "reasons",
     "rung_stage",
     "rung_steps",
+    "settings_of",
     "summary",
     "time_left",
     "total",

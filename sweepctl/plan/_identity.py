@@ -16,12 +16,15 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sweepctl import paths
 from sweepctl.kinds import optional_groups
+from vitok_core.settings import from_plain, hints
 
 HASH_TAG = "s1:"
+
+Settings = TypeVar("Settings")
 
 ADDED_LATER: dict[str, Any] = {
     "data.frames": 1,
@@ -149,6 +152,21 @@ def completed(part: Mapping[str, Any], path: str) -> dict[str, Any]:
         path: dotted config path of the part.
     """
     return _filled(part, paths.get(_ADDED, path, {}))
+
+
+def settings_of(kind: type[Settings], part: Mapping[str, Any], **elsewhere: Any) -> Settings:
+    """The settings that a part of a lasting config, or of an identity, holds.
+
+    Args:
+        kind: a class of `vitok_core.settings`, which knows its place in the config.
+        part: what stands at that place; other settings of the place are left aside.
+        elsewhere: settings that the config has at another place, such as the seed.
+    """
+    place: str = kind.PLACE  # type: ignore[attr-defined]  # those of a place
+    known = hints(kind)
+    whole = completed(part, place)
+    own = {name: value for name, value in whole.items() if name in known}
+    return from_plain(kind, own | elsewhere)
 
 
 def _filled(part: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from sweepctl.plan._mistakes_later import (
     when_hint,
 )
 from vitok_core.errors import SpecError
-from vitok_core.protocols import BACKBONES, loss_networks, networks, not_of_code
+from vitok_core.protocols import BACKBONES, networks, not_of_code
+from vitok_core.settings import Loss, from_plain
 from vitok_core.spec import TokenizerSpec
 
 DETERMINISTIC = ("none", "layernorm")
@@ -243,7 +244,7 @@ def _in_weights(
         if f"stages.{stage}" in off:
             continue
         loss = config["stages"][stage]["loss"]
-        for term, backbone in loss_networks(loss).items():
+        for term, backbone in from_plain(Loss, loss).networks.items():
             for file in backbone.weights:
                 if why := why_not(file):
                     yield f"stages.{stage}.loss.{term}", why

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sweepctl.kinds import KINDS
-from sweepctl.plan._identity import DataSet, canonical, fingerprint
+from sweepctl.plan._identity import DataSet, canonical, fingerprint, settings_of
 from sweepctl.plan._model import Point, Task
 from sweepctl.plan._operations import (
     Cost,
@@ -27,15 +27,13 @@ from sweepctl.plan._operations import (
     of_stage1,
     of_stage2,
 )
-from vitok_core.protocols import FILES, PROTOCOLS, Unpinned, loss_networks, networks, references
+from vitok_core.protocols import FILES, PROTOCOLS, Unpinned, networks, references
+from vitok_core.settings import DiT, Latents, Loss, Sampling, Stage1, Stage2, hints
 from vitok_core.spec import TokenizerSpec
 from vitok_core.weights import weights_sha256
 
 _STREAMED = ("resolution", "frames", "fps", "crop")
 """Settings of data that decide how the samples of a stream are made."""
-
-_SAMPLING = ("cfg", "cfg_interval", "steps", "sampler", "spacing", "eta", "precision")
-"""Settings of generation that decide how samples are made."""
 
 
 class TaskMaker:
@@ -242,7 +240,8 @@ class CellTasks:
 def _stage1(cell: CellTasks) -> None:
     """The training of an auto-encoder, on prepared samples or on a stream."""
     config, spec = cell.config, cell.point.spec
-    how = config["stages"]["stage1"]
+    part = config["stages"]["stage1"]
+    how = settings_of(Stage1, part)
     seen, parents, data = _trained_on(cell, "stage1")
     cell.add(
         "stage1",
@@ -251,12 +250,12 @@ def _stage1(cell: CellTasks) -> None:
             "tokenizer": config["tokenizer"],
             "resolution": spec.resolution,
             "frames": spec.frames,
-            "stage1": how,
+            "stage1": part,
             "seed": config["seed"],
             **seen,
         },
         parents=parents,
-        extra=data | _judges(how["loss"]),
+        extra=data | _judges(how.loss),
         cost=of_stage1(spec, how),
     )
 
@@ -266,14 +265,15 @@ def _stage2(cell: CellTasks) -> None:
     if "tokenizer" not in cell.weights:
         return
     config, spec = cell.config, cell.point.spec
-    how = config["stages"]["stage2"]
+    part = config["stages"]["stage2"]
+    how = settings_of(Stage2, part)
     seen, parents, data = _trained_on(cell, "stage2")
     cell.add(
         "stage2",
         f"{_described(spec)} seed {config['seed']} stage 2",
-        {"stage2": how, "seed": config["seed"], **seen},
+        {"stage2": part, "seed": config["seed"], **seen},
         parents={"tokenizer": cell.weights["tokenizer"], **parents},
-        extra=data | _judges(how["loss"]),
+        extra=data | _judges(how.loss),
         cost=of_stage2(spec, how),
     )
 
@@ -292,7 +292,7 @@ def _latents(cell: CellTasks) -> None:
             "tokenizer": cell.weights["tokenizer"],
             "images": cell.prepared(data["train"], data["images"], "latents"),
         },
-        cost=of_latents(spec, data["images"], flip=how["flip"]),
+        cost=of_latents(spec, data["images"], settings_of(Latents, how)),
     )
 
 
@@ -313,7 +313,7 @@ def _dit(cell: CellTasks) -> None:
             "seed": config["seed"],
         },
         parents={"latents": cell.stages["latents"]},
-        cost=of_dit(dit, how),
+        cost=of_dit(dit, settings_of(DiT, how)),
     )
 
 
@@ -363,7 +363,7 @@ def _generate(cell: CellTasks) -> None:
                 "dataset": dataset,
                 "metrics": sorted(set(how["metrics"])),
                 "images": how["images"],
-                "sampling": {name: how[name] for name in _SAMPLING},
+                "sampling": {name: how[name] for name in hints(Sampling)},
                 "seed": config["seed"],
                 **({} if bootstrap is None else {"bootstrap": bootstrap}),
             },
@@ -371,7 +371,7 @@ def _generate(cell: CellTasks) -> None:
             # The latents' folder holds the tokenizer with the statistics of its codes.
             parents={"dit": cell.weights["dit"], "latents": cell.stages["latents"], **known},
             extra=cell.maker.rules(how["protocol"], how["metrics"]),
-            cost=of_generate(spec, dit, how),
+            cost=of_generate(spec, dit, settings_of(Sampling, how), how["images"]),
         )
 
 
@@ -403,9 +403,9 @@ def _trained_on(cell: CellTasks, by: str) -> tuple[dict[str, Any], dict[str, str
     return {"stream": stream}, {}, {"data": cell.maker.data[data["train"]].identity}
 
 
-def _judges(loss: Mapping[str, Any]) -> dict[str, Any]:
-    """Perceptual networks of a loss, whose weights change what is trained."""
-    files = [file for one in loss_networks(loss).values() for file in one.weights]
+def _judges(loss: Loss) -> dict[str, Any]:
+    """Pretrained networks of a loss, whose weights change what is trained."""
+    files = [file for one in loss.networks.values() for file in one.weights]
     return {"pretrained": {name: weights_sha256(name) for name in files}} if files else {}
 
 

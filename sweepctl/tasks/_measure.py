@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ from sweepctl.runs import MetricValue
 from sweepctl.tasks._work import FRAMES_AT_A_TIME, Made, Work, log
 
 if TYPE_CHECKING:
-    from vitok_core.generate import Sampling
     from vitok_core.metrics import Measured
 
 GENERATED = "generated.npy"
@@ -46,10 +44,12 @@ def reconstruct(work: Work) -> Made:
 
 def generate(work: Work) -> Made:
     """Draw samples from a trained generator, or go on with them, and measure their distribution."""
+    from sweepctl.plan import settings_of
     from vitok_core import data, evaluate
     from vitok_core.dit import load_dit
     from vitok_core.generate import balanced_labels, progress_of, sample_to_file
     from vitok_core.metrics import protocol, rounded
+    from vitok_core.settings import Sampling
     from vitok_core.tokenizer import load_tokenizer
 
     config, rules = work.identity["config"], protocol(work.identity["protocol"]["name"])
@@ -63,7 +63,7 @@ def generate(work: Work) -> Made:
         dit,
         tokenizer,
         labels,
-        sampling=_sampling(config["sampling"]),
+        sampling=settings_of(Sampling, config["sampling"]),
         seed=config["seed"],
         made_by={
             "protocol": rules.name,
@@ -92,16 +92,6 @@ def generate(work: Work) -> Made:
     made = _measured(measured, config, rules.name, "samples.npy", "sheet.png")
     # Only samples.npy stays of them; until the result is recorded a kill must find all again.
     return replace(made, spent=(drawn, progress_of(drawn)))
-
-
-def _sampling(settings: Mapping[str, Any]) -> Sampling:
-    from sweepctl.plan import completed
-    from vitok_core.generate import Sampling
-
-    whole = completed(settings, "evaluate.generation")
-    given = {one.name: whole[one.name] for one in dataclasses.fields(Sampling) if one.name in whole}
-    interval = given.get("cfg_interval")
-    return Sampling(**{**given, "cfg_interval": None if interval is None else tuple(interval)})
 
 
 def _references(work: Work, protocol: str) -> dict[str, Path]:

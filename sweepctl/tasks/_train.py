@@ -1,7 +1,7 @@
-"""How does a task train? Its config becomes the settings of a stage, and the outcome its values.
+"""Tasks that train: the config becomes settings of a stage, the outcome the values of the task.
 
-What all trainings have in common is here once: what is told while they run (`_Telling`) and what a
-finished one leaves in the record (`_trained`). The loops themselves are in `vitok_core.train`.
+What all trainings have in common is here once: what is reported while they run (`_Telling`) and
+what a finished one leaves in the record (`_trained`). The loops are in `vitok_core.train`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from sweepctl import runs
 from sweepctl.tasks._work import BROKEN_SHOWN, Made, Work, log
+from vitok_core.settings import DiT, Run, Stage1, Stage2, whole_steps
 
 if TYPE_CHECKING:
     from vitok_core.data import Samples
-    from vitok_core.losses import Stage1Loss
     from vitok_core.spec import TokenizerSpec
-    from vitok_core.train import Optimiser, Progress, TrainingResult
+    from vitok_core.train import Progress, TrainingResult
 
 CONTINUED = "continued.json"
 """Says at which step of which earlier task a training has taken over."""
@@ -29,38 +29,26 @@ SHEETS = 5
 
 def stage1(work: Work) -> Made:
     """Train an auto-encoder, or go on where an earlier attempt stopped."""
-    from sweepctl.plan import completed
+    from sweepctl.plan import completed, settings_of
     from vitok_core import train
 
     config = work.identity["config"]
-    settings = completed(config["stage1"], "stages.stage1")
+    settings = settings_of(Stage1, config["stage1"], seed=config["seed"])
     telling, continued_from = _Telling(work), _go_on(work)
     with _samples(work) as samples:
         result = train.train_stage1(
             tokenizer_spec(config),
-            train.Stage1Config(
-                steps=settings["steps"],
-                batch=settings["batch"],
-                optimiser=_optimiser(settings["optimiser"]),
-                precision=settings["precision"],
-                flip=settings["flip"],
-                compile=settings["compile"],
-                ema=settings["ema"],
-                loss=_loss(settings["loss"]),
-                seed=config["seed"],
-            ),
+            settings,
             samples,
             work.folder,
-            device=work.device,
-            checkpoint_s=work.checkpoint_s,
-            sheet_every=_sheet_every(settings),
+            run=_run(work, settings.steps),
             until=config.get("until"),
             about=work.about(
                 "stage1",
                 {
                     **config,
                     "tokenizer": completed(config["tokenizer"], "tokenizer"),
-                    "stage1": settings,
+                    "stage1": completed(config["stage1"], Stage1.PLACE),
                 },
             ),
             progress=telling,
@@ -77,42 +65,27 @@ def stage1(work: Work) -> Made:
 
 def stage2(work: Work) -> Made:
     """Train a tokenizer on against a discriminator, or go on where an earlier attempt stopped."""
-    from sweepctl.plan import completed
+    from sweepctl.plan import completed, settings_of
     from vitok_core import train
-    from vitok_core.losses import AdversarialLoss
     from vitok_core.tokenizer import read_about
 
     config = work.identity["config"]
-    settings = completed(config["stage2"], "stages.stage2")
+    settings = settings_of(Stage2, config["stage2"], seed=config["seed"])
     tokenizer = work.parents["tokenizer"] / "weights.safetensors"
     telling, continued_from = _Telling(work), _go_on(work)
     with _samples(work) as samples:
         result = train.train_stage2(
             tokenizer,
-            train.Stage2Config(
-                steps=settings["steps"],
-                batch=settings["batch"],
-                optimiser=_optimiser(settings["optimiser"]),
-                discriminator=_optimiser(settings["discriminator"]),
-                discriminator_width=settings["discriminator_width"],
-                train=settings["train"],
-                precision=settings["precision"],
-                flip=settings["flip"],
-                compile=settings["compile"],
-                ema=settings["ema"],
-                loss=_loss(settings["loss"]),
-                adversarial=AdversarialLoss(**settings["adversarial"]),
-                seed=config["seed"],
-            ),
+            settings,
             samples,
             work.folder,
-            device=work.device,
-            checkpoint_s=work.checkpoint_s,
-            sheet_every=_sheet_every(settings),
+            run=_run(work, settings.steps),
             until=config.get("until"),
             # The numbers of stage 1 are not those of these weights.
             about=work.about(
-                "stage2", {"stage2": settings}, {"config": read_about(tokenizer).get("config", {})}
+                "stage2",
+                {"stage2": completed(config["stage2"], Stage2.PLACE)},
+                {"config": read_about(tokenizer).get("config", {})},
             ),
             progress=telling,
             should_stop=work.should_stop,
@@ -128,46 +101,26 @@ def stage2(work: Work) -> Made:
 
 def dit(work: Work) -> Made:
     """Train a generator of codes, or go on where an earlier attempt stopped."""
-    from sweepctl.plan import completed
+    from sweepctl.plan import completed, settings_of
     from vitok_core import train
     from vitok_core.latents import open_latents
-    from vitok_core.spec import DiTSpec
     from vitok_core.tokenizer import load_tokenizer, read_about
 
     config = work.identity["config"]
-    settings = completed(config["dit"], "stages.dit")
+    settings = settings_of(DiT, config["dit"], flip=config["flip"], seed=config["seed"])
     latents = open_latents(work.parents["latents"])
-    spec = DiTSpec.for_tokenizer(
-        load_tokenizer(latents.weights).spec,
-        size=settings["size"],
-        classes=config["classes"],
-        target=settings["target"],
-        learn_sigma=settings["learn_sigma"],
-        qk_norm=settings["qk_norm"],
-    )
+    spec = settings.spec(load_tokenizer(latents.weights).spec, config["classes"])
     telling, continued_from = _Telling(work), _go_on(work)
     result = train.train_dit(
         spec,
-        train.DiTConfig(
-            steps=settings["steps"],
-            batch=settings["batch"],
-            optimiser=_optimiser(settings["optimiser"]),
-            precision=settings["precision"],
-            flip=config["flip"],
-            class_dropout=settings["class_dropout"],
-            compile=settings["compile"],
-            ema=settings["ema"],
-            seed=config["seed"],
-        ),
+        settings,
         latents,
         work.folder,
-        device=work.device,
-        checkpoint_s=work.checkpoint_s,
-        sheet_every=_sheet_every(settings),
+        run=_run(work, settings.steps),
         until=config.get("until"),
         about=work.about(
             "dit",
-            {"dit": settings, "classes": config["classes"]},
+            {"dit": completed(config["dit"], DiT.PLACE), "classes": config["classes"]},
             {"config": read_about(latents.weights).get("config", {})},
         ),
         progress=telling,
@@ -286,25 +239,9 @@ def _trained(telling: _Telling, result: TrainingResult, continued_from: int, **o
     )
 
 
-def _sheet_every(settings: Mapping[str, Any]) -> int:
-    return max(1, int(settings["steps"]) // SHEETS)
-
-
-def _optimiser(settings: Mapping[str, Any]) -> Optimiser:
-    from vitok_core.train import Optimiser
-
-    return Optimiser(**{**settings, "betas": tuple(settings["betas"])})
-
-
-def _loss(settings: Mapping[str, Any]) -> Stage1Loss:
-    from vitok_core.losses import Stage1Loss
-
-    return Stage1Loss(
-        pixel=settings["pixel"],
-        pixel_weight=settings["pixel_weight"],
-        kl_weight=settings["kl"],
-        lpips_weight=settings["lpips"],
-        lpips_net=settings["lpips_net"],
-        ssim_weight=settings["ssim"],
-        dino_weight=settings["dino"],
+def _run(work: Work, steps: int | None) -> Run:
+    return Run(
+        device=work.device,
+        checkpoint_s=work.checkpoint_s,
+        sheet_every=max(1, whole_steps(steps) // SHEETS),
     )

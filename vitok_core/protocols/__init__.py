@@ -20,7 +20,6 @@ from vitok_core.protocols.backbones import (
     Download,
     Packaged,
     Unpinned,
-    loss_networks,
 )
 
 __all__ = [
@@ -37,7 +36,6 @@ __all__ = [
     "Protocol",
     "Unpinned",
     "explained",
-    "loss_networks",
     "networks",
     "not_in_group",
     "not_of_code",

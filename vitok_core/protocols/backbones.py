@@ -7,7 +7,6 @@ record here and one module in `vitok_core.features`; everything else is derived.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -365,9 +364,3 @@ def of_features(features: str | None) -> tuple[Backbone, ...]:
     if not found:
         raise KeyError(features)
     return found
-
-
-def loss_networks(loss: Mapping[str, Any]) -> dict[str, Backbone]:
-    """The pretrained networks of a loss: name of each term that has a weight -> network."""
-    terms = {"lpips": str(loss["lpips_net"]), "dino": "dinov2-s14"}
-    return {term: BACKBONES[name] for term, name in terms.items() if loss.get(term, 0.0) > 0}

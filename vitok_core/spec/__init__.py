@@ -47,12 +47,9 @@ from vitok_core.spec._tokenizer import (
     parse_variant,
 )
 from vitok_core.spec._training import (
-    TrainingPrecision,
+    Precision,
     dit_training_flops,
     in_precision,
-    perceptual_flops,
-    stage1_flops,
-    stage2_flops,
     training_flops,
 )
 
@@ -71,10 +68,10 @@ __all__ = [
     "LpipsTrunk",
     "Norm",
     "Positions",
+    "Precision",
     "Size",
     "Target",
     "TokenizerSpec",
-    "TrainingPrecision",
     "Variant",
     "check_discriminator",
     "dino_macs",
@@ -88,8 +85,5 @@ __all__ = [
     "least_seconds",
     "lpips_macs",
     "parse_variant",
-    "perceptual_flops",
-    "stage1_flops",
-    "stage2_flops",
     "training_flops",
 ]

@@ -27,10 +27,9 @@ from typing import Literal
 
 from vitok_core.spec._devices import Flops
 from vitok_core.spec._dit import DiTSpec
-from vitok_core.spec._networks import LpipsTrunk, dino_macs, discriminator_macs, lpips_macs
 from vitok_core.spec._tokenizer import TokenizerSpec
 
-TrainingPrecision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16"]
 
 
 def training_flops(
@@ -52,88 +51,6 @@ def dit_training_flops(spec: DiTSpec, samples: int) -> int:
     return 6 * spec.macs * samples
 
 
-def perceptual_flops(
-    spec: TokenizerSpec, samples: int, *, lpips_net: LpipsTrunk | None, dino: bool
-) -> Flops:
-    """Floating point operations of the perceptual terms when `samples` are shown in training.
-
-    Args:
-        spec: the tokenizer whose reconstructions are judged.
-        samples: images or clips shown, over all steps.
-        lpips_net: trunk of LPIPS; None without that term.
-        dino: whether there is a term of DINOv2.
-    """
-    frames, flops = spec.frames * samples, Flops()
-    if lpips_net is not None:
-        trunk, heads = lpips_macs(lpips_net, spec.resolution)
-        flops += Flops(tf32=2 * (3 * trunk + 2 * heads) * frames)
-    if dino:
-        linear, products = dino_macs(spec.resolution)
-        flops += Flops(fp32=2 * (3 * linear + 4 * products) * frames)
-    return flops
-
-
-def stage1_flops(
-    spec: TokenizerSpec,
-    samples: int,
-    *,
-    precision: TrainingPrecision,
-    lpips_net: LpipsTrunk | None = None,
-    dino: bool = False,
-) -> Flops:
-    """Floating point operations of stage 1.
-
-    Args:
-        spec: the tokenizer.
-        samples: images or clips shown, over all steps.
-        precision: of the tokenizer.
-        lpips_net: trunk of LPIPS; None when the term has no weight.
-        dino: whether the term of DINOv2 has weight.
-    """
-    perceptual = perceptual_flops(spec, samples, lpips_net=lpips_net, dino=dino)
-    return in_precision(training_flops(spec, samples), precision) + perceptual
-
-
-def stage2_flops(
-    spec: TokenizerSpec,
-    *,
-    steps: int,
-    batch: int,
-    train: Literal["all", "decoder"],
-    precision: TrainingPrecision,
-    lpips_net: LpipsTrunk | None = None,
-    dino: bool = False,
-    discriminator_width: float | None,
-    adversarial_start: int = 0,
-    r1: bool = False,
-) -> Flops:
-    """Floating point operations of stage 2.
-
-    Args:
-        spec: the tokenizer.
-        steps: updates.
-        batch: images or clips an update.
-        train: which part of the tokenizer gets gradients.
-        precision: of the tokenizer.
-        lpips_net: trunk of LPIPS; None when the term has no weight.
-        dino: whether the term of DINOv2 has weight.
-        discriminator_width: factor of its channels; None without discriminator.
-        adversarial_start: steps in which only the discriminator learns.
-        r1: whether its gradient is penalised.
-
-    Raises:
-        SpecError: no discriminator can be built for that resolution and width.
-    """
-    samples = steps * batch
-    flops = in_precision(training_flops(spec, samples, train=train), precision)
-    flops += perceptual_flops(spec, samples, lpips_net=lpips_net, dino=dino)
-    if discriminator_width is not None:
-        macs = discriminator_macs(spec.resolution, discriminator_width)
-        passes = steps * (9 if r1 else 6) + max(steps - adversarial_start, 0)
-        flops += Flops(tf32=2 * macs * passes * batch * spec.frames)
-    return flops
-
-
-def in_precision(flops: int, precision: TrainingPrecision) -> Flops:
+def in_precision(flops: int, precision: Precision) -> Flops:
     """Operations that are all computed in one precision."""
     return Flops(bf16=flops) if precision == "bf16" else Flops(fp32=flops)

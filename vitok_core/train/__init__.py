@@ -1,4 +1,4 @@
-"""How is a model trained? One flat loop a stage, resumable to the byte, in any number of processes.
+"""Training: one flat loop per stage, resumable to the byte, in any number of processes.
 
 Everything random is a function of (seed, step): which samples, which are mirrored, the noise. A
 checkpoint is therefore weights, optimisers, averages, history and one integer, and a run that was
@@ -22,38 +22,29 @@ Settings of the whole process (threads, deterministic algorithms, TF32) are the 
 """
 
 from vitok_core.train._checkpoints import discard_checkpoints, take_up_checkpoints
-from vitok_core.train._dit import DiTConfig, DiTResult, dit_optimiser, train_dit
-from vitok_core.train._optimise import Ema, Optimiser, Precision, learning_rate
+from vitok_core.train._dit import DiTResult, train_dit
+from vitok_core.train._optimise import Ema, learning_rate
 from vitok_core.train._parallel import World, distributed, world
 from vitok_core.train._progress import CurvePoint, Event, Progress, TrainingResult
-from vitok_core.train._stage1 import Stage1Config, Stage1Result, train_stage1
+from vitok_core.train._stage1 import Stage1Result, train_stage1
 from vitok_core.train._stage2 import (
-    Stage2Config,
     Stage2Result,
-    paper_discriminator,
     train_stage2,
 )
 
 __all__ = [
     "CurvePoint",
-    "DiTConfig",
     "DiTResult",
     "Ema",
     "Event",
-    "Optimiser",
-    "Precision",
     "Progress",
-    "Stage1Config",
     "Stage1Result",
-    "Stage2Config",
     "Stage2Result",
     "TrainingResult",
     "World",
     "discard_checkpoints",
     "distributed",
-    "dit_optimiser",
     "learning_rate",
-    "paper_discriminator",
     "take_up_checkpoints",
     "train_dit",
     "train_stage1",

@@ -26,14 +26,14 @@ from torch import Tensor
 
 from vitok_core.discriminator import Discriminator
 from vitok_core.losses import (
-    AdversarialLoss,
     LogitMeans,
     adaptive_factor,
     discriminator_loss,
     generator_loss,
     moved,
 )
-from vitok_core.train._optimise import Optimiser, adamw, clip_gradients, set_learning_rate
+from vitok_core.settings import Adversarial, Optimiser
+from vitok_core.train._optimise import adamw, clip_gradients, set_learning_rate
 from vitok_core.train._parallel import sum_gradients, sum_tensor
 from vitok_core.train._progress import Event, History
 
@@ -59,7 +59,7 @@ class Adversary:
 
     def __init__(
         self,
-        loss: AdversarialLoss,
+        loss: Adversarial,
         optimiser: Optimiser,
         *,
         resolution: int,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vitok_core.data import Samples
 from vitok_core.errors import DataError, SpecError
+from vitok_core.settings import Run
 from vitok_core.spec import TokenizerSpec
 from vitok_core.train._optimise import stream
 from vitok_core.train._parallel import part
@@ -29,15 +30,13 @@ NOISE, LENGTHS = 2, 3
 Loaded = TypeVar("Loaded")
 
 
-def check_run(*, batch: int, micro_batch: int | None, sheet_every: int | None) -> None:
-    """Refuse what is no setting of a run, before anything is loaded.
+def check_run(run: Run, *, batch: int) -> None:
+    """Refuse what cannot be run, before anything is loaded.
 
     Raises:
         SpecError: a number below 1, or a batch of fewer samples than there are processes.
     """
-    for name, value in (("micro_batch", micro_batch), ("sheet_every", sheet_every)):
-        if value is not None and value < 1:
-            raise SpecError(name, f"{name} = {value}: must be at least 1, or None")
+    run.check()
     part(batch)
 
 
@@ -45,7 +44,7 @@ def last_step(steps: int, until: int | None) -> int:
     """The step at which a training of `steps` ends.
 
     Raises:
-        SpecError: `until` is none of its steps.
+        SpecError: `until` is not one of its steps.
     """
     if until is not None and not 1 <= until <= steps:
         raise SpecError("until", f"until = {until}: must be from 1 to {steps}, or None")

@@ -98,6 +98,7 @@ class Checkpoints:
                 notes.append(f"checkpoint {path.name} was damaged and has been set aside")
                 continue
             contents = _read(path)
+            contents["identity"] = _as_named_now(contents["identity"])
             if contents.get("format") != CHECKPOINT_FORMAT or contents["identity"] != self.identity:
                 raise CheckpointError(
                     f"{path} was written with other settings "
@@ -194,6 +195,16 @@ def _read(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     return contents
+
+
+def _as_named_now(identity: dict[str, Any]) -> dict[str, Any]:
+    """The identity of a checkpoint with weights of the loss under their names of today."""
+    config = identity.get("config", {})
+    if "kl_weight" not in config.get("loss", {}):
+        return identity
+    own = {f"{name}_weight": name for name in ("kl", "lpips", "ssim", "dino")}
+    loss = {own.get(name, name): value for name, value in config["loss"].items()}
+    return {**identity, "config": {**config, "loss": loss}}
 
 
 def _difference(contents: dict[str, Any], identity: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""How is a generator of codes trained? One flat loop over latents that were computed before.
+"""The training of a generator of codes, over latents that were computed before.
 
 Every step draws codes anew from their posteriors, normalises them, adds noise at uniform times and
 asks the network for its target. A share of the labels is left out, so that the same network also
@@ -17,10 +17,10 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,17 +28,16 @@ from torch import Tensor
 from vitok_core.data import Sampler
 from vitok_core.diffusion import STEPS, add_noise, diffusion_loss, draw_times
 from vitok_core.dit import DiT, save_dit
-from vitok_core.errors import DataError, SpecError, Stopped
+from vitok_core.errors import DataError, Stopped
 from vitok_core.latents import Latents, LatentSet
-from vitok_core.spec import DiTSpec, dit_training_flops, in_precision
+from vitok_core.settings import DiTTraining, Run, whole_steps
+from vitok_core.spec import DiTSpec
 from vitok_core.tokenizer import load_tokenizer
 from vitok_core.train._batches import check_run, last_step, read_ahead
 from vitok_core.train._checkpoints import Checkpoints
 from vitok_core.train._dit_sheets import write_dit_sheet
 from vitok_core.train._optimise import (
     Ema,
-    Optimiser,
-    Precision,
     adamw,
     clip_gradients,
     learning_rate,
@@ -68,65 +67,6 @@ INITIAL_SHARE = 0.05
 """With more of the initial weights than this left in the average, training was too short for it."""
 
 
-def dit_optimiser() -> Optimiser:
-    """DiT's own: AdamW with a constant rate of 1e-4, no weight decay, no warm-up; clipped at 1."""
-    return Optimiser(lr=1e-4, betas=(0.9, 0.999), weight_decay=0.0, warmup=0.0, schedule="constant")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiTConfig:
-    """Everything besides generator and latents that decides the weights.
-
-    Attributes:
-        steps: optimiser updates, at least 1.
-        batch: codes an update, of all processes together, at least 1.
-        optimiser: AdamW and its schedule.
-        precision: "fp32", or "bf16" for autocast of the network; losses are float32 always.
-        flip: whether codes of mirrored samples are mixed in; needs latents computed with flip.
-        class_dropout: share of labels that is left out, from 0 to 1; 0 without classes.
-        compile: whether the network is compiled by `torch.compile`; rounds otherwise.
-        ema: decay of the moving average of the weights, from 0 to below 1; None for none. With it
-            the average is what weights.safetensors holds. It begins with the untrained weights, of
-            which ema^steps is left at the end.
-        seed: of initial weights, order, mirroring, codes, times, noise and left-out labels; from 0
-            to 2^63 - 1.
-    """
-
-    steps: int
-    batch: int
-    optimiser: Optimiser = field(default_factory=dit_optimiser)
-    precision: Precision = "fp32"
-    flip: bool = True
-    class_dropout: float = 0.1
-    compile: bool = False
-    ema: float | None = 0.9999
-    seed: int = 0
-
-    def check(self, spec: DiTSpec) -> DiTConfig:
-        """Return the settings themselves if they can be used for `spec`.
-
-        Raises:
-            SpecError: a value out of range; `field` names it.
-        """
-        for name, fits, allowed in (
-            ("steps", self.steps >= 1, "at least 1"),
-            ("batch", self.batch >= 1, "at least 1"),
-            ("precision", self.precision in get_args(Precision), "fp32 or bf16"),
-            ("class_dropout", 0 <= self.class_dropout <= 1, "from 0 to 1"),
-            (
-                "class_dropout",
-                spec.classes > 0 or self.class_dropout == 0,
-                "0, as this DiT has no classes",
-            ),
-            ("ema", self.ema is None or 0 <= self.ema < 1, "from 0 to below 1, or None"),
-            ("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
-        ):
-            if not fits:
-                raise SpecError(name, f"{name} = {getattr(self, name)!r}: must be {allowed}")
-        self.optimiser.check()
-        return self
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiTResult(TrainingResult):
     """What training a generator has left and how it went; see `TrainingResult`.
@@ -142,15 +82,11 @@ class DiTResult(TrainingResult):
 
 def train_dit(
     spec: DiTSpec,
-    config: DiTConfig,
+    config: DiTTraining,
     latents: LatentSet,
     folder: Path,
     *,
-    device: str | torch.device = "cpu",
-    checkpoint_s: float = 60.0,
-    micro_batch: int | None = None,
-    recompute_activations: bool = False,
-    sheet_every: int | None = None,
+    run: Run = Run(),
     until: int | None = None,
     about: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -163,18 +99,12 @@ def train_dit(
 
     Args:
         spec: the generator.
-        config: everything else that decides the weights.
+        config: everything besides data that decides the weights.
         latents: of the spec's tokens and channels, see `vitok_core.latents.compute_latents`.
         folder: weights.safetensors, checkpoints/ and sheets/ go there; made if missing.
-        device: torch device.
-        checkpoint_s: seconds between checkpoints.
-        micro_batch: codes that are in memory together in a process; None for all. Gradients are
-            accumulated, so this changes results by float rounding only and is no part of `config`.
-        recompute_activations: compute the blocks' activations again in the backward pass instead
-            of keeping them: less memory, about a third more computation, the same result.
-        sheet_every: steps between sheets of generated samples in sheets/, a row for each of up to
-            8 classes, by the weights in training (not their average) without guidance; None for
-            none. The tokenizer is read from beside the latents.
+        run: what changes no number beyond float rounding. Its sheets show generated samples,
+            a row for each of up to 8 classes, by the weights in training (not their average)
+            without guidance; the tokenizer is read from the folder of the latents.
         until: steps after which to end, at most `config.steps`; the weights are then those of this
             step of the full schedule, and its checkpoint stays, to go on from. None for all steps.
         about: plain data to keep inside the weights file, see `vitok_core.dit.save_dit`; "metrics"
@@ -194,17 +124,19 @@ def train_dit(
         OSError: the disk is full.
     """
     began = time.perf_counter()
-    last = last_step(config.steps, until)
-    _check(spec, config, latents, micro_batch, sheet_every)
-    tokenizer = None if sheet_every is None else load_tokenizer(latents.weights)
-    state = _begin(spec, config, last, latents, folder / "checkpoints", torch.device(device))
-    state.model.recompute = recompute_activations
-    notes = (*state.checkpoints.notes, *_average_notes(config))
+    whole = whole_steps(config.steps)
+    last = last_step(whole, until)
+    check_run(run, batch=config.batch)
+    _check(spec, config, latents)
+    tokenizer = None if run.sheet_every is None else load_tokenizer(latents.weights)
+    state = _begin(spec, config, last, latents, folder / "checkpoints", run)
+    state.model.recompute = run.recompute_activations
+    notes = (*state.checkpoints.notes, *_average_notes(config.ema, whole))
     pace = Pace(
         steps=last,
         batch=config.batch,
         first=state.resumed_from,
-        checkpoint_s=checkpoint_s,
+        checkpoint_s=run.checkpoint_s,
         progress=progress,
     )
     steps = range(state.resumed_from, last)
@@ -216,8 +148,8 @@ def train_dit(
                     state.save(step)
                 raise Stopped(f"stopped at step {step} of {last}; a checkpoint is written")
 
-            terms, grad_norm = _gradients(state, config, next(batches), step, micro_batch)
-            lr = learning_rate(config.optimiser, step, config.steps)
+            terms, grad_norm = _gradients(state, config, next(batches), step)
+            lr = learning_rate(config.optimiser, step, whole)
             require_finite(step, lr, terms, grad_norm)
             set_learning_rate(state.adamw, lr)
             state.adamw.step()
@@ -228,7 +160,7 @@ def train_dit(
 
             done = step + 1
             pace.tell(done, terms, lr=lr, grad_norm=grad_norm, history=state.history, notes=notes)
-            if tokenizer is not None and sheet_every is not None and done % sheet_every == 0:
+            if tokenizer is not None and run.sheet_every and done % run.sheet_every == 0:
                 path = folder / "sheets" / f"step-{done:07d}.png"
                 from_first(partial(write_dit_sheet, path, state.model, tokenizer, config.seed))
             if pace.checkpoint_due(done):
@@ -245,7 +177,7 @@ def train_dit(
         **pace.result(
             state.history,
             weights=weights,
-            flops=in_precision(dit_training_flops(spec, last * config.batch), config.precision),
+            flops=dataclasses.replace(config, steps=last).flops(spec),
             began=began,
             device=state.device,
             notes=notes,
@@ -259,14 +191,11 @@ def train_dit(
 
 def _check(
     spec: DiTSpec,
-    config: DiTConfig,
+    config: DiTTraining,
     latents: LatentSet,
-    micro_batch: int | None,
-    sheet_every: int | None,
 ) -> None:
     spec.check()
     config.check(spec)
-    check_run(batch=config.batch, micro_batch=micro_batch, sheet_every=sheet_every)
     if (latents.tokens, latents.c) != (spec.tokens, spec.c):
         raise DataError(
             f"the latents have {latents.tokens} tokens of {latents.c} channels, the DiT takes "
@@ -297,6 +226,7 @@ class _State:
     spikes: SpikeWatch
     device: torch.device
     checkpoints: Checkpoints
+    micro_batch: int | None
     resumed_from: int = 0
 
     def save(self, step: int) -> None:
@@ -321,13 +251,14 @@ class _State:
 
 def _begin(
     spec: DiTSpec,
-    config: DiTConfig,
+    config: DiTTraining,
     last: int,
     latents: LatentSet,
     checkpoints: Path,
-    device: torch.device,
+    run: Run,
 ) -> _State:
     """The state before the first step, or as the newest whole checkpoint has it."""
+    device = torch.device(run.device)
     # Weights are drawn on the CPU from a generator of their own: the same on every device.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(config.seed, 0, purpose=WEIGHTS))
@@ -335,9 +266,12 @@ def _begin(
     model.to(device).train()
     history = History(last)
     statistics = latents.normalisation
+    # The shape is in the spec.
+    training = {one.name: getattr(config, one.name) for one in fields(DiTTraining)}
+    training["optimiser"] = dataclasses.asdict(config.optimiser)
     identity = {
         "spec": spec.plain(),
-        "config": dataclasses.asdict(config),
+        "config": training,
         "latents": {
             "samples": len(latents),
             "mirrored": latents.mirrored,
@@ -357,6 +291,7 @@ def _begin(
         spikes=SpikeWatch(history),
         device=device,
         checkpoints=Checkpoints(checkpoints, identity),
+        micro_batch=run.micro_batch,
     )
     found = state.checkpoints.newest(last)
     if found is not None:
@@ -364,7 +299,7 @@ def _begin(
     return state
 
 
-def _loader(config: DiTConfig, latents: LatentSet) -> Callable[[int], Latents]:
+def _loader(config: DiTTraining, latents: LatentSet) -> Callable[[int], Latents]:
     """A function of the step: this process's rows of the global batch, read from disk."""
     sampler, rows = Sampler(len(latents), config.seed), part(config.batch)
 
@@ -386,7 +321,7 @@ class _Batch:
     counts_Q: Tensor
 
 
-def _draw(state: _State, config: DiTConfig, read: Latents, step: int) -> _Batch:
+def _draw(state: _State, config: DiTTraining, read: Latents, step: int) -> _Batch:
     """Normalised codes, times, noise and labels of a step.
 
     Drawn for the whole global batch and sliced, so that neither processes nor micro-batches change
@@ -424,7 +359,7 @@ def _quarter(time_B: Tensor) -> Tensor:
 
 
 def _gradients(
-    state: _State, config: DiTConfig, read: Latents, step: int, micro_batch: int | None
+    state: _State, config: DiTTraining, read: Latents, step: int
 ) -> tuple[dict[str, float], float]:
     """Leave the clipped gradient of one step in the model; its terms and its norm before."""
     target = state.model.spec.target
@@ -433,7 +368,7 @@ def _gradients(
     names = ["loss", "mse", "vlb"] if state.model.spec.learn_sigma else ["loss", "mse"]
     names += ["latent_mean", "latent_square"]
     sums = torch.zeros(len(names) + len(QUARTERS), device=state.device)
-    for own in micro_batches(slice(0, len(batch.z_BLC)), micro_batch):
+    for own in micro_batches(slice(0, len(batch.z_BLC)), state.micro_batch):
         z_BLC, noise_BLC, time_B = batch.z_BLC[own], batch.noise_BLC[own], batch.time_B[own]
         xt_BLC = add_noise(target, z_BLC, noise_BLC, time_B)
         labels_B = None if batch.labels_B is None else batch.labels_B[own]
@@ -461,12 +396,12 @@ def _gradients(
     return terms, grad_norm
 
 
-def _average_notes(config: DiTConfig) -> tuple[str, ...]:
-    left = 0.0 if config.ema is None else config.ema**config.steps
+def _average_notes(ema: float | None, steps: int) -> tuple[str, ...]:
+    left = 0.0 if ema is None else ema**steps
     if left <= INITIAL_SHARE:
         return ()
-    fitting = math.floor(10_000 * INITIAL_SHARE ** (1 / config.steps)) / 10_000
+    fitting = math.floor(10_000 * INITIAL_SHARE ** (1 / steps)) / 10_000
     return (
-        f"{100 * left:.0f} % of the average with ema {config.ema} are still the untrained weights "
-        f"after {config.steps} steps; train longer, or lower ema to {fitting} or less",
+        f"{100 * left:.0f} % of the average with ema {ema} are still the untrained weights "
+        f"after {steps} steps; train longer, or lower ema to {fitting} or less",
     )

@@ -13,7 +13,8 @@ import numpy as np
 
 from vitok_core.dit import DiT
 from vitok_core.files import replacing
-from vitok_core.generate import Sampling, sample
+from vitok_core.generate import sample
+from vitok_core.settings import Sampling
 from vitok_core.tokenizer import ViTok
 
 ROWS, COLUMNS = 8, 4
@@ -43,7 +44,7 @@ def write_dit_sheet(path: Path, dit: DiT, tokenizer: ViTok, seed: int) -> None:
         dit,
         tokenizer,
         [row * classes // rows for row in range(rows) for _ in range(columns)],
-        sampling=Sampling(steps=STEPS),
+        sampling=Sampling(steps=STEPS, cfg=1.0),
         seed=seed,
         batch=ROWS,
         device=dit.positions_LD.device,

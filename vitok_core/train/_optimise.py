@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -20,63 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitok_core.errors import NonFiniteError, SpecError
-
-Schedule = Literal["cosine", "constant"]
-Precision = Literal["fp32", "bf16"]
-
-FINAL_LR = 1e-5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Optimiser:
-    """AdamW and its schedule.
-
-    Attributes:
-        lr: peak learning rate, already resolved for the batch (the paper: 1e-4 * batch / 256).
-        betas: decay of the two moments, each from 0 to below 1.
-        weight_decay: on all parameters, at least 0.
-        warmup: share of the steps over which the rate rises linearly, from 0 to 1.
-        schedule: "cosine" falls along half a cosine after the warm-up, "constant" stays.
-        final_lr: rate of the last step of the cosine, at most `lr`; a constant schedule has none,
-            and takes the default only.
-        clip: largest norm of the gradient, or None for no clipping.
-    """
-
-    lr: float
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 1e-4
-    warmup: float = 0.03
-    schedule: Schedule = "cosine"
-    final_lr: float = FINAL_LR
-    clip: float | None = 1.0
-
-    def check(self) -> Optimiser:
-        """Return the settings themselves if they can be used.
-
-        Raises:
-            SpecError: a value out of range; `field` names it.
-        """
-        clips = self.clip is None or (math.isfinite(self.clip) and self.clip > 0)
-        if self.schedule == "constant":
-            falls, final = self.final_lr == FINAL_LR, "left out: a constant schedule ends at lr"
-        else:
-            falls, final = 0 <= self.final_lr <= self.lr, f"from 0 to lr = {self.lr}"
-        for name, fits, allowed in (
-            ("lr", 0 < self.lr < math.inf, "positive"),
-            (
-                "betas",
-                len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
-                "two numbers from 0 to below 1",
-            ),
-            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
-            ("warmup", 0 <= self.warmup <= 1, "a share of the steps, from 0 to 1"),
-            ("schedule", self.schedule in get_args(Schedule), " or ".join(get_args(Schedule))),
-            ("final_lr", falls, final),
-            ("clip", clips, "positive, or None"),
-        ):
-            if not fits:
-                raise SpecError(name, f"{name} = {getattr(self, name)!r}: must be {allowed}")
-        return self
+from vitok_core.settings import Optimiser
 
 
 def learning_rate(optimiser: Optimiser, step: int, steps: int) -> float:
@@ -112,7 +54,7 @@ def set_learning_rate(adamw: torch.optim.AdamW, lr: float) -> None:
 
 def clip_gradients(parameters: Iterable[nn.Parameter], optimiser: Optimiser) -> Tensor:
     """Scale the gradients down to the largest norm allowed; their norm before, a scalar."""
-    return nn.utils.clip_grad_norm_(parameters, optimiser.clip or math.inf)
+    return nn.utils.clip_grad_norm_(parameters, optimiser.clip)
 
 
 def require_finite(step: int, lr: float, terms: Mapping[str, float], grad_norm: float) -> None:

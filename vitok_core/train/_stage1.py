@@ -1,4 +1,4 @@
-"""How does a tokenizer learn to reconstruct? Stage 1: pixel, KL and perceptual terms, AdamW.
+"""Stage 1: the training of a tokenizer by pixel, KL and perceptual terms.
 
 One flat loop. A step draws its samples, its noise and, for masked tokenizers, the kept length of
 every sample from (seed, step) for the global batch; computes the gradient of this process's rows in
@@ -15,19 +15,20 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitok_core.data import Samples
-from vitok_core.errors import SpecError, Stopped
-from vitok_core.losses import Perceptual, Stage1Loss, perceptual_networks, stage1_loss
-from vitok_core.spec import Flops, TokenizerSpec, stage1_flops
+from vitok_core.errors import Stopped
+from vitok_core.losses import loss_networks, stage1_loss
+from vitok_core.settings import Run, Stage1
+from vitok_core.spec import TokenizerSpec
 from vitok_core.tokenizer import Posterior, ViTok, from_uint8, save_tokenizer
 from vitok_core.train._batches import (
     check_run,
@@ -39,8 +40,6 @@ from vitok_core.train._batches import (
 from vitok_core.train._checkpoints import Checkpoints
 from vitok_core.train._optimise import (
     Ema,
-    Optimiser,
-    Precision,
     adamw,
     clip_gradients,
     learning_rate,
@@ -70,64 +69,6 @@ ACTIVE_VARIANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage1Config:
-    """Everything besides model and data that decides the weights after stage 1.
-
-    Attributes:
-        steps: optimiser updates, at least 1.
-        batch: samples an update, of all processes together, at least 1.
-        optimiser: AdamW and its schedule.
-        precision: "fp32", or "bf16" for autocast of the tokenizer; losses are float32 always.
-        flip: whether samples are mirrored left-right at random.
-        compile: whether the tokenizer is compiled by `torch.compile`; rounds otherwise, and takes
-            a minute or so before the first step.
-        ema: decay of the moving average of the weights, from 0 to below 1; None for none. With it
-            the average is what weights.safetensors holds.
-        loss: terms and weights.
-        seed: of initial weights, order, mirroring, noise and lengths; from 0 to 2^63 - 1.
-    """
-
-    steps: int
-    batch: int
-    optimiser: Optimiser
-    precision: Precision = "fp32"
-    flip: bool = True
-    compile: bool = False
-    ema: float | None = None
-    loss: Stage1Loss = field(default_factory=Stage1Loss)
-    seed: int = 0
-
-    def check(self, spec: TokenizerSpec) -> Stage1Config:
-        """Return the settings themselves if they can be used for `spec`.
-
-        Raises:
-            SpecError: a value out of range; `field` names it.
-        """
-        for name, fits, allowed in (
-            ("steps", self.steps >= 1, "at least 1"),
-            ("batch", self.batch >= 1, "at least 1"),
-            ("precision", self.precision in get_args(Precision), "fp32 or bf16"),
-            ("ema", self.ema is None or 0 <= self.ema < 1, "from 0 to below 1, or None"),
-            ("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
-        ):
-            if not fits:
-                raise SpecError(name, f"{name} = {getattr(self, name)!r}: must be {allowed}")
-        self.optimiser.check()
-        self.loss.check(spec)
-        return self
-
-    def flops(self, spec: TokenizerSpec) -> Flops:
-        """Operations of all steps; what is counted is said in `vitok_core.spec._training`."""
-        return stage1_flops(
-            spec,
-            self.steps * self.batch,
-            precision=self.precision,
-            lpips_net=self.loss.lpips_net if self.loss.lpips_weight > 0 else None,
-            dino=self.loss.dino_weight > 0,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage1Result(TrainingResult):
     """What stage 1 has left and how it went; see `TrainingResult`.
 
@@ -143,15 +84,11 @@ class Stage1Result(TrainingResult):
 
 def train_stage1(
     spec: TokenizerSpec,
-    config: Stage1Config,
+    config: Stage1,
     samples: Samples,
     folder: Path,
     *,
-    device: str | torch.device = "cpu",
-    checkpoint_s: float = 60.0,
-    micro_batch: int | None = None,
-    recompute_activations: bool = False,
-    sheet_every: int | None = None,
+    run: Run = Run(),
     until: int | None = None,
     about: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -164,17 +101,11 @@ def train_stage1(
 
     Args:
         spec: the tokenizer.
-        config: everything else that decides the weights.
+        config: everything besides data that decides the weights.
         samples: of the spec's resolution and frames, prepared or streamed.
         folder: weights.safetensors, checkpoints/ and sheets/ go there; made if missing.
-        device: torch device.
-        checkpoint_s: seconds between checkpoints.
-        micro_batch: samples that are in memory together in a process; None for all. Gradients are
-            accumulated, so this changes results by float rounding only and is no part of `config`.
-        recompute_activations: compute the blocks' activations again in the backward pass instead
-            of keeping them: less memory, about a third more computation, the same result.
-        sheet_every: steps between sheets of originals above reconstructions in sheets/, of the
-            weights in training (not of their average); None for none.
+        run: what changes no number beyond float rounding. Its sheets show originals above
+            reconstructions, of the weights in training (not of their average).
         until: steps after which to end, at most `config.steps`; the weights are then those of this
             step of the full schedule, and its checkpoint stays, to go on from. None for all steps.
         about: plain data to keep inside the weights file, see `save_tokenizer`; "metrics" is added.
@@ -194,16 +125,16 @@ def train_stage1(
     began = time.perf_counter()
     config.check(spec.check())
     last = last_step(config.steps, until)
-    check_run(batch=config.batch, micro_batch=micro_batch, sheet_every=sheet_every)
+    check_run(run, batch=config.batch)
     check_samples(spec, samples)
-    state = _begin(spec, config, last, samples, folder / "checkpoints", torch.device(device))
-    state.model.recompute_activations(recompute_activations)
+    state = _begin(spec, config, last, samples, folder / "checkpoints", run)
+    state.model.recompute_activations(run.recompute_activations)
     shown = fixed_samples(samples)
     pace = Pace(
         steps=last,
         batch=config.batch,
         first=state.resumed_from,
-        checkpoint_s=checkpoint_s,
+        checkpoint_s=run.checkpoint_s,
         progress=progress,
     )
     steps = range(state.resumed_from, last)
@@ -222,7 +153,7 @@ def train_stage1(
                     state.save(step)
                 raise Stopped(f"stopped at step {step} of {last}; a checkpoint is written")
 
-            terms, grad_norm = _gradients(state, config, next(batches), step, micro_batch)
+            terms, grad_norm = _gradients(state, config, next(batches), step)
             lr = learning_rate(config.optimiser, step, config.steps)
             require_finite(step, lr, terms, grad_norm)
             set_learning_rate(state.adamw, lr)
@@ -241,7 +172,7 @@ def train_stage1(
                 history=state.history,
                 notes=state.checkpoints.notes,
             )
-            if sheet_every is not None and done % sheet_every == 0:
+            if run.sheet_every is not None and done % run.sheet_every == 0:
                 path = folder / "sheets" / f"step-{done:07d}.png"
                 from_first(partial(write_sheet, path, shown, state.model, state.device))
             if pace.checkpoint_due(done):
@@ -253,7 +184,7 @@ def train_stage1(
     weights = folder / "weights.safetensors"
     if state.ema is not None:
         state.ema.store(state.model)
-    together = min(micro_batch or config.batch, PROBE_BATCH)  # never more memory than a step
+    together = min(run.micro_batch or config.batch, PROBE_BATCH)  # never more memory than a step
     kl_per_channel, active_units = _probe(state.model, samples, together, state.device)
     result = Stage1Result(
         **pace.result(
@@ -285,11 +216,12 @@ class _State:
     forward: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Posterior]]
     adamw: torch.optim.AdamW
     ema: Ema | None
-    networks: Perceptual
+    networks: Mapping[str, nn.Module]
     history: History
     spikes: SpikeWatch
     device: torch.device
     checkpoints: Checkpoints
+    micro_batch: int | None
     resumed_from: int = 0
 
     def save(self, step: int) -> None:
@@ -314,14 +246,15 @@ class _State:
 
 def _begin(
     spec: TokenizerSpec,
-    config: Stage1Config,
+    config: Stage1,
     last: int,
     samples: Samples,
     checkpoints: Path,
-    device: torch.device,
+    run: Run,
 ) -> _State:
     """The state before the first step, or as the newest whole checkpoint has it."""
-    networks = perceptual_networks(config.loss, device)
+    device = torch.device(run.device)
+    networks = loss_networks(config.loss, device)
     # Weights are drawn on the CPU from a generator of their own: the same on every device.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(config.seed, 0, purpose=WEIGHTS))
@@ -345,6 +278,7 @@ def _begin(
         spikes=SpikeWatch(history),
         device=device,
         checkpoints=Checkpoints(checkpoints, identity),
+        micro_batch=run.micro_batch,
     )
     found = state.checkpoints.newest(last)
     if found is not None:
@@ -353,7 +287,7 @@ def _begin(
 
 
 def _gradients(
-    state: _State, config: Stage1Config, pixels: Tensor, step: int, micro_batch: int | None
+    state: _State, config: Stage1, pixels: Tensor, step: int
 ) -> tuple[dict[str, float], float]:
     """Leave the clipped gradient of one step in the model; its terms and its norm before.
 
@@ -362,7 +296,6 @@ def _gradients(
         config: the settings.
         pixels: uint8, the rows of this process of the global batch.
         step: from 0.
-        micro_batch: samples in memory together.
     """
     x, rows = from_uint8(pixels), part(config.batch)
     noise_BLC, keep_B = code_draws(
@@ -371,7 +304,7 @@ def _gradients(
 
     state.adamw.zero_grad(set_to_none=True)
     terms: dict[str, Tensor] = {}
-    for own in micro_batches(rows, micro_batch):
+    for own in micro_batches(rows, state.micro_batch):
         x_own = x[own.start - rows.start : own.stop - rows.start]
         with torch.autocast(state.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             x_hat, posterior = state.forward(

@@ -1,4 +1,4 @@
-"""How does a tokenizer learn to draw what looks real? Stage 2: the decoder against a discriminator.
+"""Stage 2: the training of the decoder against a discriminator.
 
 One flat loop, like stage 1's, from a tokenizer that stage 1 has left. The encoder is frozen (or, as
 an option, trained too), codes are still sampled, the losses of stage 1 stay on, and -mean(D(x_hat))
@@ -21,32 +21,24 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitok_core.data import Samples
-from vitok_core.errors import SpecError, Stopped
+from vitok_core.errors import Stopped
 from vitok_core.files import sha256_of
 from vitok_core.losses import (
-    AdversarialLoss,
-    Perceptual,
-    Stage1Loss,
     adversarial_weight,
-    perceptual_networks,
+    loss_networks,
     stage1_loss,
 )
-from vitok_core.spec import (
-    Flops,
-    TokenizerSpec,
-    check_discriminator,
-    discriminator_parameters,
-    stage2_flops,
-)
+from vitok_core.settings import Run, Stage2, whole_steps
+from vitok_core.spec import discriminator_parameters
 from vitok_core.tokenizer import Posterior, ViTok, from_uint8, load_tokenizer, save_tokenizer
 from vitok_core.train._adversary import Adversary, CollapseWatch
 from vitok_core.train._batches import (
@@ -59,8 +51,6 @@ from vitok_core.train._batches import (
 from vitok_core.train._checkpoints import Checkpoints
 from vitok_core.train._optimise import (
     Ema,
-    Optimiser,
-    Precision,
     adamw,
     clip_gradients,
     learning_rate,
@@ -80,101 +70,8 @@ from vitok_core.train._progress import History, Progress, SpikeWatch, TrainingRe
 from vitok_core.train._sheets import fixed_samples, write_sheet
 from vitok_core.train._speed import Pace
 
-Trained = Literal["decoder", "all"]
-
 WEIGHTS, NOISE, LENGTHS = 11, 12, 13
 """Purposes of the random streams; stage 1 with the same seed has others."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage2Config:
-    """Everything besides the tokenizer and the data that decides the weights after stage 2.
-
-    Attributes:
-        steps: updates of the decoder and of the discriminator, at least 1.
-        batch: samples an update, of all processes together, at least 1.
-        optimiser: AdamW and schedule of the tokenizer.
-        discriminator: AdamW and schedule of the discriminator, see `paper_discriminator`.
-        discriminator_width: factor of the discriminator's channels; 1 is the paper's.
-        train: "decoder" freezes tubelet embedding, encoder, projection onto the code and the token
-            that stands for cut ones, so codes stay what they were; "all" trains everything.
-        precision: "fp32", or "bf16" for autocast of the tokenizer; losses and discriminator are
-            float32 always.
-        flip: whether samples are mirrored left-right at random.
-        compile: whether the tokenizer is compiled by `torch.compile`.
-        ema: decay of the moving average of the tokenizer, which starts from the weights of stage 1;
-            None for none. With it the average is what weights.safetensors holds.
-        loss: terms of stage 1. The KL has nothing to train when the encoder is frozen and is then
-            measured but left out of the loss, whatever its weight.
-        adversarial: the discriminator's terms; with weight 0 there is no discriminator.
-        seed: of the discriminator's first weights, order, mirroring, noise and lengths; from 0 to
-            2^63 - 1.
-    """
-
-    steps: int
-    batch: int
-    optimiser: Optimiser
-    discriminator: Optimiser
-    discriminator_width: float = 1.0
-    train: Trained = "decoder"
-    precision: Precision = "fp32"
-    flip: bool = True
-    compile: bool = False
-    ema: float | None = 0.9999
-    loss: Stage1Loss = field(default_factory=Stage1Loss)
-    adversarial: AdversarialLoss = field(default_factory=AdversarialLoss)
-    seed: int = 0
-
-    def check(self, spec: TokenizerSpec) -> Stage2Config:
-        """Return the settings themselves if they can be used for `spec`.
-
-        Raises:
-            SpecError: a value out of range; `field` names it.
-        """
-        for name, fits, allowed in (
-            ("steps", self.steps >= 1, "at least 1"),
-            ("batch", self.batch >= 1, "at least 1"),
-            ("train", self.train in get_args(Trained), "decoder or all"),
-            ("precision", self.precision in get_args(Precision), "fp32 or bf16"),
-            ("ema", self.ema is None or 0 <= self.ema < 1, "from 0 to below 1, or None"),
-            ("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
-        ):
-            if not fits:
-                raise SpecError(name, f"{name} = {getattr(self, name)!r}: must be {allowed}")
-        self.optimiser.check()
-        self.discriminator.check()
-        self.adversarial.check()
-        self.trained_loss.check(spec)
-        if self.adversarial.weight > 0:
-            check_discriminator(spec.resolution, self.discriminator_width)
-        return self
-
-    @property
-    def trained_loss(self) -> Stage1Loss:
-        """The terms that have something to train: `loss`, without KL if the encoder is frozen."""
-        if self.train == "all":
-            return self.loss
-        return dataclasses.replace(self.loss, kl_weight=0.0)
-
-    def flops(self, spec: TokenizerSpec) -> Flops:
-        """Operations of all steps; what is counted is said in `vitok_core.spec._training`."""
-        return stage2_flops(
-            spec,
-            steps=self.steps,
-            batch=self.batch,
-            train=self.train,
-            precision=self.precision,
-            lpips_net=self.loss.lpips_net if self.loss.lpips_weight > 0 else None,
-            dino=self.loss.dino_weight > 0,
-            discriminator_width=self.discriminator_width if self.adversarial.weight > 0 else None,
-            adversarial_start=self.adversarial.start,
-            r1=self.adversarial.r1 > 0,
-        )
-
-
-def paper_discriminator(batch: int) -> Optimiser:
-    """The paper's discriminator optimiser: lr 2e-5 * batch / 256, constant after 2.5 % warm-up."""
-    return Optimiser(lr=2e-5 * batch / 256, warmup=0.025, schedule="constant")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,15 +94,11 @@ class Stage2Result(TrainingResult):
 
 def train_stage2(
     tokenizer: Path,
-    config: Stage2Config,
+    config: Stage2,
     samples: Samples,
     folder: Path,
     *,
-    device: str | torch.device = "cpu",
-    checkpoint_s: float = 60.0,
-    micro_batch: int | None = None,
-    recompute_activations: bool = False,
-    sheet_every: int | None = None,
+    run: Run = Run(),
     until: int | None = None,
     about: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -219,17 +112,11 @@ def train_stage2(
 
     Args:
         tokenizer: weights.safetensors of stage 1.
-        config: everything else that decides the weights.
+        config: everything besides data that decides the weights.
         samples: of the tokenizer's resolution and frames.
         folder: weights.safetensors, checkpoints/ and sheets/ go there; made if missing.
-        device: torch device.
-        checkpoint_s: seconds between checkpoints.
-        micro_batch: samples that are in memory together in a process; None for all. Changes
-            results by float rounding only.
-        recompute_activations: compute the blocks' activations again in the backward pass instead
-            of keeping them.
-        sheet_every: steps between sheets of originals above reconstructions in sheets/, of the
-            weights in training (not of their average); None for none.
+        run: what changes no number beyond float rounding. Its sheets show originals above
+            reconstructions, of the weights in training (not of their average).
         until: steps after which to end, at most `config.steps`; the weights are then those of this
             step of the full schedule, and its checkpoint stays, to go on from. None for all steps.
         about: plain data to keep inside the weights file, see `save_tokenizer`; "metrics" and
@@ -249,16 +136,17 @@ def train_stage2(
         OSError: the disk is full.
     """
     began = time.perf_counter()
-    last = last_step(config.steps, until)
-    check_run(batch=config.batch, micro_batch=micro_batch, sheet_every=sheet_every)
-    state = _begin(tokenizer, config, last, samples, folder / "checkpoints", torch.device(device))
-    state.model.recompute_activations(recompute_activations)
+    whole = whole_steps(config.steps)
+    last = last_step(whole, until)
+    check_run(run, batch=config.batch)
+    state = _begin(tokenizer, config, whole, last, samples, folder / "checkpoints", run)
+    state.model.recompute_activations(run.recompute_activations)
     shown = fixed_samples(samples)
     pace = Pace(
         steps=last,
         batch=config.batch,
         first=state.resumed_from,
-        checkpoint_s=checkpoint_s,
+        checkpoint_s=run.checkpoint_s,
         progress=progress,
     )
     steps = range(state.resumed_from, last)
@@ -277,12 +165,12 @@ def train_stage2(
                     state.save(step)
                 raise Stopped(f"stopped at step {step} of {last}; a checkpoint is written")
 
-            terms, judged, grad_norm = _gradients(state, config, next(batches), step, micro_batch)
-            lr = learning_rate(config.optimiser, step, config.steps)
+            terms, judged, grad_norm = _gradients(state, config, next(batches), step)
+            lr = learning_rate(config.optimiser, step, whole)
             require_finite(step, lr, terms, grad_norm)
             set_learning_rate(state.adamw, lr)
             if state.adversary is not None:
-                own_lr = learning_rate(config.discriminator, step, config.steps)
+                own_lr = learning_rate(config.discriminator, step, whole)
                 require_finite(step, own_lr, judged, judged["discriminator_norm"])
                 state.adversary.update(own_lr)
             state.adamw.step()
@@ -302,7 +190,7 @@ def train_stage2(
                 history=state.history,
                 notes=state.checkpoints.notes,
             )
-            if sheet_every is not None and done % sheet_every == 0:
+            if run.sheet_every is not None and done % run.sheet_every == 0:
                 path = folder / "sheets" / f"step-{done:07d}.png"
                 from_first(partial(write_sheet, path, shown, state.model, state.device))
             if pace.checkpoint_due(done):
@@ -342,12 +230,13 @@ class _State:
     adamw: torch.optim.AdamW
     ema: Ema | None
     adversary: Adversary | None
-    networks: Perceptual
+    networks: Mapping[str, nn.Module]
     history: History
     spikes: SpikeWatch
     collapses: CollapseWatch
     device: torch.device
     checkpoints: Checkpoints
+    micro_batch: int | None
     tokenizer_sha256: str
     resumed_from: int = 0
 
@@ -376,13 +265,15 @@ class _State:
 
 def _begin(
     tokenizer: Path,
-    config: Stage2Config,
+    config: Stage2,
+    whole: int,
     last: int,
     samples: Samples,
     checkpoints: Path,
-    device: torch.device,
+    run: Run,
 ) -> _State:
     """The state before the first step, or as the newest whole checkpoint has it."""
+    device = torch.device(run.device)
     model = load_tokenizer(tokenizer, device).train()
     spec = model.spec
     config.check(spec)
@@ -394,7 +285,7 @@ def _begin(
         # Without gradients nothing of the encoder is kept in memory either.
         parameter.requires_grad_(config.train == "all" or _is_decoder(name))
     adversary = None
-    if config.adversarial.weight > 0:
+    if config.fools:
         adversary = Adversary(
             config.adversarial,
             config.discriminator,
@@ -416,12 +307,13 @@ def _begin(
         adamw=adamw(model.parameters(), config.optimiser, device),
         ema=None if config.ema is None else Ema(model, config.ema),
         adversary=adversary,
-        networks=perceptual_networks(config.loss, device),
+        networks=loss_networks(config.loss, device),
         history=history,
         spikes=SpikeWatch(history),
-        collapses=CollapseWatch(history, since=round(config.discriminator.warmup * config.steps)),
+        collapses=CollapseWatch(history, since=round(config.discriminator.warmup * whole)),
         device=device,
         checkpoints=Checkpoints(checkpoints, identity),
+        micro_batch=run.micro_batch,
         tokenizer_sha256=sha256,
     )
     found = state.checkpoints.newest(last)
@@ -435,7 +327,7 @@ def _is_decoder(name: str) -> bool:
 
 
 def _gradients(
-    state: _State, config: Stage2Config, pixels: Tensor, step: int, micro_batch: int | None
+    state: _State, config: Stage2, pixels: Tensor, step: int
 ) -> tuple[dict[str, float], dict[str, float], float]:
     """Leave the clipped gradients of one step in tokenizer and discriminator.
 
@@ -444,7 +336,6 @@ def _gradients(
         config: the settings.
         pixels: uint8, the rows of this process of the global batch.
         step: from 0.
-        micro_batch: samples in memory together.
 
     Returns:
         Terms of the tokenizer, terms of the discriminator (none without one), and the norm of the
@@ -466,7 +357,7 @@ def _gradients(
     state.adamw.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
 
-    for own in micro_batches(rows, micro_batch):
+    for own in micro_batches(rows, state.micro_batch):
         x_own = x[own.start - rows.start : own.stop - rows.start]
         share = len(x_own) / config.batch
         with torch.autocast(state.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -499,7 +390,7 @@ def _gradients(
         return found, {}, norms_found[0]
     if pulls:
         found["adversarial_weight"] = weight
-    judged = {name: found.pop(name) for name in config.adversarial.terms}
+    judged = {name: found.pop(name) for name in config.adversarial.parts}
     judged["discriminator_norm"] = norms_found[1]
     adversary.end_step(judged, norms_found[2:])
     return found, judged, norms_found[0]
