@@ -475,8 +475,17 @@ def test_the_perceptual_loss_trains_too(tmp_path: Path) -> None:
     assert 0 < result.parts_recent["lpips"] < 2
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exploding(Optimiser):
+    """A rate far above what settings allow."""
+
+    lr: float = 1e30
+    warmup: float = 0.0
+    clip: float = 1e30
+
+
 def test_a_loss_that_explodes_is_not_learned_from(photos: SampleSet, tmp_path: Path) -> None:
-    config = with_optimiser(lr=1e30, final_lr=0.0, warmup=0.0, clip=None)
+    config = dataclasses.replace(CONFIG, optimiser=Exploding(final_lr=0.0))
     with pytest.raises(NonFiniteError, match=r"step 2: loss .*the update was not made"):
         train(tmp_path, photos, config)
     assert not (tmp_path / "weights.safetensors").exists()
