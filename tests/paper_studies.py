@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from sweepctl.datasets import data_identities
-from sweepctl.paper import Measured, place_of, published
+from sweepctl.paper import ConfiguredValue, figure_or_table, published
 from sweepctl.plan import Calibration, Plan, make_plan, parse_on, total
 from sweepctl.study import load_study
 
@@ -33,9 +33,9 @@ def all_planned() -> tuple[Plan, ...]:
     return tuple(planned(file) for file in FILES)
 
 
-def points(plan: Plan) -> list[Measured]:
+def points(plan: Plan) -> list[ConfiguredValue]:
     """The numbers that the paper publishes in the figure or table of a study."""
-    place = place_of(plan.study_name)
+    place = figure_or_table(plan.study_name)
     return [one for one in published() if one.stands_in(place)]
 
 

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from studies import SMALL, write
 from sweepctl import cli
 from sweepctl.cli._session import plan_file
-from sweepctl.paper import Measured, align, configured, place_of, published, run_to_run
+from sweepctl.paper import (
+    ConfiguredValue,
+    align,
+    configured,
+    figure_or_table,
+    published,
+    run_to_run,
+)
 from sweepctl.plan import design_rows
 
 PAPER = Path(__file__).resolve().parent.parent / "studies" / "paper"
@@ -42,7 +49,9 @@ def call(
     return run
 
 
-def own(name: str, cell: int = 1, *, overrides: tuple[str, ...] = (), **changes: Any) -> Measured:
+def own(
+    name: str, cell: int = 1, *, overrides: tuple[str, ...] = (), **changes: Any
+) -> ConfiguredValue:
     """The first number of a cell of a study of the paper, as if it had been measured."""
     plan = plan_file(PAPER / f"{name}.yaml", overrides)
     row = next(row for row in design_rows(plan) if row["cell"] == cell)
@@ -247,7 +256,7 @@ def test_a_difference_is_that_of_the_values(index: int, factor: float) -> None:
     ],
 )
 def test_names_speak_of_places(name: str, place: str) -> None:
-    assert place_of(name) == place
+    assert figure_or_table(name) == place
 
 
 # --- a study that was run -----------------------------------------------------------------------

@@ -202,7 +202,7 @@ def findings() -> Analysis:
 def test_findings_that_stand_and_findings_that_do_not(findings: Analysis) -> None:
     verdicts = {claim.name: claim for claim in findings.claims}
     assert verdicts["p"].verdict == "undecided"
-    assert verdicts["p"].details["nested"]["doubts"]  # the line inside which p is nested bends
+    assert verdicts["p"].details["nested"]["warnings"]  # the line inside which p is nested bends
     assert verdicts["slopes"].verdict == "contradicted"  # steeper on ImageNet than on COCO
     assert all(pair["paired"] for pair in verdicts["slopes"].details["pairs"])
     assert verdicts["optimum"].verdict == "supported"

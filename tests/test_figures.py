@@ -27,7 +27,7 @@ from sweepctl.figures import (
     scatter,
     terminal,
 )
-from sweepctl.paper import beside_paper
+from sweepctl.paper import compared_with_paper
 from sweepctl.study import Fit
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def figures_of(analysis: Analysis) -> Iterator[Figure]:
     yield residuals(analysis.fits[:1])
     yield hold_outs(analysis.fits[:1])
     yield optima(analysis.fits)
-    yield laws([analysis.fit("law")], beside=beside_paper([analysis.fit("law")]))
+    yield laws([analysis.fit("law")], comparisons=compared_with_paper([analysis.fit("law")]))
     yield scatter(rows, ["p", "c"], "psnr", "E")
     yield pareto(rows, ["p", "c"], "psnr", "macs", better="higher")
     yield curves([("one", (1, 2, 3), (3.0, 2.0, 1.0))], "loss")

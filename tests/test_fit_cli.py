@@ -159,8 +159,8 @@ def test_where_chooses_rows_of_a_table_and_points_of_the_paper(call: Call, tmp_p
 def test_the_papers_points_stand_beside_a_study(call: Call, tmp_path: Path) -> None:
     filled(tmp_path)
     code, out, err = call("fit", "nine", "--reference", "--no-figures", "--json")
-    assert code == 0 and "fidelity beside paper/figure-3" in err
-    beside = json.loads(out)["beside"]
+    assert code == 0 and "fidelity compared with paper/figure-3" in err
+    beside = json.loads(out)["paper_comparison"]
     assert {row["fit"] for row in beside} == {"fidelity"}  # the paper has no rfd_lite0
     assert {row["as"] for row in beside} == {"difference"}
     assert [row["paper"] is None for row in beside] == [row["x"] < 256 for row in beside]
@@ -289,16 +289,16 @@ def test_status_tells_the_laws_so_far_and_what_to_expect(call: Call, tmp_path: P
     assert one["outside"] == "True"
     code, out, _ = call("status", "nine", "--predict", "--json")
     said = json.loads(out)
-    assert len(said["foreseen"]) == 4 and said["laws"][0]["cells"] == 7 and said["surprises"] == []
+    assert len(said["predicted"]) == 4 and said["laws"][0]["cells"] == 7 and said["outliers"] == []
 
 
 def test_a_broken_run_is_named_while_the_study_runs(call: Call, tmp_path: Path) -> None:
     filled(tmp_path, unfinished=(9,), broken=5)
     code, out, err = call("status", "nine", "--fits")
-    assert code == 0 and table(out.split("\n\n")[1])[0]["surprises"] == "5"
-    assert "surprise: fidelity: p 8, c 16 (cell 5) has psnr" in err
+    assert code == 0 and table(out.split("\n\n")[1])[0]["outliers"] == "5"
+    assert "outlier: fidelity: p 8, c 16 (cell 5) has psnr" in err
     code, out, _ = call("fit", "nine", "--no-figures", "--json")
-    assert "surprise" in json.loads(out)["fits"][0]["warnings"]
+    assert "outlier" in json.loads(out)["fits"][0]["warnings"]
 
 
 def test_status_alone_repeats_what_was_fitted_last(call: Call, tmp_path: Path) -> None:

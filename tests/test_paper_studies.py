@@ -19,7 +19,7 @@ from sweepctl.claims import fit_study
 from sweepctl.datasets import PAPERS, data_identities, scan
 from sweepctl.errors import StudyError
 from sweepctl.execute import run_study
-from sweepctl.paper import as_published, place_of
+from sweepctl.paper import as_published, figure_or_table
 from sweepctl.plan import Calibration, Plan, Task, design_rows, make_plan, parse_on, total
 from sweepctl.study import OwnSet, load_site, load_study
 
@@ -43,7 +43,7 @@ def test_every_figure_and_table_has_its_study() -> None:
     for file in FILES:
         plan = planned(file)
         assert plan.study_name == f"paper-{file.stem}" and plan.study.study.question
-        assert place_of(plan.study_name)
+        assert figure_or_table(plan.study_name)
 
 
 ON_PAPER = {
@@ -60,7 +60,7 @@ def test_its_numbers_are_those_that_the_paper_publishes(file: Path) -> None:
     """Not one more, not one less, on the data sets that it measures."""
     plan = planned(file)
     rows = design_rows(plan)
-    found = as_published(rows, configs(plan), place=place_of(plan.study_name))
+    found = as_published(rows, configs(plan), place=figure_or_table(plan.study_name))
     assert len(found) == len(rows) and len(set(found["cell"])) == len(plan.cells)
     here = {name for dataset in found["dataset"] for name in ON_PAPER[dataset]}
     wanted = [one for one in points(plan) if one.on in here]
@@ -103,7 +103,7 @@ QUICK = ("figure-4", "figure-5", "figure-9", "figure-10")
 def test_its_laws_on_the_papers_points_are_the_plotted_ones(name: str) -> None:
     """R2 as printed in the figure, to its two decimals."""
     plan = planned(FOLDER / f"{name}.yaml")
-    frame = as_published(design_rows(plan), configs(plan), place=place_of(plan.study_name))
+    frame = as_published(design_rows(plan), configs(plan), place=figure_or_table(plan.study_name))
     study = plan.study.study
     analysis = fit_study(frame, study.fits, ())
     r2 = {fit.name: fit.r2 for fit in analysis.fits}
@@ -115,7 +115,7 @@ def test_its_laws_on_the_papers_points_are_the_plotted_ones(name: str) -> None:
 @each
 def test_no_claim_is_undecided_because_it_could_not_be_put(file: Path) -> None:
     plan = planned(file)
-    frame = as_published(design_rows(plan), configs(plan), place=place_of(plan.study_name))
+    frame = as_published(design_rows(plan), configs(plan), place=figure_or_table(plan.study_name))
     study = plan.study.study
     for claim in fit_study(frame, study.fits, study.claims).claims:
         assert claim.details, f"{claim.name}: {claim.evidence}"

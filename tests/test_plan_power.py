@@ -124,7 +124,7 @@ def test_a_fit_that_the_design_does_not_allow_says_why() -> None:
     assert found.claims[0].undecided == 1
 
 
-def test_a_stated_optimum_is_foreseen_and_its_claim_decided() -> None:
+def test_a_stated_optimum_is_predicted_and_its_claim_decided() -> None:
     """Parabolas: the optimum inside the design is found by enough points and little noise."""
     claim = OptimumClaim(name="best", fit="curve", optimum="maximum")
     fits = {"curve": Fit(metric="psnr", on="set", form="quadratic")}

@@ -1,4 +1,4 @@
-"""Are surprises, hold-outs, comparisons, correlations and frontiers what they say they are?"""
+"""Are outliers, hold-outs, comparisons, correlations and frontiers what they say they are?"""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sweepctl.analyse import (
     frontier,
     hold_out,
     left_out,
+    outlier_cells,
     refitted,
     surface,
-    surprising_cells,
 )
 from sweepctl.claims import fit_study
-from sweepctl.design import foresee
+from sweepctl.design import predict_cells
 from sweepctl.errors import UsageError
-from sweepctl.paper import beside_paper, paper_frame, paper_study
+from sweepctl.paper import compared_with_paper, paper_frame, paper_study
 from sweepctl.study import Comparison, Fit
 
 
@@ -49,7 +49,7 @@ def frame(metrics: dict[str, list[float]], **settings: list[Any]) -> pd.DataFram
 X = 2.0 ** np.arange(6, 15)
 
 
-# --------------------------------------------------------------------------------------- surprises
+# --------------------------------------------------------------------------------------- outliers
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,17 @@ def test_left_out_is_what_the_law_without_the_point_says(more: dict[str, Any]) -
     assert checked or fit.form == "power"
 
 
-def test_a_broken_run_surprises_the_law_of_the_others() -> None:
+def test_a_broken_run_is_an_outlier_of_the_law_of_the_others() -> None:
     rng = np.random.default_rng(1)
     for form, floor in (("loglog", 0.0), ("power", 0.3)):
         y = (floor + 40 * X**-0.6) * 2 ** (0.05 * rng.normal(size=9))
         sound = law(y, X, form)
-        assert "surprise" not in [warning.code for warning in sound.warnings]
+        assert "outlier" not in [warning.code for warning in sound.warnings]
         y[4] *= 1.9
         broken = law(y, X, form)
-        (said,) = [w.message for w in broken.warnings if w.code == "surprise"]
+        (said,) = [w.message for w in broken.warnings if w.code == "outlier"]
         assert "x = 1024 (row 5)" in said and "after 9 looks" in said
-        assert surprising_cells([broken]) == {5: ("law",)}
+        assert outlier_cells([broken]) == {5: ("law",)}
 
 
 def test_nothing_is_left_out_where_nothing_would_be_left() -> None:
@@ -101,7 +101,7 @@ def test_nothing_is_left_out_where_nothing_would_be_left() -> None:
 
 
 @pytest.mark.slow
-def test_one_sound_sweep_in_twenty_has_a_surprise() -> None:
+def test_one_sound_sweep_in_twenty_has_an_outlier() -> None:
     rng = np.random.default_rng(0)
     template = law(40 * X**-0.6 * 2 ** rng.normal(size=9), X)
     from dataclasses import replace
@@ -110,7 +110,7 @@ def test_one_sound_sweep_in_twenty_has_a_surprise() -> None:
     for _ in range(800):
         ys = -0.6 * np.log2(X) + rng.normal(size=9)
         points = [replace(p, y=float(y)) for p, y in zip(template.points, ys, strict=True)]
-        some += any(one.surprising for one in left_out(refitted(template, points)))
+        some += any(one.is_outlier for one in left_out(refitted(template, points)))
     # Bonferroni is slightly careful; three standard errors of a share of 0.05 are 0.023.
     assert 0.025 < some / 800 < 0.074
 
@@ -143,7 +143,7 @@ def test_ones_own_points_stand_beside_the_papers_law_where_it_has_points() -> No
     E = [64, 1024, 4096]
     mine = frame({"psnr": [20.0, 24.0, 29.0]}, E=E, resolution=[256] * 3, frames=[1] * 3)
     fits = {"law": Fit(metric="psnr", on="photos", form="semilog")}
-    (beside,) = beside_paper(fit_study(mine, fits, ()).fits)
+    (beside,) = compared_with_paper(fit_study(mine, fits, ()).fits)
     assert (beside.paper, beside.law.on) == ("paper/figure-3", "ImageNet-1K val")
     study = paper_study("figure-3")
     theirs = fit_study(paper_frame(study), {"psnr": study.fits["psnr-imagenet"]}, ()).fits[0]
@@ -154,14 +154,14 @@ def test_ones_own_points_stand_beside_the_papers_law_where_it_has_points() -> No
     assert other.paper_low is not None and other.paper_low < (other.paper or 0)
     distances = frame({"rfid": [20.0, 9.0, 2.0]}, E=E, resolution=[256] * 3)
     fits = {"law": Fit(metric="rfid", on="photos", form="loglog")}
-    (ratio,) = beside_paper(fit_study(distances, fits, ()).fits, "figure-3")
+    (ratio,) = compared_with_paper(fit_study(distances, fits, ()).fits, "figure-3")
     assert ratio.scale == "log2"
     assert ratio.rows[1].distance == pytest.approx(9.0 / (ratio.rows[1].paper or 0))
     unknown = frame({"rfd_lite0": [20.0, 9.0, 2.0]}, E=E)
     fits = {"law": Fit(metric="rfd_lite0", on="photos", form="loglog")}
-    assert beside_paper(fit_study(unknown, fits, ()).fits) == ()
+    assert compared_with_paper(fit_study(unknown, fits, ()).fits) == ()
     with pytest.raises(UsageError, match="figure-99"):
-        beside_paper((), "figure-99")
+        compared_with_paper((), "figure-99")
 
 
 def test_the_nearest_figure_of_the_paper_is_taken() -> None:
@@ -169,7 +169,7 @@ def test_the_nearest_figure_of_the_paper_is_taken() -> None:
         mine = frame({"psnr": [20.0, 24.0, 29.0]}, E=[512, 1024, 4096], **settings)
         mine["dataset"] = on
         fits = {"law": Fit(metric="psnr", on=on, form="semilog")}
-        (found,) = beside_paper(fit_study(mine, fits, ()).fits)
+        (found,) = compared_with_paper(fit_study(mine, fits, ()).fits)
         return found.paper, found.law.on
 
     assert nearest("COCO-2017 val", resolution=[256] * 3) == ("paper/figure-3", "COCO-2017 val")
@@ -298,7 +298,7 @@ def test_a_surface_is_the_law_of_two_variables() -> None:
 # ------------------------------------------------------------------------------------- predictions
 
 
-def test_unfinished_cells_are_foreseen_with_the_interval_of_one_run() -> None:
+def test_unfinished_cells_are_predicted_with_the_interval_of_one_run() -> None:
     rng = np.random.default_rng(0)
     E, p = [64, 128, 256, 512, 1024, 2048], [4, 8] * 3
     psnr = [10 + 1.6 * math.log2(e) + 0.3 * rng.normal() for e in E]
@@ -315,7 +315,7 @@ def test_unfinished_cells_are_foreseen_with_the_interval_of_one_run() -> None:
     }
     made = fit_study(measured, fits, ()).fits
     cells = [{"cell": 7, "E": 4096, "p": 8}, {"cell": 8, "E": 300, "p": 16}]
-    found = {(one.cell, one.fit): one for one in foresee(made, cells)}
+    found = {(one.cell, one.fit): one for one in predict_cells(made, cells)}
     assert set(found) == {(7, "law"), (8, "law"), (7, "each")}
     one = found[7, "law"]
     band = bands(made[0], [4096])

@@ -64,7 +64,7 @@ def test_a_line_is_measured_at_its_ends() -> None:
     assert told.considered == 11
 
 
-def test_the_interval_foreseen_is_that_of_least_squares() -> None:
+def test_the_interval_predicted_is_that_of_least_squares() -> None:
     frame = cells_of([8, 9, 10, 11, 12, 14])
     told = chosen(frame, 5, 1.0)
     from scipy import stats
@@ -132,7 +132,7 @@ def test_seeds_help_against_noise_but_not_against_scatter_between_cells() -> Non
     assert found["scatter"].scatter > 0.8 and found["noise"].scatter == 0
     assert found["scatter"].noise == pytest.approx(0.2 * math.sqrt(2))
     assert [run.cell for run in found["scatter"].runs] == [19]
-    assert found["noise"].whence.startswith("between seeds")
+    assert found["noise"].noise_source.startswith("between seeds")
     assert len(found["noise"].runs) == 3 and all(run.runs == 3 for run in found["noise"].runs)
 
 
@@ -154,7 +154,7 @@ def test_power_laws_are_measured_where_they_bend() -> None:
         measured=known.assign(value=law * np.exp(0.1 * rng.normal(size=12))),
     )
     assert [run.cell for run in told.runs] == [15]
-    assert "no configuration has a second seed" in told.whence
+    assert "no configuration has a second seed" in told.noise_source
 
 
 def test_what_cannot_be_chosen_is_said() -> None:

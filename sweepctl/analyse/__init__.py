@@ -78,9 +78,9 @@ from sweepctl.analyse._validation import (
     compare,
     hold_out,
     left_out,
+    outlier_cells,
     predicted_at,
-    surprising_cells,
-    with_surprises,
+    with_outliers,
 )
 from sweepctl.analyse._words import equation
 
@@ -133,6 +133,7 @@ __all__ = [
     "linear_result",
     "matches",
     "order",
+    "outlier_cells",
     "place_of",
     "predicted_at",
     "rank_interval",
@@ -141,8 +142,7 @@ __all__ = [
     "scale_of",
     "slope_gradient",
     "surface",
-    "surprising_cells",
     "unit_of",
     "unscaled",
-    "with_surprises",
+    "with_outliers",
 ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _ONE_DEGREE_MORE = {1: "quadratic", 2: "cubic", 3: "quartic"}
-DOUBTS = ("curvature", "lack_of_fit", "heteroscedastic", "range_dependent_slope")
+WARNING_TESTS = ("curvature", "lack_of_fit", "heteroscedastic", "range_dependent_slope")
 """Tests whose rejection is a reason to doubt the law; the others describe it."""
 
 
@@ -100,14 +100,16 @@ def _f_test(name: str, between: float, df1: int, within: float, df2: int) -> FTe
     )
 
 
-def doubts(tests: Sequence[FTest], regression: Regression) -> list[FitWarning]:
+def line_warnings(tests: Sequence[FTest], regression: Regression) -> list[FitWarning]:
     """A warning for each test that speaks against the law."""
-    return [_failed(test, regression) for test in tests if test.name in DOUBTS and test.p < 0.05]
+    return [
+        _failed(test, regression) for test in tests if test.name in WARNING_TESTS and test.p < 0.05
+    ]
 
 
-def plain_doubts(tests: Sequence[FTest]) -> list[FitWarning]:
+def curve_warnings(tests: Sequence[FTest]) -> list[FitWarning]:
     """The same for laws that are not linear in their parameters."""
-    return [_plain(test) for test in tests if test.name in DOUBTS and test.p < 0.05]
+    return [_plain(test) for test in tests if test.name in WARNING_TESTS and test.p < 0.05]
 
 
 def _plain(test: FTest) -> FitWarning:

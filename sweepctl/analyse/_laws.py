@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweepctl.analyse._checks import doubts, influence, tests_of
+from sweepctl.analyse._checks import influence, line_warnings, tests_of
 from sweepctl.analyse._noise import one_seed_weights
 from sweepctl.analyse._optimum import optimum_of, optimum_warnings
 from sweepctl.analyse._points import NotFitted, column_of, configurations
@@ -93,11 +93,11 @@ def fit_law(name: str, frame: pd.DataFrame, fit: Fit) -> FitResult:
         result = _result(named, found.points, fit.loss, found.warnings)
         if not found.only_errors:
             return result
-        points, named["weighting"], doubted = one_seed_weights(
+        points, named["weighting"], more = one_seed_weights(
             found.points, lambda weighted: _around(named, weighted, fit.loss)
         )
         if not named["weighting"]:
-            return replace(result, warnings=(*doubted, *result.warnings))
+            return replace(result, warnings=(*more, *result.warnings))
         return _result(named, points, fit.loss, found.warnings)
     except NotFitted as refusal:
         return FitResult(**named, warnings=(refusal.warning,))
@@ -147,7 +147,7 @@ def linear_result(
         named: fields of the result that are known already; `form`, `xs`, `x_scales`, `factors` and
             `interaction` say what is fitted.
         points: the configurations.
-        warnings: doubts that are known already.
+        warnings: warnings that are known already.
 
     Raises:
         NotFitted: the points do not suffice.
@@ -173,12 +173,12 @@ def linear_result(
             f"the effects of {what} cannot be told apart here: {design.columns} coefficients, "
             f"but the configurations hold only {rank} independent comparisons",
         )
-    doubted = list(warnings)
+    found = list(warnings)
     if min(values) < 4:
         few = design.xs[values.index(min(values))]
         message = f"{few} has only {min(values)} distinct values: the form is taken on trust"
-        doubted.append(FitWarning(code="few_levels", message=message))
-    return _described(named, points, regress(points, design), doubted)
+        found.append(FitWarning(code="few_levels", message=message))
+    return _described(named, points, regress(points, design), found)
 
 
 def _design(named: Mapping[str, Any], points: Sequence[Point]) -> Design:
@@ -216,7 +216,7 @@ def _described(
     forced = float(regression.leverage.max()) > 1 - 1e-9
     hc3 = None if forced else regression.interval(towards, robust=True)
     tests = tests_of(regression)
-    warnings += doubts(tests, regression)
+    warnings += line_warnings(tests, regression)
     cook, influential = influence(regression, slope, points)
     optimum = None
     if design.degree > 1:

@@ -60,7 +60,7 @@ class Configurations:
         weighting: what the weights come from; empty when all are equal.
         only_errors: whether the evaluation's errors are all that is known of the noise, so that
             weights need the law.
-        warnings: doubts about the rows themselves.
+        warnings: about the rows themselves.
     """
 
     points: tuple[Point, ...]

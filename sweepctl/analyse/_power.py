@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweepctl.analyse._checks import lack_of_fit, plain_doubts, uneven_scatter
+from sweepctl.analyse._checks import curve_warnings, lack_of_fit, uneven_scatter
 from sweepctl.analyse._families import Family
 from sweepctl.analyse._points import NotFitted, cells_of, place_of
 from sweepctl.analyse._power_fit import PowerFit, fit_power, floor_of
@@ -89,7 +89,7 @@ def power_result(
             *warnings,
             *_bound_warnings(fit, names),
             *_floor_warnings(floor, metric),
-            *plain_doubts(tests),
+            *curve_warnings(tests),
             *_influential(points, cook),
         ),
         center=log2_centers[0],

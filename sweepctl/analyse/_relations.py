@@ -22,7 +22,7 @@ from sweepctl.analyse._laws import fit_law, refitted
 from sweepctl.analyse._points import NotFitted, column_of, configurations
 from sweepctl.analyse._results import FitResult, Point
 from sweepctl.analyse._scales import better_of, exp2, is_metric, scale_of, unscaled
-from sweepctl.analyse._validation import with_surprises
+from sweepctl.analyse._validation import with_outliers
 from sweepctl.errors import UsageError
 from sweepctl.study import Fit
 
@@ -390,7 +390,7 @@ def surface(
     _check_other(metric, axes)
     form = "loglog" if scale_of(metric) == "log2" else "semilog"
     stated = Fit.model_validate({"metric": metric, "on": dataset, "x": list(axes), "form": form})
-    law = with_surprises(fit_law(f"{metric} over {' and '.join(axes)}", frame, stated))
+    law = with_outliers(fit_law(f"{metric} over {' and '.join(axes)}", frame, stated))
     if not law.fitted:
         code = law.warnings[0].code if law.warnings else "not_fitted"
         raise UsageError(f"{metric} has no law in {' and '.join(axes)}: {code}: {law.reason}")

@@ -33,7 +33,7 @@ WarningCode = Literal[
     "collinear",
     "wrong_direction",
     "not_converged",
-    # the fit was made and should be doubted
+    # the fit was made and is to be read with care
     "few_levels",
     "seeds_as_rows",
     "duplicate_rows",
@@ -44,7 +44,7 @@ WarningCode = Literal[
     "lack_of_fit",
     "heteroscedastic",
     "influential_point",
-    "surprise",
+    "outlier",
     "optimum_unbounded",
     "optimum_outside_data",
     "optimum_shifts",
@@ -75,7 +75,7 @@ class Coefficient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitWarning:
-    """Why a fit was not made or should be doubted: a stable code and a sentence with numbers."""
+    """Why a fit was not made or is read with care: a stable code and a sentence with numbers."""
 
     code: WarningCode
     message: str

@@ -18,7 +18,7 @@ from sweepctl.analyse._laws import fit_law, refitted
 from sweepctl.analyse._points import is_reserved
 from sweepctl.analyse._results import FitResult, FitWarning
 from sweepctl.analyse._scales import is_metric
-from sweepctl.analyse._validation import with_surprises
+from sweepctl.analyse._validation import with_outliers
 from sweepctl.errors import UsageError
 from sweepctl.study import Fit
 
@@ -76,7 +76,7 @@ def fit_table(
     if weight is not None:
         stated = dict(zip(rows, map(float, columns[weight]), strict=True))
         result = _with_weights(result, stated, weight)
-    result = with_surprises(result)
+    result = with_outliers(result)
     return replace(
         result,
         meaning=_of_rows(result.meaning),

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-SURPRISE = 0.05
-"""Chance that a sound fit has any surprise; each of n points is held against SURPRISE / n."""
+OUTLIER = 0.05
+"""Chance that a sound fit has any outlier; each of n points is held against OUTLIER / n."""
 
 _SUSPICIOUS = 0.5
 """Chance below which a power law is refitted without the point, to know it exactly."""
@@ -66,9 +66,9 @@ class LeftOut:
     p: float
 
     @property
-    def surprising(self) -> bool:
+    def is_outlier(self) -> bool:
         """Whether it lies outside what the other configurations let expect."""
-        return self.p < SURPRISE
+        return self.p < OUTLIER
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """The prediction interval on the fit's scale."""
@@ -97,14 +97,14 @@ def left_out(fit: FitResult) -> tuple[LeftOut, ...]:
     return tuple(found)
 
 
-def surprise_warnings(fit: FitResult) -> list[FitWarning]:
-    """A warning for each surprising configuration."""
-    return [_warning(fit, one) for one in left_out(fit) if one.surprising]
+def outlier_warnings(fit: FitResult) -> list[FitWarning]:
+    """A warning for each outlier."""
+    return [_warning(fit, one) for one in left_out(fit) if one.is_outlier]
 
 
-def with_surprises(fit: FitResult) -> FitResult:
-    """The same result with its surprises among the warnings."""
-    found = surprise_warnings(fit)
+def with_outliers(fit: FitResult) -> FitResult:
+    """The same result with its outliers among the warnings."""
+    found = outlier_warnings(fit)
     return replace(fit, warnings=(*fit.warnings, *found)) if found else fit
 
 
@@ -118,7 +118,7 @@ def _by_leverage(fit: FitResult, point: Point) -> LeftOut | None:
     left = (total - w * e * e / (1 - h)) / (fit.df - 1)
     # A robust loss leaves more squares in one point than the mean of all: its scatter is kept.
     variance = left if left > 0 and fit.loss == "squares" else fit.sigma**2
-    # All scatter was this point's: rounding must not make it infinitely surprising.
+    # All scatter was this point's: rounding must not make it an infinite outlier.
     variance = max(variance, 1e-20 * total)
     se = math.sqrt(variance / (w * (1 - h)))
     return _judged(fit, point, point.y - e / (1 - h), se, fit.df - 1)
@@ -142,10 +142,10 @@ def _judged(fit: FitResult, point: Point, predicted: float, se: float, df: int) 
 
 
 def _warning(fit: FitResult, one: LeftOut) -> FitWarning:
-    low, high = one.interval(1 - SURPRISE / len(fit.points))
+    low, high = one.interval(1 - OUTLIER / len(fit.points))
     ends = [_shown(end, fit) for end in (one.point.y, low, high)]
     return FitWarning(
-        code="surprise",
+        code="outlier",
         message=(
             f"{place_of(one.point)} ({cells_of(one.point)}) has {fit.metric} "
             f"{ends[0]}{unit_of(fit.metric)}; the law without it expects {ends[1]} to {ends[2]} "
@@ -163,12 +163,12 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
-def surprising_cells(fits: Sequence[FitResult]) -> dict[int, tuple[str, ...]]:
-    """Cell -> names of the fits that are surprised by it."""
+def outlier_cells(fits: Sequence[FitResult]) -> dict[int, tuple[str, ...]]:
+    """Cell -> names of the fits of which it is an outlier."""
     found: dict[int, tuple[str, ...]] = {}
     for fit in fits:
         for one in left_out(fit):
-            for cell in one.point.cells if one.surprising else ():
+            for cell in one.point.cells if one.is_outlier else ():
                 found[cell] = (*found.get(cell, ()), fit.name)
     return found
 

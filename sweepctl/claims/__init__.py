@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sweepctl.analyse import FitResult, fit_law, with_surprises
+from sweepctl.analyse import FitResult, fit_law, with_outliers
 from sweepctl.claims._factors import factor_verdict
 from sweepctl.claims._predictions import holdout_verdict, tradeoff_verdict
 from sweepctl.claims._results import Analysis, ClaimResult, Verdict
@@ -72,6 +72,6 @@ def fit_study(frame: pd.DataFrame, fits: Mapping[str, Fit], claims: Sequence[Any
         UsageError: a fit or claim names a metric or fit that does not exist, or a column that does
             not, but as a variable: that law is then not fitted, the others are.
     """
-    results = tuple(with_surprises(fit_law(name, frame, fit)) for name, fit in fits.items())
+    results = tuple(with_outliers(fit_law(name, frame, fit)) for name, fit in fits.items())
     verdicts = tuple(verdict_of(claim, frame, results) for claim in claims)
     return Analysis(fits=results, claims=verdicts)

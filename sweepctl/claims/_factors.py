@@ -105,7 +105,7 @@ def _nested(
     bent = [
         warning.code for warning in law.warnings if warning.code in ("curvature", "lack_of_fit")
     ]
-    return {"f": test.statistic, "df1": test.df1, "df2": test.df2, "p": test.p, "doubts": bent}
+    return {"f": test.statistic, "df1": test.df1, "df2": test.df2, "p": test.p, "warnings": bent}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +199,7 @@ def _beside(nested: dict[str, Any]) -> str:
         return ""
     text = f"; inside a line F({nested['df1']}, {nested['df2']}) = {nested['f']:.3g}, p "
     text += "< 0.001" if nested["p"] < 0.001 else f"= {nested['p']:.2g}"
-    return text + (" (the line itself is in doubt)" if nested["doubts"] else "")
+    return text + (" (the line itself is in doubt)" if nested["warnings"] else "")
 
 
 def _contrasts(

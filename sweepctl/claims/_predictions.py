@@ -32,7 +32,7 @@ from sweepctl.analyse import (
     scale_of,
 )
 from sweepctl.claims._results import ClaimResult, Verdict
-from sweepctl.claims._slopes import doubted, not_made
+from sweepctl.claims._slopes import not_made, warnings_of
 from sweepctl.study import HoldoutClaim, TradeoffClaim
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def holdout_verdict(
     details: dict[str, Any] = {"held_out": len(held), "trained_on": rest.n}
 
     def done(verdict: Verdict, text: str) -> ClaimResult:
-        text += doubted(rest)
+        text += warnings_of(rest)
         return ClaimResult(name=claim.name, verdict=verdict, evidence=text, details=details)
 
     if not held:

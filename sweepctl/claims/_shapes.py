@@ -32,7 +32,7 @@ from sweepctl.analyse import (
     scale_of,
 )
 from sweepctl.claims._results import ClaimResult, Verdict
-from sweepctl.claims._slopes import doubted, not_made
+from sweepctl.claims._slopes import not_made, warnings_of
 from sweepctl.laws import Scale
 from sweepctl.statistics import t_quantile
 from sweepctl.study import MonotoneClaim, OptimumClaim
@@ -59,7 +59,7 @@ def optimum_verdict(
     details: dict[str, Any] = {"range": [start, end], "n": fit.n, "df": fit.df}
 
     def done(verdict: Verdict, text: str) -> ClaimResult:
-        text += f"; n {fit.n}" + doubted(fit)
+        text += f"; n {fit.n}" + warnings_of(fit)
         return ClaimResult(name=claim.name, verdict=verdict, evidence=text, details=details)
 
     if found is None:

@@ -41,7 +41,7 @@ def slope_verdict(claim: SlopeClaim, frame: pd.DataFrame, fits: Sequence[FitResu
         judged.append(judge(claim.slope, fit, details))  # type: ignore[arg-type]  # told apart above
     if claim.r2 is not None:
         judged.append(_judge_r2(claim, fit, details))
-    evidence = "; ".join(text for _, text in judged) + f"; n {fit.n}" + doubted(fit)
+    evidence = "; ".join(text for _, text in judged) + f"; n {fit.n}" + warnings_of(fit)
     return ClaimResult(
         name=claim.name,
         verdict=weakest([verdict for verdict, _ in judged]),
@@ -57,7 +57,7 @@ def weakest(verdicts: Sequence[Verdict]) -> Verdict:
     return "undecided" if "undecided" in verdicts else "supported"
 
 
-def doubted(*fits: FitResult) -> str:
+def warnings_of(*fits: FitResult) -> str:
     """The end of a sentence that names the warnings of the fits behind it; empty without any."""
     codes = sorted({warning.code for fit in fits for warning in fit.warnings})
     return f"; to be read with the fit's warnings: {', '.join(codes)}" if codes else ""
@@ -171,7 +171,7 @@ def equal_slopes_verdict(
         )
 
     def done(verdict: Verdict, text: str) -> ClaimResult:
-        text += doubted(*laws)
+        text += warnings_of(*laws)
         return ClaimResult(name=claim.name, verdict=verdict, evidence=text, details=details)
 
     against = [

@@ -16,7 +16,7 @@ from sweepctl.cli._session import looks_like_file, open_for_reading, plan_file
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from sweepctl.paper import Aligned, Measured
+    from sweepctl.paper import Aligned, ConfiguredValue
 
 
 def compare(
@@ -36,10 +36,10 @@ def compare(
 
     Example: sweepctl compare quickstart
     """
-    from sweepctl.paper import align, place_of, run_to_run
+    from sweepctl.paper import align, figure_or_table, run_to_run
 
     name, own = _results(what, db)
-    found = align(own, place=place_of(name))
+    found = align(own, place=figure_or_table(name))
     metrics = dict.fromkeys(one.own.metric for one in found)
     yardsticks = {metric: run_to_run(metric) for metric in metrics}
     if as_json:
@@ -67,7 +67,7 @@ def compare(
             )
 
 
-def _results(what: str, db: str | None) -> tuple[str, list[Measured]]:
+def _results(what: str, db: str | None) -> tuple[str, list[ConfiguredValue]]:
     """Name of the study, and what was measured in it."""
     from sweepctl.paper import configured
 
@@ -96,13 +96,13 @@ def _results(what: str, db: str | None) -> tuple[str, list[Measured]]:
     ]
 
 
-def _published(what: str) -> list[Measured]:
+def _published(what: str) -> list[ConfiguredValue]:
     """The paper's own numbers of a figure or table."""
-    from sweepctl.paper import paper_names, place_of, published
+    from sweepctl.paper import figure_or_table, paper_names, published
 
     every = published()
     numbered = [f"paper/{kind}-{i}" for kind in ("figure", "table") for i in range(1, 20)]
-    places = {name: place_of(name) for name in numbered}
+    places = {name: figure_or_table(name) for name in numbered}
     known = [name for name in numbered if any(one.stands_in(places[name]) for one in every)]
     if what in known:
         return [one for one in every if one.stands_in(places[what])]
@@ -117,7 +117,7 @@ def _published(what: str) -> list[Measured]:
 def _plain(one: Aligned) -> dict[str, Any]:
     """A pair for JSON: both numbers with all their factors."""
 
-    def side(measured: Measured) -> dict[str, Any]:
+    def side(measured: ConfiguredValue) -> dict[str, Any]:
         return {
             "value": measured.value,
             "on": measured.on,
@@ -143,7 +143,7 @@ def _plain(one: Aligned) -> dict[str, Any]:
     }
 
 
-def _telling(points: Sequence[Measured]) -> list[str]:
+def _telling(points: Sequence[ConfiguredValue]) -> list[str]:
     """Factors that tell the points of a study apart."""
     names = dict.fromkeys(name for one in points for name in one.factors)
     return [name for name in names if len({one.factors.get(name) for one in points}) > 1]

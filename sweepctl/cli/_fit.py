@@ -49,14 +49,14 @@ def fit(
     ],
     paper: Annotated[
         str | None,
-        typer.Argument(metavar="[PAPER]", help="With --reference: the figure to stand beside."),
+        typer.Argument(metavar="[PAPER]", help="With --reference: the figure to compare with."),
     ] = None,
     where: Annotated[
         str | None, typer.Option("--where", help="Only these cells: SQL, as `results` takes it.")
     ] = None,
     reference: Annotated[
         bool,
-        typer.Option("--reference", help="The paper's own points, alone or beside a study's."),
+        typer.Option("--reference", help="The paper's own points, alone or next to a study's."),
     ] = False,
     points: Annotated[
         Path | None,
@@ -112,7 +112,7 @@ def fit(
     """Fit laws, judge claims, draw figures: of a study, of the paper's points, of a table.
 
     A table needs --y, --x and --form. `fit paper/figure-3 --reference` fits the paper's own points,
-    without database or training; `fit STUDY --reference` draws them beside your own. `fit FILE
+    without database or training; `fit STUDY --reference` draws them next to your own. `fit FILE
     --points TABLE` judges the laws and claims of a study file by points that were exported.
 
     Example: sweepctl fit quickstart
@@ -172,12 +172,12 @@ def fit(
 def _only_planned(what: str, db: str | None) -> Plan | None:
     """The plan of a paper's study that is given by its file and of which nothing was measured."""
     from sweepctl.ledger import ledger_exists, open_ledger
-    from sweepctl.paper import paper_names, place_of
+    from sweepctl.paper import figure_or_table, paper_names
 
     if not looks_like_file(what) or what in paper_names():
         return None
     made = plan_file(Path(what), ())
-    if not place_of(made.study_name):
+    if not figure_or_table(made.study_name):
         return None
     if not ledger_exists(database(db)):
         return made
@@ -188,14 +188,14 @@ def _only_planned(what: str, db: str | None) -> Plan | None:
 
 def _fit_planned(plan: Plan, wanted: Wanted, *, as_json: bool) -> None:
     """The laws of a paper's study on what the paper published of its cells."""
-    from sweepctl.paper import as_published, place_of
+    from sweepctl.paper import as_published, figure_or_table
     from sweepctl.plan import design_rows
     from sweepctl.report import published
 
     name, study = plan.study_name, plan.study.study
     configs = {cell.index: cell.config for cell in plan.cells}
     rows = design_rows(plan)
-    every = as_published(rows, configs, place=place_of(name))
+    every = as_published(rows, configs, place=figure_or_table(name))
     frame = published(every, wanted.where)
     condition = (wanted.where or "").strip()
     title = f"{name}, the paper's own points"
@@ -364,14 +364,16 @@ def _rows_where(values: Mapping[str, Sequence[Any]], condition: str) -> list[int
 
 
 def _print(made: Fitted, facts: dict[str, Any], *, as_json: bool) -> None:
-    from sweepctl.report import beside_table, claims_text, fits_text
+    from sweepctl.report import claims_text, fits_text, paper_table
 
-    analysis, beside = made.analysis, beside_table(made.beside)
+    analysis, compared = made.analysis, paper_table(made.comparisons)
     if as_json:
         said = {
             "figures": made.files,
             "kept": dict(made.kept),
-            "beside": [dict(zip(beside.columns, row, strict=True)) for row in beside.rows],
+            "paper_comparison": [
+                dict(zip(compared.columns, row, strict=True)) for row in compared.rows
+            ],
         }
         give_json({"schema": 1, **facts, **analysis.to_json(), **said})
     else:
@@ -381,12 +383,12 @@ def _print(made: Fitted, facts: dict[str, Any], *, as_json: bool) -> None:
                 give("")
             text = claims_text(analysis, terminal=to_terminal(), width=width(), unicode=unicode())
             give(text)
-        if beside.rows:
+        if compared.rows:
             if to_terminal():
                 give("")
-            give_table(beside.columns, beside.rows, "table")
-    for one in made.beside:
-        say(f"{one.fit} beside {one.paper} ({one.law.on}): other data, protocol `paper`")
+            give_table(compared.columns, compared.rows, "table")
+    for one in made.comparisons:
+        say(f"{one.fit} compared with {one.paper} ({one.law.on}): other data, protocol `paper`")
     for file in made.files:
         say(f"figure: {file}")
     for folder in made.kept.values():

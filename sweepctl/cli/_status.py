@@ -20,20 +20,21 @@ from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
     from sweepctl.analyse import FitResult
-    from sweepctl.design import Foreseen
+    from sweepctl.design import Prediction
     from sweepctl.ledger import CellState, FitRecord, Ledger, TaskState
     from sweepctl.plan import Left
     from sweepctl.report import StageState
 
 
-LAWS = ("fit", "cells", "of", "law", "slope_low", "slope_high", "r2", "surprises", "reason")
+LAWS = ("fit", "cells", "of", "law", "slope_low", "slope_high", "r2", "outliers", "reason")
 """Columns of the laws so far: finished cells that the law rests on, of all that it will."""
 
 
 def status(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="A study's name.")] = None,
     fits: Annotated[
-        bool, typer.Option("--fits", help="The laws so far, and finished cells that surprise them.")
+        bool,
+        typer.Option("--fits", help="The laws so far, and the finished cells that are outliers."),
     ] = False,
     predict: Annotated[
         bool, typer.Option("--predict", help="What the laws so far expect of unfinished cells.")
@@ -171,11 +172,11 @@ def _laws_so_far(
 ) -> dict[str, Any]:
     """The laws of a study on what is finished, as plain data; with predictions when asked for.
 
-    `laws` has one row a declared fit (`LAWS`), `surprises` one row a finished cell that the law
-    fitted without it does not expect, `foreseen` one row an unfinished cell and law.
+    `laws` has one row a declared fit (`LAWS`), `outliers` one row a finished cell that the law
+    fitted without it does not expect, `predicted` one row an unfinished cell and law.
     """
     from sweepctl.claims import fit_study
-    from sweepctl.design import foresee
+    from sweepctl.design import predict_cells
 
     frame = ledger.frame(study)
     declared = study_of(study, ledger)
@@ -186,39 +187,39 @@ def _laws_so_far(
                      strict=True))
             for name in declared.fits
         ]  # fmt: skip
-        return {"laws": laws, "surprises": [], "foreseen": []}
+        return {"laws": laws, "outliers": [], "predicted": []}
     fits = fit_study(frame, declared.fits, ()).fits
     found: dict[str, Any] = {
         "laws": [_law(fit, settings) for fit in fits],
-        "surprises": [
+        "outliers": [
             {"fit": fit.name, "message": warning.message}
             for fit in fits
             for warning in fit.warnings
-            if warning.code == "surprise"
+            if warning.code == "outlier"
         ],
-        "foreseen": [],
+        "predicted": [],
     }
     if predict:
         from sweepctl.report import prediction_table
 
-        every: list[Foreseen] = []
+        every: list[Prediction] = []
         for fit in fits:
             done = set(
                 frame["cell"][(frame["metric"] == fit.metric) & (frame["dataset"] == fit.on)]
             )
-            every += foresee([fit], [one for one in settings if one["cell"] not in done])
+            every += predict_cells([fit], [one for one in settings if one["cell"] not in done])
         table = prediction_table(sorted(every, key=lambda one: (one.cell, one.fit)))
-        found["foreseen"] = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+        found["predicted"] = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     return found
 
 
 def _law(fit: FitResult, settings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    from sweepctl.analyse import equation, surprising_cells
+    from sweepctl.analyse import equation, outlier_cells
     from sweepctl.design import uses
 
     used = sorted({cell for point in fit.points for cell in point.cells})
     ends = fit.slope_interval() if fit.slope is not None else (None, None)
-    surprising = sorted(surprising_cells([fit]))
+    outliers = sorted(outlier_cells([fit]))
     return {
         "fit": fit.name,
         "cells": len(used),
@@ -227,7 +228,7 @@ def _law(fit: FitResult, settings: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "slope_low": ends[0],
         "slope_high": ends[1],
         "r2": fit.r2,
-        "surprises": " ".join(map(str, surprising)) or None,
+        "outliers": " ".join(map(str, outliers)) or None,
         "reason": None if fit.fitted else fit.reason,
     }
 
@@ -243,11 +244,11 @@ def _give_laws(found: dict[str, Any], *, fits: bool, predict: bool) -> None:
                 give(_in_a_line(law))
         else:
             give_table(LAWS, [tuple(law.values()) for law in found["laws"]], "table")
-    for one in found["surprises"]:
-        say(f"surprise: {one['fit']}: {one['message']}")
+    for one in found["outliers"]:
+        say(f"outlier: {one['fit']}: {one['message']}")
     if predict:
         give("")
-        rows = [tuple(one.values()) for one in found["foreseen"]]
+        rows = [tuple(one.values()) for one in found["predicted"]]
         give_table(prediction_table(()).columns, rows, "table")
 
 
@@ -257,7 +258,7 @@ def _in_a_line(law: dict[str, Any]) -> str:
         return f"{head}, no law yet: {law['reason']}"
     text = f"{head}: {law['law']}, slope [{law['slope_low']:.3g}, {law['slope_high']:.3g}]"
     text += "" if law["r2"] is None else f", R2 {law['r2']:.3f}"
-    return text + (f"; surprised by cell {law['surprises']}" if law["surprises"] else "")
+    return text + (f"; outliers: cell {law['outliers']}" if law["outliers"] else "")
 
 
 def _say_recorded(study: str, records: Sequence[FitRecord]) -> None:

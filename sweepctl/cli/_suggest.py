@@ -69,7 +69,7 @@ def suggest(
     ] = None,
     check: Annotated[
         str | None,
-        typer.Option("--check", metavar="CONDITION", help="Cells that ran: foreseen, measured."),
+        typer.Option("--check", metavar="CONDITION", help="Cells that ran: predicted, measured."),
     ] = None,
     as_yaml: Annotated[
         bool, typer.Option("--yaml", help="On stdout only the block to paste.")
@@ -127,7 +127,14 @@ def suggest(
                 "unit": unit,
                 **{
                     name: getattr(told, name)
-                    for name in ("fit", "criterion", "noise", "scatter", "whence", "considered")
+                    for name in (
+                        "fit",
+                        "criterion",
+                        "noise",
+                        "scatter",
+                        "noise_source",
+                        "considered",
+                    )
                 },
                 "before": _ends(told.before),
                 "cost": told.cost,
@@ -152,7 +159,7 @@ CHECKED = ("cell", "fit", "predicted", "low", "high", "measured", "inside")
 def _check(made: Plan, named: str | None, condition: str, db: str | None, *, as_json: bool) -> None:
     """Measured cells that meet a condition, beside what the laws of all the others say of them."""
     from sweepctl.claims import fit_study
-    from sweepctl.design import foresee
+    from sweepctl.design import predict_cells
     from sweepctl.ledger import matching
 
     study = made.study.study
@@ -178,7 +185,7 @@ def _check(made: Plan, named: str | None, condition: str, db: str | None, *, as_
             continue
         own = added[(added["metric"] == law.metric) & (added["dataset"] == law.on)]
         for one, value in zip(own.to_dict("records"), own["value"], strict=True):
-            for told in foresee([law], [one]):
+            for told in predict_cells([law], [one]):
                 inside = told.low <= value <= told.high
                 rows.append((told.cell, law.name, told.value, told.low, told.high, value, inside))
     if not rows:
@@ -295,7 +302,7 @@ def _say(told: Suggestion, unit: str, made: Plan) -> None:
     )
     say(
         f"noise of a run {told.noise:.3g}, of a configuration beyond it {told.scatter:.3g} "
-        f"({told.whence})"
+        f"({told.noise_source})"
     )
     for what, one, other in (
         ("slope", told.before.slope, after.slope),

@@ -9,10 +9,10 @@ from sweepctl.design._forecast import (
     ClaimForecast,
     FitForecast,
     Forecast,
-    Foreseen,
+    Prediction,
     Stated,
     forecast,
-    foresee,
+    predict_cells,
     uses,
 )
 from sweepctl.design._suggest import Criterion, Expectation, Suggested, Suggestion, suggest
@@ -23,12 +23,12 @@ __all__ = [
     "Expectation",
     "FitForecast",
     "Forecast",
-    "Foreseen",
+    "Prediction",
     "Stated",
     "Suggested",
     "Suggestion",
     "forecast",
-    "foresee",
+    "predict_cells",
     "suggest",
     "uses",
 ]

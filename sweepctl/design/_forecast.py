@@ -231,7 +231,7 @@ def _truth(
     rows = design[chosen]
     if not len(rows):
         raise UsageError(f"the plan does not measure {metric} on {on}")
-    spread, whence = _noise(metric, on, scale, noise, pilot)
+    spread, noise_source = _noise(metric, on, scale, noise, pilot)
     own = {name: fit for name, fit in fits.items() if (fit.metric, fit.on) == (metric, on)}
     y, law = _law(rows, metric, on, scale, own, stated, pilot)
     size = f"x{2**spread:.3g}" if scale == "log2" else readable(spread)
@@ -242,7 +242,7 @@ def _truth(
         scale=scale,
         noise=spread,
     )
-    return truth, f"{metric} on {on}: {law}; noise of a run {size} ({whence})"
+    return truth, f"{metric} on {on}: {law}; noise of a run {size} ({noise_source})"
 
 
 def _noise(
@@ -380,7 +380,7 @@ def _claim_forecast(verdicts: list[ClaimResult]) -> ClaimForecast:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Foreseen:
+class Prediction:
     """What a law expects of a cell.
 
     Attributes:
@@ -404,7 +404,9 @@ class Foreseen:
     outside: bool
 
 
-def foresee(fits: Sequence[FitResult], cells: Sequence[Mapping[str, Any]]) -> tuple[Foreseen, ...]:
+def predict_cells(
+    fits: Sequence[FitResult], cells: Sequence[Mapping[str, Any]]
+) -> tuple[Prediction, ...]:
     """Predict cells from laws.
 
     Args:
@@ -416,7 +418,7 @@ def foresee(fits: Sequence[FitResult], cells: Sequence[Mapping[str, Any]]) -> tu
         one
         for cell in cells
         for fit in fits
-        if fit.fitted and (one := _foreseen(fit, cell)) is not None
+        if fit.fitted and (one := _prediction(fit, cell)) is not None
     )
 
 
@@ -430,7 +432,7 @@ def uses(fit: FitResult, cell: Mapping[str, Any]) -> bool:
         return False  # a condition on what a cell does not have
 
 
-def _foreseen(fit: FitResult, cell: Mapping[str, Any]) -> Foreseen | None:
+def _prediction(fit: FitResult, cell: Mapping[str, Any]) -> Prediction | None:
     try:
         xs = [cell[column_of(cell, x)] for x in fit.xs]
         factors = {name: cell[column_of(cell, name)] for name in fit.factors}
@@ -444,7 +446,7 @@ def _foreseen(fit: FitResult, cell: Mapping[str, Any]) -> Foreseen | None:
         return None
     at = dict(zip(fit.xs[1:], map(float, xs[1:]), strict=True)) | factors
     band = bands(fit, [float(xs[0])], at)
-    return Foreseen(
+    return Prediction(
         cell=int(cell["cell"]),
         fit=fit.name,
         metric=fit.metric,

@@ -100,7 +100,7 @@ class Suggestion:
         criterion: V or D.
         noise: standard deviation from run to run on the fit's scale.
         scatter: what configurations differ by beyond it.
-        whence: where both come from, in words.
+        noise_source: where both come from, in words.
         before: how sure the law is once the study's own cells have run.
         runs: the runs.
         cost: of all of them.
@@ -111,7 +111,7 @@ class Suggestion:
     criterion: Criterion
     noise: float
     scatter: float
-    whence: str
+    noise_source: str
     before: Expectation
     runs: tuple[Suggested, ...]
     cost: float
@@ -185,7 +185,7 @@ def suggest(
         )
     rows = candidates.assign(value=1.0)
     law = _law(name, fit, measured, rows[rows["cell"] <= own])
-    run, beyond, whence = _noise(law, noise)
+    run, beyond, noise_source = _noise(law, noise)
     try:
         points = configurations(
             rows, fit.metric, fit.on, fit.xs, law.scale, where=fit.where, x_scales=law.x_scales
@@ -232,7 +232,7 @@ def suggest(
         criterion=criterion,
         noise=run,
         scatter=beyond,
-        whence=whence,
+        noise_source=noise_source,
         before=_expectation(choice, np.zeros_like(taken)),
         runs=tuple(found),
         cost=math.fsum(one.cost for one in found),
@@ -269,7 +269,7 @@ def _law(name: str, fit: Fit, measured: pd.DataFrame | None, planned: pd.DataFra
 def _noise(law: FitResult, stated: float | None) -> tuple[float, float, str]:
     """Noise of a run, scatter beyond it, and where they come from."""
     run = stated if stated is not None else law.noise
-    whence = "stated" if stated is not None else "between seeds"
+    noise_source = "stated" if stated is not None else "between seeds"
     if run is None:
         if law.sigma is None:
             raise UsageError(
@@ -285,10 +285,10 @@ def _noise(law: FitResult, stated: float | None) -> tuple[float, float, str]:
             hint="--noise 0.1 states it: the standard deviation from run to run on the fit's scale",
         )
     if law.sigma is None:
-        return run, 0.0, whence
+        return run, 0.0, noise_source
     average = float(np.mean([1 / point.seeds for point in law.points]))
     beyond = math.sqrt(max(law.sigma**2 - run**2 * average, 0.0))
-    return run, beyond, f"{whence}, and scatter around the law"
+    return run, beyond, f"{noise_source}, and scatter around the law"
 
 
 def _choice(

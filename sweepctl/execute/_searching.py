@@ -38,11 +38,11 @@ from sweepctl.plan import (
 )
 from sweepctl.search import (
     Asker,
-    Climb,
     Ended,
     Past,
+    TrialProgress,
+    best_waiting,
     ended,
-    last_hope,
     most_trials,
     promoted,
     since_improved,
@@ -51,7 +51,7 @@ from sweepctl.study import Search, short_name
 
 
 @dataclass(slots=True, kw_only=True)
-class _Way:
+class _TrialRungs:
     """How far a cell of a search that prunes is let go: to the first `let` of its steps.
 
     `values` are those of the objective at the rungs that it was measured at, in their order.
@@ -111,7 +111,7 @@ class Searching:
             record.key: _One(record=record) for record in search_records(shown, search)
         }
         self.cells: dict[str, Cell] = {}
-        self.ways: dict[str, _Way] = {}
+        self.trial_rungs: dict[str, _TrialRungs] = {}
         trials = ledger.trials(self.study, list(self.searches))
         asked = [
             Trial(axes=self.searches[trial.search].record.axes, values=trial.point)
@@ -191,7 +191,7 @@ class Searching:
 
     def _waits(self, trial: TrialRecord) -> bool:
         """Whether a trial waits at a rung to be let go on."""
-        return trial.cell in self.ways and self.ways[trial.cell].waits
+        return trial.cell in self.trial_rungs and self.trial_rungs[trial.cell].waits
 
     def _next(self, one: _One, tell: Callable[[str], None]) -> Plan | None:
         """What one more open trial is to run: one that goes on, or a new one; None for none."""
@@ -268,13 +268,13 @@ class Searching:
             # A cell that another search of this study has used may have rungs of that one.
             let = sum(1 for step in trial.rungs if step in steps[:-1])
             if trial.until is None and let > 0:
-                self.ways[placed.key] = _Way(steps=steps, let=len(steps))
+                self.trial_rungs[placed.key] = _TrialRungs(steps=steps, let=len(steps))
             elif trial.until is not None and steps:
-                self.ways[placed.key] = _Way(steps=steps, let=max(1, let))
+                self.trial_rungs[placed.key] = _TrialRungs(steps=steps, let=max(1, let))
         return self._up_to(plan)
 
     def _up_to(self, plan: Plan) -> Plan:
-        return up_to(plan, self.search, {key: way.reached for key, way in self.ways.items()})
+        return up_to(plan, self.search, {key: way.reached for key, way in self.trial_rungs.items()})
 
     def _is_done(self, plan: Plan) -> bool:
         """Whether every task of a plan is, through other studies: then there is nothing to cut."""
@@ -285,12 +285,12 @@ class Searching:
         for cell in plan.cells:
             steps = rung_steps(self.search, cell)
             if steps:
-                self.ways[cell.key] = _Way(steps=steps)
+                self.trial_rungs[cell.key] = _TrialRungs(steps=steps)
         return self._up_to(plan)
 
     def _measured_at_rungs(self, trial: TrialRecord, tasks: Mapping[str, str]) -> bool:
         """Take note of the objective at the rungs of a trial; False when one is not finite."""
-        way = self.ways.get(trial.cell)
+        way = self.trial_rungs.get(trial.cell)
         if way is None:
             return True
         (objective,) = self.search.objectives
@@ -309,24 +309,24 @@ class Searching:
             return None
         failed = {number for number, came in one.came_to.items() if came.values is None}
         sign = 1.0 if self.search.objectives[0].minimise else -1.0
-        climbs = [
-            Climb(
+        progress = [
+            TrialProgress(
                 number=trial.number,
-                costs=tuple(sign * value for value in self.ways[trial.cell].values),
-                asked=self.ways[trial.cell].let,
+                costs=tuple(sign * value for value in self.trial_rungs[trial.cell].values),
+                asked=self.trial_rungs[trial.cell].let,
             )
             for trial in one.trials
-            if trial.cell in self.ways and trial.number not in failed
+            if trial.cell in self.trial_rungs and trial.number not in failed
         ]
-        number = None if one.is_spent else promoted(self.search.prune, climbs)
+        number = None if one.is_spent else promoted(self.search.prune, progress)
         nobody = one.came_to.keys() <= failed
         if number is None and one.over and nobody and not self._open(one):
-            number = last_hope(climbs)
+            number = best_waiting(progress)
         return None if number is None else one.trials[number]
 
     def _let_go_on(self, one: _One, trial: TrialRecord) -> Plan:
         """Record that a trial goes on to its next rung, or to its end; the plan of that."""
-        self.ways[trial.cell].let += 1
+        self.trial_rungs[trial.cell].let += 1
         asked = Trial(axes=one.record.axes, values=trial.point)
         plan = self._up_to(self.extend((asked,), first=self.cells[trial.cell].index))
         self.ledger.let_go_on(plan)
@@ -353,7 +353,7 @@ class Searching:
         )
 
     def _rungs(self, trial: TrialRecord) -> dict[int, float]:
-        way = self.ways.get(trial.cell)
+        way = self.trial_rungs.get(trial.cell)
         return {} if way is None else dict(zip(way.steps, way.values, strict=False))
 
     def _is_over(self, one: _One, tell: Callable[[str], None]) -> bool:

@@ -52,7 +52,7 @@ from sweepctl.figures._style import (
     title_of,
     variable_axis,
 )
-from sweepctl.paper import Beside
+from sweepctl.paper import PaperComparison
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,7 +72,7 @@ def laws(
     *,
     title: str = "",
     condition: str = "",
-    beside: Sequence[Beside] = (),
+    comparisons: Sequence[PaperComparison] = (),
     paper: Sequence[Series] = (),
 ) -> Figure:
     """Each law with its points, its 95 % band and that of a new configuration, a panel per fit.
@@ -81,7 +81,7 @@ def laws(
         fits: the laws.
         title: name of the study.
         condition: which cells were fitted; empty for all.
-        beside: the paper's laws, drawn hollow in the panel of their fit.
+        comparisons: the paper's laws, drawn hollow in the panel of their fit.
         paper: the paper's points without a law, for every panel; see `paper_series`.
 
     Raises:
@@ -90,7 +90,7 @@ def laws(
     if not fits:
         raise UsageError("the study has no fits, so there is nothing to draw")
     look = _look(fits)
-    theirs = {one.fit: one for one in beside}
+    theirs = {one.fit: one for one in comparisons}
     paper_key = Key(
         label=_PAPER, color=ORANGE, marker="circle", hollow=True, line=True, width=1.4, dash="dot"
     )
@@ -108,7 +108,9 @@ def _look(fits: Sequence[FitResult]) -> Look:
     return look_of([p.settings for fit in fits for p in fit.points], [fit.x for fit in fits])
 
 
-def _law(fit: FitResult, look: Look, beside: Beside | None, paper: Sequence[Series] = ()) -> Panel:
+def _law(
+    fit: FitResult, look: Look, comparison: PaperComparison | None, paper: Sequence[Series] = ()
+) -> Panel:
     if not fit.points:
         return Panel(
             title=title_of(fit),
@@ -118,7 +120,7 @@ def _law(fit: FitResult, look: Look, beside: Beside | None, paper: Sequence[Seri
             y=metric_axis(fit.metric, log=False),
         )
     own = [point.x for point in fit.points]
-    every = [*own, *(point.x for point in (beside.law.points if beside else ()))]
+    every = [*own, *(point.x for point in (comparison.law.points if comparison else ()))]
     log = fit.x_scale == "log2"
     ends = (min(every) / 2**0.5, max(every) * 2**0.5) if log else roomy(every, logged=False)
     made: tuple[tuple[Band, ...], tuple[Line, ...]] = ((), ())
@@ -126,17 +128,17 @@ def _law(fit: FitResult, look: Look, beside: Beside | None, paper: Sequence[Seri
         made = drawn_law(fit, (min(own) / 2**0.5, max(own) * 2**0.5) if log else ends)
     series = [*paper, *look.series(_dots(fit, look))]
     lines = list(made[1])
-    if beside is not None:
-        series.insert(0, _hollow(beside))
-        lines = [*_their_line(beside.law), *lines]
+    if comparison is not None:
+        series.insert(0, _hollow(comparison))
+        lines = [*_their_line(comparison.law), *lines]
     return Panel(
         title=title_of(fit),
         note=_note(fit),
         sentence=f"{fit.metric} on {fit.on}, n {fit.n}: {fit.meaning or fit.reason}",
-        corner=_corner(fit, beside),
+        corner=_corner(fit, comparison),
         corner_left=fit.slope is not None and fit.slope.estimate < 0,
         x=variable_axis(fit.x, log=log, limits=ends),
-        y=metric_axis(fit.metric, log=fit.scale == "log2", limits=_room(fit, beside)),
+        y=metric_axis(fit.metric, log=fit.scale == "log2", limits=_room(fit, comparison)),
         bands=made[0],
         lines=tuple(lines),
         series=tuple(series),
@@ -196,10 +198,10 @@ def _text(point: Point, fit: FitResult, look: Look) -> str:
     return "\n".join([f"{cells}: {told}" if told else cells, f"{fit.x} {point.x:.6g}", value])
 
 
-def _hollow(beside: Beside) -> Series:
-    law = beside.law
+def _hollow(comparison: PaperComparison) -> Series:
+    law = comparison.law
     dots = tuple(
-        Dot(x=point.x, y=_shown(point.y, law), hollow=True, text=f"{beside.paper}, {law.on}")
+        Dot(x=point.x, y=_shown(point.y, law), hollow=True, text=f"{comparison.paper}, {law.on}")
         for point in law.points
     )
     return Series(label=_PAPER, color=ORANGE, dots=dots)
@@ -215,9 +217,9 @@ def _their_line(law: FitResult) -> list[Line]:
     return [Line(x=floats(grid), y=y, color=ORANGE, width=1.4, dash="dot")]
 
 
-def _room(fit: FitResult, beside: Beside | None) -> tuple[float, float]:
+def _room(fit: FitResult, comparison: PaperComparison | None) -> tuple[float, float]:
     """Room for the points, the law and as much of the wider band as leaves them readable."""
-    points = (*fit.points, *(beside.law.points if beside else ()))
+    points = (*fit.points, *(comparison.law.points if comparison else ()))
     ys = [end for point in points for end in (point.low, point.high)]
     span = max(ys) - min(ys) or 1.0
     low, high = min(ys) - 0.08 * span, max(ys) + 0.08 * span
@@ -245,8 +247,8 @@ def _note(fit: FitResult) -> str:
     return f"{equation(fit)}\n{r2}{slope}   n {fit.n}"
 
 
-def _corner(fit: FitResult, beside: Beside | None) -> str:
-    lines = [] if beside is None else [f"hollow: {beside.paper}, {beside.law.on}"]
+def _corner(fit: FitResult, comparison: PaperComparison | None) -> str:
+    lines = [] if comparison is None else [f"hollow: {comparison.paper}, {comparison.law.on}"]
     codes = dict.fromkeys(warning.code.replace("_", " ") for warning in fit.warnings)
     if codes and fit.slope is not None:
         lines.append("warnings: " + "\n".join(codes))
@@ -312,7 +314,7 @@ def _residuals(fit: FitResult, look: Look) -> tuple[Panel, Panel, Panel]:
                     x=x,
                     y=size,
                     marker=look.marker(one.point.settings),
-                    label=outlier if one.surprising else "",
+                    label=outlier if one.is_outlier else "",
                     text=f"{_text(one.point, fit, look)}\n{size:+.3g} standard errors",
                     cells=one.point.cells,
                 ),

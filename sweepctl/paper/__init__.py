@@ -7,27 +7,32 @@
 from __future__ import annotations
 
 from sweepctl.paper._alignment import Aligned, Spread, align, as_published, run_to_run
-from sweepctl.paper._compared import Beside, BesideRow, beside_paper, nothing_beside
+from sweepctl.paper._compared import (
+    ComparedPoint,
+    PaperComparison,
+    compared_with_paper,
+    no_paper_points,
+)
 from sweepctl.paper._findings import PaperStudy, paper_frame, paper_names, paper_study
 from sweepctl.paper._points import reference_edition, reference_points, reference_rows
-from sweepctl.paper._values import Measured, configured, place_of, published
+from sweepctl.paper._values import ConfiguredValue, configured, figure_or_table, published
 
 __all__ = [
     "Aligned",
-    "Beside",
-    "BesideRow",
-    "Measured",
+    "ComparedPoint",
+    "ConfiguredValue",
+    "PaperComparison",
     "PaperStudy",
     "Spread",
     "align",
     "as_published",
-    "beside_paper",
+    "compared_with_paper",
     "configured",
-    "nothing_beside",
+    "figure_or_table",
+    "no_paper_points",
     "paper_frame",
     "paper_names",
     "paper_study",
-    "place_of",
     "published",
     "reference_edition",
     "reference_points",

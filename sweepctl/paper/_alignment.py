@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sweepctl.analyse import is_metric, scale_of
 from sweepctl.laws import Scale
 from sweepctl.paper._points import PROTOCOL
-from sweepctl.paper._values import WITH_STAGE2, Measured, configured, published
+from sweepctl.paper._values import WITH_STAGE2, ConfiguredValue, configured, published
 from vitok_core.protocols import METRICS
 
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ _RESERVED = ("precision",)
 bfloat16 and 1.62 in float32."""
 
 
-def _clips(one: Measured) -> bool:
+def _clips(one: ConfiguredValue) -> bool:
     return bool(one.factors["frames"] > 1)
 
 
-def _of(name: str) -> Callable[[Measured], Any]:
+def _of(name: str) -> Callable[[ConfiguredValue], Any]:
     return lambda one: one.factors.get(name)
 
 
-_HARD: tuple[tuple[str, Callable[[Measured], Any]], ...] = (
+_HARD: tuple[tuple[str, Callable[[ConfiguredValue], Any]], ...] = (
     ("clips", _clips),
     ("q", _of("q")),
     ("p", _of("p")),
@@ -111,8 +111,8 @@ class Aligned:
         others: (place, value) of further published numbers of the very same configuration.
     """
 
-    own: Measured
-    paper: Measured | None
+    own: ConfiguredValue
+    paper: ConfiguredValue | None
     scale: Scale
     difference: float | None
     spreads: float | None
@@ -122,7 +122,7 @@ class Aligned:
     others: tuple[tuple[str, float], ...]
 
 
-def align(own: Iterable[Measured], *, place: str = "") -> tuple[Aligned, ...]:
+def align(own: Iterable[ConfiguredValue], *, place: str = "") -> tuple[Aligned, ...]:
     """Put every result beside its published counterpart.
 
     Args:
@@ -132,7 +132,7 @@ def align(own: Iterable[Measured], *, place: str = "") -> tuple[Aligned, ...]:
     return tuple(_aligned(one, place or one.place) for one in own)
 
 
-def _aligned(own: Measured, place: str) -> Aligned:
+def _aligned(own: ConfiguredValue, place: str) -> Aligned:
     scale: Scale = scale_of(own.metric) if is_metric(own.metric) else "raw"
     near, missing = _candidates(own)
     if not near:
@@ -183,7 +183,7 @@ def _difference(own: float, paper: float, scale: Scale) -> float | None:
     return math.log2(own / paper) if own > 0 else None
 
 
-def _candidates(own: Measured) -> tuple[list[Measured], str]:
+def _candidates(own: ConfiguredValue) -> tuple[list[ConfiguredValue], str]:
     """Published points that share the hard factors, or why there is none."""
     near = [one for one in published() if one.metric == own.metric and one.kind == own.kind]
     if not near:
@@ -201,7 +201,7 @@ def _candidates(own: Measured) -> tuple[list[Measured], str]:
     return near, ""
 
 
-def _not_stated(one: Measured, name: str) -> bool:
+def _not_stated(one: ConfiguredValue, name: str) -> bool:
     return name == "cfg" and "cfg" not in one.factors
 
 
@@ -216,7 +216,9 @@ def _with(name: str, wanted: object) -> str:
     return f"at {name} {wanted}"
 
 
-def _differences(own: Measured, paper: Measured) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _differences(
+    own: ConfiguredValue, paper: ConfiguredValue
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What makes a pair incomparable, and what is to be kept in mind."""
     reasons: list[str] = []
     reservations: list[str] = []
@@ -253,7 +255,7 @@ def _differences(own: Measured, paper: Measured) -> tuple[tuple[str, ...], tuple
     return tuple(reasons), tuple(reservations)
 
 
-def _has_stage2(one: Measured) -> bool:
+def _has_stage2(one: ConfiguredValue) -> bool:
     return one.factors.get("stage 2 steps") is not None
 
 
@@ -276,14 +278,14 @@ def _equal(one: object, other: object) -> bool:
 # --- the paper's own spread -------------------------------------------------------------------
 
 
-def _key(one: Measured) -> tuple[Any, ...]:
+def _key(one: ConfiguredValue) -> tuple[Any, ...]:
     return (one.metric, one.kind, one.on, tuple(sorted(one.factors.items(), key=lambda kv: kv[0])))
 
 
 @functools.cache
-def _repeated() -> Mapping[tuple[Any, ...], Sequence[Measured]]:
+def _repeated() -> Mapping[tuple[Any, ...], Sequence[ConfiguredValue]]:
     """Published numbers by what they measured: of one configuration in several places."""
-    groups: dict[tuple[Any, ...], list[Measured]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[ConfiguredValue]] = defaultdict(list)
     for one in published():
         groups[_key(one)].append(one)
     return groups

@@ -28,7 +28,7 @@ _IMAGES = "ImageNet-1K"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BesideRow:
+class ComparedPoint:
     """A configuration of one's own beside the paper's law at the same x.
 
     Attributes:
@@ -51,7 +51,7 @@ class BesideRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
+class PaperComparison:
     """A fit of one's own and the paper's fit of the same metric against the same variable.
 
     Attributes:
@@ -66,10 +66,12 @@ class Beside:
     paper: str
     law: FitResult
     scale: Scale
-    rows: tuple[BesideRow, ...]
+    rows: tuple[ComparedPoint, ...]
 
 
-def beside_paper(fits: Sequence[FitResult], paper: str | None = None) -> tuple[Beside, ...]:
+def compared_with_paper(
+    fits: Sequence[FitResult], paper: str | None = None
+) -> tuple[PaperComparison, ...]:
     """The paper's points beside fits of one's own, where the paper has the metric.
 
     Args:
@@ -100,7 +102,7 @@ class _Candidate(NamedTuple):
     rows: pd.DataFrame
 
 
-def _beside(fit: FitResult, candidates: Sequence[_Candidate]) -> Beside | None:
+def _beside(fit: FitResult, candidates: Sequence[_Candidate]) -> PaperComparison | None:
     fitting = [
         one
         for one in candidates
@@ -110,7 +112,7 @@ def _beside(fit: FitResult, candidates: Sequence[_Candidate]) -> Beside | None:
         return None
     nearest = max(fitting, key=lambda one: _likeness(fit, one))
     theirs = fit_law(nearest.label, nearest.rows, nearest.law)
-    return Beside(
+    return PaperComparison(
         fit=fit.name,
         paper=nearest.figure,
         law=theirs,
@@ -135,9 +137,9 @@ def _likeness(fit: FitResult, one: _Candidate) -> tuple[bool, ...]:
     )
 
 
-def _row(fit: FitResult, theirs: FitResult, point: Point) -> BesideRow:
+def _row(fit: FitResult, theirs: FitResult, point: Point) -> ComparedPoint:
     own = exp2(point.y) if fit.scale == "log2" else point.y
-    row = BesideRow(
+    row = ComparedPoint(
         cells=point.cells,
         x=point.x,
         own=own,
@@ -151,7 +153,7 @@ def _row(fit: FitResult, theirs: FitResult, point: Point) -> BesideRow:
         return row
     band = bands(theirs, [point.x])
     paper = float(band.mean[0])
-    return BesideRow(
+    return ComparedPoint(
         cells=point.cells,
         x=point.x,
         own=own,
@@ -162,7 +164,7 @@ def _row(fit: FitResult, theirs: FitResult, point: Point) -> BesideRow:
     )
 
 
-def nothing_beside(fits: Sequence[FitResult], paper: str | None) -> UsageError:
+def no_paper_points(fits: Sequence[FitResult], paper: str | None) -> UsageError:
     """What is said when the paper has none of the metrics."""
     asked = ", ".join(dict.fromkeys(f"{fit.metric} against {', '.join(fit.xs)}" for fit in fits))
     where = "the paper" if paper is None else f"paper/{paper.removeprefix('paper/')}"

@@ -136,7 +136,7 @@ _ABLATIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class ConfiguredValue:
     """One number and what it was measured on.
 
     Attributes:
@@ -169,8 +169,8 @@ class Measured:
         return bool(place) and self.place.startswith(place) and not rest[:1].isdigit()
 
 
-def place_of(name: str) -> str:
-    """The figure or table that a name speaks of, as `Measured.place` begins; empty for none.
+def figure_or_table(name: str) -> str:
+    """The figure or table that a name speaks of, as `ConfiguredValue.place` begins; empty for none.
 
     Args:
         name: of a study in studies/paper (paper-figure-3), or paper/figure-3.
@@ -188,7 +188,7 @@ def place_of(name: str) -> str:
 
 
 @functools.cache
-def published() -> tuple[Measured, ...]:
+def published() -> tuple[ConfiguredValue, ...]:
     """Every number of a ViTok that the paper plots or prints, in the order of its file.
 
     Numbers of other tokenizers, sizes, and points whose configuration is not stated are left out.
@@ -203,7 +203,7 @@ def published() -> tuple[Measured, ...]:
             continue
         kind = str(row["kind"])
         made.append(
-            Measured(
+            ConfiguredValue(
                 metric=str(row["metric"]),
                 kind=kind,
                 on=str(row["dataset"]).removesuffix(" (11k)"),
@@ -325,7 +325,7 @@ def configured(
     n: int | None,
     value: float,
     cell: int = 0,
-) -> Measured:
+) -> ConfiguredValue:
     """A number of a cell, by the factors of its config.
 
     Args:
@@ -367,7 +367,7 @@ def configured(
     }
     if kind == "generation":
         factors |= _own_generation(config)
-    return Measured(
+    return ConfiguredValue(
         metric=metric,
         kind=kind,
         on=DATA_SETS[kind].get(dataset, dataset),

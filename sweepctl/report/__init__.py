@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     )
     from sweepctl.report._save import save
     from sweepctl.report._text import (
-        beside_table,
         claims_text,
         fits_text,
         front_facts,
         front_table,
+        paper_table,
         prediction_table,
         relation_facts,
         relation_table,
@@ -45,7 +45,7 @@ _HOMES = {
         ),
         "_save": ("save",),
         "_text": (
-            *("beside_table", "claims_text", "fits_text", "front_facts", "front_table"),
+            *("paper_table", "claims_text", "fits_text", "front_facts", "front_table"),
             *("prediction_table", "relation_facts", "relation_table"),
         ),
     }.items()
@@ -58,7 +58,6 @@ __all__ = [
     "StageState",
     "StatusCell",
     "Wanted",
-    "beside_table",
     "claims_text",
     "draw_kinds",
     "exported",
@@ -69,6 +68,7 @@ __all__ = [
     "keep_fits",
     "kinds_of",
     "measured",
+    "paper_table",
     "prediction_table",
     "published",
     "relation_facts",

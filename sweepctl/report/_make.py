@@ -22,7 +22,7 @@ from sweepctl.figures import (
     write,
 )
 from sweepctl.ledger import Ledger, matching
-from sweepctl.paper import Beside, beside_paper, nothing_beside
+from sweepctl.paper import PaperComparison, compared_with_paper, no_paper_points
 from sweepctl.report._save import save
 from sweepctl.study import AnyClaim, Study, TradeoffClaim
 
@@ -88,7 +88,7 @@ class Fitted:
         files: the figures.
         condition: the condition on the cells; empty for all.
         cells: measured cells that were used, and how many there are.
-        beside: the paper's points.
+        comparisons: the paper's points.
         kept: folder of each kept fit by its name.
     """
 
@@ -96,7 +96,7 @@ class Fitted:
     files: tuple[Path, ...] = ()
     condition: str = ""
     cells: tuple[int, int] = (0, 0)
-    beside: tuple[Beside, ...] = ()
+    comparisons: tuple[PaperComparison, ...] = ()
     kept: Mapping[str, Path]
 
 
@@ -116,8 +116,8 @@ def fit_and_draw(ledger: Ledger, study: Study, wanted: Wanted, *, runs: Path) ->
     frame, cells = measured(ledger, study.study, wanted.where)
     condition = (wanted.where or "").strip()
     analysis = fit_study(frame, study.fits, study.claims)
-    beside = paper_beside(analysis, wanted)
-    kept = keep_fits(analysis, wanted, study.study, condition, beside)
+    comparisons = paper_comparisons(analysis, wanted)
+    kept = keep_fits(analysis, wanted, study.study, condition, comparisons)
     _record(ledger, study.study, analysis, condition, kept)
     files: tuple[Path, ...] = ()
     if wanted.out is not None:
@@ -129,7 +129,7 @@ def fit_and_draw(ledger: Ledger, study: Study, wanted: Wanted, *, runs: Path) ->
             wanted.out / name,
             wanted,
             title=study.study,
-            beside=beside,
+            comparisons=comparisons,
             samples=lambda: _sheet_rows(frame, study, runs),
         )
     return Fitted(
@@ -137,7 +137,7 @@ def fit_and_draw(ledger: Ledger, study: Study, wanted: Wanted, *, runs: Path) ->
         files=files,
         condition=condition,
         cells=cells,
-        beside=beside,
+        comparisons=comparisons,
         kept=kept,
     )
 
@@ -196,7 +196,7 @@ def _meeting(frame: pd.DataFrame, where: str | None, what: str, *, unknown: bool
     return frame.iloc[places].reset_index(drop=True)
 
 
-def paper_beside(analysis: Analysis, wanted: Wanted) -> tuple[Beside, ...]:
+def paper_comparisons(analysis: Analysis, wanted: Wanted) -> tuple[PaperComparison, ...]:
     """The paper's points next to your own, when they are wanted.
 
     Raises:
@@ -204,20 +204,26 @@ def paper_beside(analysis: Analysis, wanted: Wanted) -> tuple[Beside, ...]:
     """
     if not wanted.reference:
         return ()
-    found = beside_paper(analysis.fits, wanted.paper)
+    found = compared_with_paper(analysis.fits, wanted.paper)
     if not found:
-        raise nothing_beside(analysis.fits, wanted.paper)
+        raise no_paper_points(analysis.fits, wanted.paper)
     return found
 
 
 def keep_fits(
-    analysis: Analysis, wanted: Wanted, of: str, condition: str, beside: Sequence[Beside] = ()
+    analysis: Analysis,
+    wanted: Wanted,
+    of: str,
+    condition: str,
+    comparisons: Sequence[PaperComparison] = (),
 ) -> Mapping[str, Path]:
     """Keep the fits as files when that is wanted; gives the folder of each."""
     if wanted.keep is None:
         return {}
     formats = wanted.formats if wanted.out is not None else ()
-    return save(analysis, wanted.keep, of=of, condition=condition, beside=beside, formats=formats)
+    return save(
+        analysis, wanted.keep, of=of, condition=condition, comparisons=comparisons, formats=formats
+    )
 
 
 def _record(
@@ -251,7 +257,7 @@ def draw_kinds(
     wanted: Wanted,
     *,
     title: str,
-    beside: Sequence[Beside] = (),
+    comparisons: Sequence[PaperComparison] = (),
     samples: Callable[[], list[SheetRow]] | None = None,
 ) -> tuple[Path, ...]:
     """Draw the wanted kinds of figures: `out`.png for the laws, `out`-residuals.png and so on.
@@ -277,7 +283,7 @@ def draw_kinds(
         return fronts(found, **said)
 
     builders: Mapping[str, Callable[[], Figure]] = {
-        "law": lambda: laws(analysis.fits, beside=beside, **said),
+        "law": lambda: laws(analysis.fits, comparisons=comparisons, **said),
         "residuals": lambda: residuals(analysis.fits, **said),
         "holdout": lambda: hold_outs(analysis.fits, **said),
         "optimum": lambda: optima(analysis.fits, **said),

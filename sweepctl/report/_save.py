@@ -34,7 +34,7 @@ from sweepctl.analyse import FitResult, bands, bootstrap
 from sweepctl.claims import Analysis
 from sweepctl.errors import UsageError
 from sweepctl.figures import Figure, hold_outs, laws, optima, residuals, write
-from sweepctl.paper import Beside
+from sweepctl.paper import PaperComparison
 from sweepctl.report._text import claims_text, fits_text
 
 SCHEMA = 2
@@ -51,7 +51,7 @@ def save(
     *,
     of: str,
     condition: str = "",
-    beside: Sequence[Beside] = (),
+    comparisons: Sequence[PaperComparison] = (),
     formats: Sequence[str] = ("png", "svg"),
 ) -> dict[str, Path]:
     """Keep every fit of an analysis in a folder of its own.
@@ -61,7 +61,7 @@ def save(
         folder: where the folders of the fits go.
         of: what was fitted: the name of a study, of a figure of the paper, of a table.
         condition: which cells; empty for all.
-        beside: the paper's points, for the figures.
+        comparisons: the paper's points, for the figures.
         formats: of the figures; none draws nothing.
 
     Returns:
@@ -81,7 +81,7 @@ def save(
             home = folder / f"{_slug(of)}-{_slug(fit.name)}-{digest}"
             home.mkdir(parents=True, exist_ok=True)
             alone = Analysis(fits=(fit,), claims=analysis.claims)
-            _write(home, alone, facts | plain, said["claims"], points, beside, formats)
+            _write(home, alone, facts | plain, said["claims"], points, comparisons, formats)
             kept[fit.name] = home
     except OSError as error:
         raise UsageError(
@@ -101,7 +101,7 @@ def _write(
     plain: dict[str, Any],
     claims: Any,
     points: str,
-    beside: Sequence[Beside],
+    comparisons: Sequence[PaperComparison],
     formats: Sequence[str],
 ) -> None:
     fit = alone.fits[0]
@@ -120,14 +120,18 @@ def _write(
     (home / "predictions.csv").write_text(_predictions(fit), encoding="utf-8", newline="")
     _draws(fit, home / "draws.npz")
     if formats:
-        _figures(alone, home / "figures", about, beside, formats)
+        _figures(alone, home / "figures", about, comparisons, formats)
 
 
 def _figures(
-    alone: Analysis, folder: Path, title: str, beside: Sequence[Beside], formats: Sequence[str]
+    alone: Analysis,
+    folder: Path,
+    title: str,
+    comparisons: Sequence[PaperComparison],
+    formats: Sequence[str],
 ) -> None:
-    own = [one for one in beside if one.fit == alone.fits[0].name]
-    write(laws(alone.fits, title=title, beside=own), folder / "law", formats)
+    own = [one for one in comparisons if one.fit == alone.fits[0].name]
+    write(laws(alone.fits, title=title, comparisons=own), folder / "law", formats)
     more: Mapping[str, Callable[..., Figure]] = {
         "residuals": residuals,
         "holdout": hold_outs,

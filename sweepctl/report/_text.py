@@ -23,9 +23,9 @@ from sweepctl.analyse import (
 )
 from sweepctl.claims import Analysis, ClaimResult
 from sweepctl.columns import DERIVED
-from sweepctl.design import Foreseen
+from sweepctl.design import Prediction
 from sweepctl.ledger import Table
-from sweepctl.paper import Beside
+from sweepctl.paper import PaperComparison
 from sweepctl.report._tables import tab_separated
 
 _VERDICTS: Mapping[str, tuple[str, str]] = {
@@ -164,7 +164,7 @@ def _claim_block(claim: ClaimResult, width: int, unicode: bool) -> str:
 # ----------------------------------------------------------------------------------- comparisons
 
 
-def beside_table(beside: Iterable[Beside]) -> Table:
+def paper_table(comparisons: Iterable[PaperComparison]) -> Table:
     """Your own configurations next to the paper's law at the same x.
 
     `distance` is own / paper where `as` is ratio, own - paper where it is difference.
@@ -179,7 +179,7 @@ def beside_table(beside: Iterable[Beside]) -> Table:
             *(row.own, row.paper, row.paper_low, row.paper_high, row.distance),
             *("ratio" if one.scale == "log2" else "difference", one.paper, one.law.on),
         )
-        for one in beside
+        for one in comparisons
         for row in one.rows
     ]
     return Table(columns=columns, rows=tuple(rows))
@@ -251,7 +251,7 @@ def front_facts(front: Front, law: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def prediction_table(predicted: Iterable[Foreseen]) -> Table:
+def prediction_table(predicted: Iterable[Prediction]) -> Table:
     """What the laws expect of unfinished cells."""
     columns = ("cell", "fit", "metric", "on", "value", "low", "high", "outside")
     rows = tuple(tuple(getattr(one, name) for name in columns) for one in predicted)

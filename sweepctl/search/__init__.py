@@ -1,30 +1,30 @@
-"""What is tried next? Adaptive search of settings: Optuna's samplers over the ledger's own rows.
+"""The next point of a search: Optuna's samplers over the ledger's own rows.
 
 The only importer of Optuna. There is one truth, the ledger: which points were asked, in which
 order, and what their cells measured. From that an `Asker` is made, here in memory, and asked; the
-driver records each answer, runs it as an ordinary cell and tells what came of it. After a restart
-the same history gives the same next point. Optuna's own storage is only written, for other tools.
+driver records each answer, runs it as an ordinary cell and reports its result. After a restart the
+same history gives the same next point. Optuna's own storage is only written, for other tools.
 
     _asking     from a history to the next point       _front      best, fronts, hypervolume
-    _export     trials as Optuna's storage            _summary    what a search has found
-    _pruning    who goes on from a rung
+    _pruning    which trial is promoted from a rung
+    _summary    what a search has found; trials as Optuna's storage
 """
 
 from __future__ import annotations
 
 from sweepctl.search._asking import Asked, Asker, Ended, Past, ended, frozen, grid, most_trials
-from sweepctl.search._export import export
 from sweepctl.search._front import dominates, far_corner, front, hypervolume, since_improved
-from sweepctl.search._pruning import Climb, last_hope, promoted
-from sweepctl.search._summary import Found, summarise
+from sweepctl.search._pruning import TrialProgress, best_waiting, promoted
+from sweepctl.search._summary import Found, export, summarise
 
 __all__ = [
     "Asked",
     "Asker",
-    "Climb",
     "Ended",
     "Found",
     "Past",
+    "TrialProgress",
+    "best_waiting",
     "dominates",
     "ended",
     "export",
@@ -33,7 +33,6 @@ __all__ = [
     "frozen",
     "grid",
     "hypervolume",
-    "last_hope",
     "most_trials",
     "promoted",
     "since_improved",

@@ -1,4 +1,4 @@
-"""Which trials are best? Dominance, fronts and hypervolume of a few objectives; plain arithmetic.
+"""Which trials are best: dominance, fronts and hypervolume of a few objectives; plain arithmetic.
 
 Values stand here as costs: every objective is to be made small, those that are to be large with
 their sign turned. A trial that misses a condition is in no front.

@@ -15,6 +15,7 @@ from typing import Any
 from sweepctl.errors import UsageError
 from sweepctl.study._check_laws import stated_fit
 from sweepctl.study._claims import (
+    CLAIM_KINDS,
     AnyClaim,
     Claim,
     EqualSlopesClaim,
@@ -35,9 +36,10 @@ from sweepctl.study._paths import Condition, is_valid, resolve, short_name
 from sweepctl.study._search import Dimension, Keep, Objective, Prune, Search, settled
 from sweepctl.study._search_block import SearchBlock
 from sweepctl.study._site import DEVICE, OwnSet, Site, Workers, load_site
-from sweepctl.study._values import NAME, Comparison, Margin, parse_comparison
+from sweepctl.study._values import NAME, Comparison, Margin, MarginText, Text, parse_comparison
 
 __all__ = [
+    "CLAIM_KINDS",
     "DEVICE",
     "AnyClaim",
     "Claim",
@@ -55,6 +57,7 @@ __all__ = [
     "Keep",
     "Loss",
     "Margin",
+    "MarginText",
     "Match",
     "MonotoneClaim",
     "Objective",
@@ -68,6 +71,7 @@ __all__ = [
     "SlopeClaim",
     "Study",
     "StudyFile",
+    "Text",
     "TradeoffClaim",
     "Workers",
     "init_study",
