@@ -125,17 +125,7 @@ def suggest(
                 "schema": 1,
                 "study": made.study_name,
                 "unit": unit,
-                **{
-                    name: getattr(told, name)
-                    for name in (
-                        "fit",
-                        "criterion",
-                        "noise",
-                        "scatter",
-                        "noise_source",
-                        "considered",
-                    )
-                },
+                **{name: getattr(told, name) for name in SUGGESTION},
                 "before": _ends(told.before),
                 "cost": told.cost,
                 "runs": runs,
@@ -151,6 +141,9 @@ def suggest(
         f"{len(told.runs)} more\n{block}"
     )
 
+
+SUGGESTION = ("fit", "criterion", "noise", "scatter", "noise_source", "considered")
+"""What the JSON of a suggestion repeats of it."""
 
 CHECKED = ("cell", "fit", "predicted", "low", "high", "measured", "inside")
 """Columns of the check: the 95 % interval is that of one run of a new configuration."""
