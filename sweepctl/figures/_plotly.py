@@ -91,7 +91,8 @@ def _line(line: Line) -> Trace:
 def _series(series: Series, *, crowded: bool) -> Trace:
     dots = series.dots
     symbols = [f"{dot.marker}{'-open' if dot.hollow else ''}" for dot in dots]
-    marker: Trace = {"color": _color(series.color), "size": 6 if crowded else 11}
+    size = 6 if crowded else 8 if all(dot.hollow for dot in dots) else 11
+    marker: Trace = {"color": _color(series.color), "size": size}
     marker |= {"opacity": 0.75 if crowded else 1, "line": {"width": 1.2, "color": "paper"}}
     marker["symbol"] = symbols[0] if len(set(symbols)) == 1 else symbols
     trace: Trace = {

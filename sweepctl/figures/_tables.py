@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweepctl.figures._model import ORANGE, SOFT, Axis, Dot, Figure, Line, Panel, Series
+from sweepctl.figures._model import ORANGE, SOFT, Axis, Dash, Dot, Figure, Line, Panel, Series
 from sweepctl.figures._style import (
     MARKERS,
     Look,
@@ -25,6 +25,7 @@ from sweepctl.figures._style import (
 from sweepctl.paper import reference_points
 
 Row = Mapping[str, Any]
+_DASHES: tuple[Dash, ...] = ("", "dash", "dot")
 
 
 def scatter(
@@ -167,6 +168,7 @@ def curves(lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], measur
                 y=tuple(values),
                 color=color_at(number, max(len(lines), 2)),
                 width=1.6,
+                dash=_DASHES[number % len(_DASHES)],
                 label=label,
                 hover=True,
             )
