@@ -36,8 +36,6 @@ from sweepctl.figures._model import (
     Key,
     Line,
     Panel,
-    Reach,
-    Rule,
     Series,
 )
 from sweepctl.figures._style import (
@@ -45,11 +43,13 @@ from sweepctl.figures._style import (
     Look,
     basis_of,
     floats,
+    level,
     look_of,
     metric_axis,
     roomy,
     side_by_side,
     title_of,
+    upright,
     variable_axis,
 )
 from sweepctl.paper import PaperComparison
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 NEW_OPACITY, MEAN_OPACITY = 0.09, 0.22
 _NEW_KEY = Key(label=NEW, color=BLUE, opacity=NEW_OPACITY)
 MEAN_KEY = Key(label=MEAN, color=BLUE, opacity=MEAN_OPACITY)
+_PLACE = "optimum, 95 % (Fieller)"
 _REST = "law without them"
 _PAPER = "the paper's points and law"
 LAW_KEY = Key(label="law", color=INK, line=True)
@@ -290,21 +291,19 @@ def _residuals(fit: FitResult, look: Look) -> tuple[Panel, Panel, Panel]:
     for rank, index in enumerate(order):
         quantiles[index] = NormalDist().inv_cdf((rank + 0.5) / len(order))
     reach = NormalDist().inv_cdf(1 - 0.5 / len(order)) * 1.15
-    logged = fit.scale == "log2"
+    said = [_shown(one.predicted, fit) for one in found]
+    xs = [one.point.x for one in found]
+    logged, log = fit.scale == "log2", fit.x_scale == "log2"
     unit = unit_of(fit.metric).strip()
     by_law = Axis(
         title=f"{fit.metric}{f' [{unit}]' if unit else ''} by the law",
         log=logged,
+        limits=roomy(said, logged=logged),
         ticks="values" if logged else "plain",
     )
-    by_x = variable_axis(fit.x, log=fit.x_scale == "log2")
-    whole = Panel(
-        y=Axis(limits=(-limit, limit)),
-        rules=(
-            Rule(at=0, vertical=False),
-            *(Rule(at=t, vertical=False, color=SOFT, width=0.8, dash="dash") for t in (-2, 2)),
-        ),
-    )
+    by_x = variable_axis(fit.x, log=log, limits=roomy(xs, logged=log))
+    quantile = Axis(title="normal quantile", limits=(-1.1 * reach, 1.1 * reach))
+    y = Axis(limits=(-limit, limit))
 
     def placed(xs: Sequence[float], outlier: str = "") -> tuple[Series, ...]:
         return look.series(
@@ -322,21 +321,18 @@ def _residuals(fit: FitResult, look: Look) -> tuple[Panel, Panel, Panel]:
             for one, x, size in zip(found, xs, sizes, strict=True)
         )
 
+    def panel(x: Axis, places: Sequence[float], *lines: Line, outlier: str = "") -> Panel:
+        ends = x.limits or (0.0, 1.0)
+        rules = [Line(x=ends, y=(0, 0), width=1.0)]
+        rules += [Line(x=ends, y=(t, t), color=SOFT, width=0.8, dash="dash") for t in (-2, 2)]
+        return Panel(x=x, y=y, lines=(*rules, *lines), series=placed(places, outlier))
+
+    diagonal = Line(x=(-reach, reach), y=(-reach, reach), width=1.0)
+    titled = replace(y, title="error without the point [its standard errors]")
     return (
-        replace(
-            whole,
-            title=title_of(fit),
-            x=by_law,
-            y=replace(whole.y, title="error without the point [its standard errors]"),
-            series=placed([_shown(one.predicted, fit) for one in found]),
-        ),
-        replace(whole, x=by_x, series=placed([one.point.x for one in found], "outlier")),
-        replace(
-            whole,
-            x=Axis(title="normal quantile"),
-            lines=(Line(x=(-reach, reach), y=(-reach, reach), width=1.0),),
-            series=placed(quantiles),
-        ),
+        replace(panel(by_law, said), title=title_of(fit), y=titled),
+        panel(by_x, xs, outlier="outlier"),
+        panel(quantile, quantiles, diagonal),
     )
 
 
@@ -389,16 +385,17 @@ def _hold_out(fit: FitResult, test: HoldOut, look: Look) -> Panel:
         (settings, replace(dot, hollow=dot.cells in held, low=None, high=None))
         for settings, dot in _dots(fit, look)
     ]
+    x = variable_axis(fit.x, log=not raw, limits=roomy(xs, logged=not raw, room=0.05))
+    # A band that runs away is cut.
+    y = metric_axis(fit.metric, log=logged, limits=roomy(ys, logged=logged, room=0.25))
     return Panel(
         title=title_of(fit),
         note=f"{len(test.held)} with {fit.x} {test.cut} predicted from {test.rest.n} others\n"
         f"typical error {size}   {outside} of {len(test.held)} outside the band",
-        x=variable_axis(fit.x, log=not raw, limits=roomy(xs, logged=not raw, room=0.05)),
-        # A band that runs away is cut.
-        y=metric_axis(fit.metric, log=logged, limits=roomy(ys, logged=logged, room=0.25)),
+        x=x,
+        y=y,
         bands=(replace(new, opacity=0.13),),
-        lines=(beyond, replace(law, label=_REST)),
-        rules=(Rule(at=cut, vertical=True, color=SOFT, width=0.9, dash="dot"),),
+        lines=(beyond, replace(law, label=_REST), upright(cut, y, SOFT, 0.9, "dot")),
         series=look.series(dots),
     )
 
@@ -416,7 +413,7 @@ def optima(fits: Sequence[FitResult], *, title: str = "", condition: str = "") -
     if not bent:
         raise UsageError("no fit has an optimum", hint="form: quadratic or cubic may have one")
     look = _look(bent)
-    place = Key(label="optimum, 95 % (Fieller)", color=ORANGE, line=True, width=4.0)
+    place = Key(label=_PLACE, color=ORANGE, line=True, width=4.0)
     return Figure(
         panels=tuple(_optimum(fit, look) for fit in bent),
         points=look.keys(),
@@ -433,28 +430,34 @@ def _optimum(fit: FitResult, look: Look) -> Panel:
     low, high = min(xs) / 2**0.7, max(xs) * 2**0.7
     (_, mean), lines = drawn_law(fit, (low, high))
     if best.low is None or best.high is None:
-        reach = Reach(low=low, high=high, open_low=True, open_high=True)
-        where = "may be anywhere (the curvature may be 0)"
+        ends, where = (-math.inf, math.inf), "may be anywhere (the curvature may be 0)"
     else:
-        reach = Reach(
-            low=min(max(best.low, low), high),
-            high=max(min(best.high, high), low),
-            open_low=best.low < low,
-            open_high=best.high > high,
-        )
+        ends = (best.low, best.high)
         where = f"[{readable(best.low)}, {readable(best.high)}]"
     cubic = "" if best.cubic is None else f"   a cubic's at {readable(best.cubic)}"
-    rule = Rule(at=best.x, vertical=True, color=ORANGE, width=1.4)
     logged = fit.scale == "log2"
     ys = [_shown(y, fit) for point in fit.points for y in (point.y, point.fitted)]
+    y = metric_axis(fit.metric, log=logged, limits=roomy(ys, logged=logged, room=0.25))
+    x = variable_axis(fit.x, log=True, limits=(low, high))
+    foot, first, last = level(y, 0.045), level(x, 0.015), level(x, 0.985)
+    shown = (min(max(ends[0], first), last), max(min(ends[1], last), first))
+    reach = Line(x=shown, y=(foot, foot), color=ORANGE, width=4.0, label=_PLACE)
+    # An end beyond the panel has an arrow.
+    arrows = [
+        Dot(x=end, y=foot, marker=f"triangle-{side}")
+        for side, end, true in zip(("left", "right"), shown, ends, strict=True)
+        if not low <= true <= high
+    ]
+    rules = (upright(best.x, y, ORANGE, 1.4),) if low <= best.x <= high else ()
     return Panel(
         title=title_of(fit),
         note=f"{best.kind} at {fit.x} = {readable(best.x)}{cubic}\n{where}   n {fit.n}",
-        x=variable_axis(fit.x, log=True, limits=(low, high)),
-        y=metric_axis(fit.metric, log=logged, limits=roomy(ys, logged=logged, room=0.25)),
+        x=x,
+        y=y,
         bands=(mean,),
-        lines=lines,
-        rules=(rule,) if low <= best.x <= high else (),
-        series=look.series(_dots(fit, look)),
-        reach=reach,
+        lines=(*rules, *lines, reach),
+        series=(
+            *look.series(_dots(fit, look)),
+            *((Series(label="", color=ORANGE, dots=tuple(arrows)),) if arrows else ()),
+        ),
     )

@@ -176,44 +176,19 @@ def _panel(axes: Axes, panel: model.Panel) -> None:
     _ticks(axes, "x", panel.x)
     _ticks(axes, "y", panel.y)
     _words(axes, panel)
-    if panel.keys:
-        handles = [_handle(key) for key in panel.keys]
-        axes.legend(handles=handles, frameon=False, fontsize=9, loc="lower right")
 
 
 def _areas(axes: Axes, panel: model.Panel) -> None:
-    """What lies behind the points: bands, lines, rules, bars, the interval at the foot."""
+    """What lies behind the points."""
     for order, band in enumerate(panel.bands):
-        look: dict[str, Any] = {"color": band.color, "alpha": band.opacity, "linewidth": 0}
+        look: dict[str, Any] = {"color": model.BLUE, "alpha": band.opacity, "linewidth": 0}
         axes.fill_between(band.x, band.low, band.high, zorder=1 + 0.1 * order, **look)
     for order, line in enumerate(panel.lines):
         shape = {"drawstyle": "steps-post"} if line.step else {}
         look = {"color": _color(line.color), "linewidth": line.width, **shape}
         look |= {"linestyle": _DASHES[line.dash], "zorder": 2.4 + 0.01 * order}
+        look |= {"solid_capstyle": "butt"}
         axes.plot(line.x, line.y, **look)
-    for rule in panel.rules:
-        look = {"color": _color(rule.color), "linewidth": rule.width}
-        across = axes.axvline if rule.vertical else axes.axhline
-        across(rule.at, linestyle=_DASHES[rule.dash], zorder=2, **look)
-    for bar in panel.bars:
-        axes.barh(bar.y, bar.length, height=bar.height, color=_color(bar.color))
-    if panel.bars:
-        axes.margins(y=0.02)
-        axes.set_xlim(left=0)
-    if panel.reach is not None:
-        _reach(axes, panel.reach)
-
-
-def _reach(axes: Axes, reach: model.Reach) -> None:
-    at: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "color": reach.color}
-    height = 0.045
-    bar: dict[str, Any] = {"linewidth": 4, "solid_capstyle": "butt", "zorder": 5}
-    axes.plot([reach.low, reach.high], [height, height], **bar, **at)
-    ends = ((reach.low, "<", reach.open_low), (reach.high, ">", reach.open_high))
-    for x, marker, beyond in ends:
-        if beyond:
-            arrow: dict[str, Any] = {"markersize": 11, "clip_on": False, "linestyle": "none"}
-            axes.plot(x, height, marker=marker, zorder=6, **arrow, **at)
 
 
 def _series(axes: Axes, series: model.Series, *, crowded: bool, inside: bool) -> None:

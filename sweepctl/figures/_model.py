@@ -86,46 +86,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """The area between two curves over the same x."""
+    """The area between two curves over the same x; `BLUE`, mixed with the background."""
 
     x: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
     opacity: float
-    color: str = BLUE
     label: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """A line across the panel: vertical at an x, or horizontal at a y."""
-
-    at: float
-    vertical: bool
-    color: str = INK
-    width: float = 1.0
-    dash: Dash = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """An interval of x at the foot of a panel; an open end has an arrow."""
-
-    low: float
-    high: float
-    open_low: bool
-    open_high: bool
-    color: str = ORANGE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """A horizontal bar from 0 to `length` at height y, `height` thick."""
-
-    y: float
-    length: float
-    height: float
-    color: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +149,6 @@ class Panel:
         x: the horizontal axis.
         y: the vertical axis.
         grid: along which axes grid lines are drawn.
-        keys: a legend of its own, inside.
     """
 
     title: str = ""
@@ -196,12 +162,8 @@ class Panel:
     grid: Literal["both", "x"] = "both"
     bands: tuple[Band, ...] = ()
     lines: tuple[Line, ...] = ()
-    rules: tuple[Rule, ...] = ()
     series: tuple[Series, ...] = ()
-    bars: tuple[Bar, ...] = ()
-    reach: Reach | None = None
     shade: Shade | None = None
-    keys: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sweepctl.figures._model import INK, SOFT, Axis, Band, Figure, Key, Line, Panel, Series
+from sweepctl.figures._model import BLUE, INK, SOFT, Axis, Band, Figure, Key, Line, Series
 from sweepctl.figures._style import CROWD, rgb
 
 GRAY = "#7b8494"
@@ -39,11 +39,10 @@ def plotly(figure: Figure, name: str) -> dict[str, Any]:
         "data": traces,
         "layout": {
             "xaxis": _axis(panel.x),
-            "yaxis": _axis(panel.y) | ({"zeroline": True} if panel.rules else {}),
+            "yaxis": _axis(panel.y),
             "uirevision": name,
             "showlegend": len(named - {None}) > 1,
-        }
-        | ({"shapes": _rules(panel)} if panel.rules else {}),
+        },
     }
 
 
@@ -60,10 +59,10 @@ def _axis(axis: Axis) -> dict[str, Any]:
 
 
 def _band(band: Band) -> list[Trace]:
-    edge = {"width": 0, "color": band.color}
+    edge = {"width": 0, "color": BLUE}
     shared: Trace = {"legendgroup": band.label, "hoverinfo": "skip", "mode": "lines"}
     shared |= {"x": _numbers(band.x), "line": edge}
-    fill = f"rgba({', '.join(map(str, rgb(band.color)))}, {band.opacity})"
+    fill = f"rgba({', '.join(map(str, rgb(BLUE)))}, {band.opacity})"
     return [
         {**shared, "y": _numbers(band.low), "showlegend": False},
         {
@@ -133,18 +132,6 @@ def _key(key: Key) -> Trace:
         "hoverinfo": "skip",
         "marker": {"color": _color(key.color), "size": 9, "symbol": symbol},
     }
-
-
-def _rules(panel: Panel) -> list[dict[str, Any]]:
-    shapes = []
-    for rule in panel.rules:
-        along, across = ("x", "y") if rule.vertical else ("y", "x")
-        look = {"color": GRAY, "width": rule.width, "dash": _DASHES[rule.dash]}
-        ends = {f"{across}0": 0, f"{across}1": 1, f"{across}ref": "paper"}
-        shapes.append(
-            {"type": "line", f"{along}0": rule.at, f"{along}1": rule.at, "line": look} | ends
-        )
-    return shapes
 
 
 def _numbers(values: Iterable[float]) -> list[float | None]:

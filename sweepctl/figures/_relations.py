@@ -30,7 +30,6 @@ from sweepctl.figures._model import (
     Key,
     Line,
     Panel,
-    Rule,
     Series,
     Shade,
 )
@@ -42,6 +41,7 @@ from sweepctl.figures._style import (
     metric_axis,
     roomy,
     title_of,
+    upright,
     variable_axis,
 )
 
@@ -199,22 +199,22 @@ def correlations(found: Sequence[Relation], *, title: str = "", condition: str =
     places = range(len(made) - 1, -1, -1)
     ranks = [(one.spearman, at + 0.13) for one, at in zip(made, places, strict=True)]
     scales = [(one.pearson, at - 0.13) for one, at in zip(made, places, strict=True)]
+    y = Axis(
+        limits=(-0.6, len(made) - 0.4),
+        names=tuple(
+            (at, f"{one.metric} on {one.on}  (n {one.n})")
+            for one, at in zip(made, places, strict=True)
+        ),
+    )
     panel = Panel(
         note="1: ranks configurations alike   0: says nothing   -1: the other way round",
         x=Axis(
             title=f"correlation with {made[0].against} on {made[0].against_on}",
             limits=(-1.03, 1.03),
         ),
-        y=Axis(
-            limits=(-0.6, len(made) - 0.4),
-            names=tuple(
-                (at, f"{one.metric} on {one.on}  (n {one.n})")
-                for one, at in zip(made, places, strict=True)
-            ),
-        ),
+        y=y,
         grid="x",
-        rules=(Rule(at=0, vertical=True, color=INK),),
-        lines=(*_intervals(ranks, BLUE), *_intervals(scales, ORANGE)),
+        lines=(upright(0, y, INK, 1.0), *_intervals(ranks, BLUE), *_intervals(scales, ORANGE)),
         series=(
             _values(ranks, BLUE, "circle", "Spearman (ranks), 95 %"),
             _values(scales, ORANGE, "diamond", "Pearson (own scales), 95 %"),

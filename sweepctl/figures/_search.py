@@ -13,7 +13,6 @@ from sweepctl.figures._model import (
     ORANGE,
     SOFT,
     Axis,
-    Bar,
     Dot,
     Figure,
     Key,
@@ -22,6 +21,9 @@ from sweepctl.figures._model import (
     Series,
 )
 from sweepctl.figures._style import labeled
+
+_OBJECTIVES = (BLUE, ORANGE, SOFT, INK)
+"""Colors of the first objectives where they are compared."""
 
 MOST_SLICES = 9
 """Most settings that get a slice of their own; of more, the most important ones."""
@@ -99,7 +101,14 @@ def searched(
         )
     if any(not one.is_kept for one in trials):
         keys.append(Key(label="misses a condition", color=SOFT, marker="x", hollow=True))
-    return Figure(panels=tuple(panels), points=tuple(keys), title=title, basis=basis)
+    others = [
+        Key(label=f"importance for {metric}", color=color, line=True, width=5.0)
+        for metric, color in zip(objectives, _OBJECTIVES, strict=False)
+        if ranked
+    ]
+    return Figure(
+        panels=tuple(panels), points=tuple(keys), others=tuple(others), title=title, basis=basis
+    )
 
 
 def _series(
@@ -171,27 +180,22 @@ def _importances(
 ) -> Panel:
     ranked = [name for name in named if any(name in found for found in importances)]
     ranked.sort(key=lambda name: importances[0].get(name, 0.0))
-    tall = 0.8 / len(objectives)
-    colors = (BLUE, ORANGE, SOFT, INK)
+    apart = 0.6 / len(objectives)
+    ends = [
+        (color, shares.get(name, 0.0), row + 0.3 - apart * (index + 0.5))
+        for index, (shares, color) in enumerate(zip(importances, _OBJECTIVES, strict=False))
+        for row, name in enumerate(ranked)
+    ]
     return Panel(
         title="importance of settings (PED-ANOVA)",
-        x=Axis(title="share"),
-        y=Axis(names=tuple((float(row), name) for row, name in enumerate(ranked))),
+        x=Axis(title="share", limits=(0.0, 1.07 * max(share for _, share, _ in ends) or 1.0)),
+        y=Axis(
+            limits=(-0.6, len(ranked) - 0.4),
+            names=tuple((float(row), name) for row, name in enumerate(ranked)),
+        ),
         grid="x",
-        bars=tuple(
-            Bar(
-                y=row + 0.4 - tall * (index + 0.5),
-                length=shares.get(name, 0.0),
-                height=0.9 * tall,
-                color=colors[index % len(colors)],
-            )
-            for index, shares in enumerate(importances)
-            for row, name in enumerate(ranked)
-        ),
-        keys=tuple(
-            Key(label=metric, color=colors[index % len(colors)], opacity=1.0)
-            for index, metric in enumerate(objectives)
-        ),
+        lines=tuple(Line(x=(0, x), y=(y, y), color=color, width=5.0) for color, x, y in ends),
+        series=tuple(Series(label="", color=color, dots=(Dot(x=x, y=y),)) for color, x, y in ends),
     )
 
 

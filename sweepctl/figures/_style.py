@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sweepctl.analyse import FitResult, better_of, readable, unit_of
 from sweepctl.columns import DERIVED
 from sweepctl.errors import UsageError
-from sweepctl.figures._model import BLUE, SOFT, Axis, Dot, Key, Series, Ticks
+from sweepctl.figures._model import BLUE, SOFT, Axis, Dash, Dot, Key, Line, Series, Ticks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,6 +169,17 @@ def roomy(values: Sequence[float], *, logged: bool, room: float = 0.08) -> tuple
     span = max(seen) - min(seen) or 1.0
     low, high = min(seen) - room * span, max(seen) + room * span
     return (2.0**low, 2.0**high) if logged else (low, high)
+
+
+def level(axis: Axis, share: float) -> float:
+    """The value at a share of the height (or width) of an axis with limits."""
+    low, high = axis.limits or (0.0, 1.0)
+    return low * (high / low) ** share if axis.log else low + share * (high - low)
+
+
+def upright(at: float, y: Axis, color: str, width: float, dash: Dash = "") -> Line:
+    """A line across a panel at an x."""
+    return Line(x=(at, at), y=y.limits or (0.0, 1.0), color=color, width=width, dash=dash)
 
 
 def ticks_at(axis: Axis, limits: tuple[float, float]) -> list[float]:

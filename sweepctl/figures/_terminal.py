@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from sweepctl.figures._model import INK, SOFT, Axis, Figure, Key
+from sweepctl.figures._model import BLUE, INK, SOFT, Axis, Figure, Key
 from sweepctl.figures._style import MARKERS, rgb, roomy
 
 _LETTERS = dict(zip(MARKERS, "ox+*#@%&<>h", strict=True))
@@ -51,8 +51,8 @@ def terminal(figure: Figure, *, columns: int = 100, lines: int = 30, color: bool
         drawing.plot([x for x, _ in kept], [y for _, y in kept], lc=_color(shade, color))
 
     for band in panel.bands[-1:]:  # of several the innermost: more lines would hide the points
-        curve(band.x, band.low, band.color)
-        curve(band.x, band.high, band.color)
+        curve(band.x, band.low, BLUE)
+        curve(band.x, band.high, BLUE)
     for line in panel.lines:
         curve(line.x, line.y, line.color)
     for one in series:
