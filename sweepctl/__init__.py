@@ -4,6 +4,7 @@ The package in the order in which a study flows through it:
 
     columns    what is counted    the typed values of a cell, each with its type and meaning
     kinds      what there is      one record per kind of task; every list of kinds is derived
+    clusters   where it may run   the kinds of clusters, one record each
     laws       what can be fitted the forms of laws, one record each
     trackers   who else is told   TensorBoard, W&B, trackio: copies of what attempts tell
     study      what is asked      a file becomes a frozen study; mistakes get file:line:column

@@ -9,20 +9,21 @@ Dask only carries requests and outcomes. It keeps no queue (the driver submits w
 nothing (the driver counts attempts), and the work itself happens in a child process of the worker
 (`_isolated`, `_fork_server`), so whatever happens to the child, the worker can tell.
 
-    open_pool    "inline" -> _inline.InlinePool
-                 "local", "tcp://...", "tls://..." -> _dask.DaskPool
+    open_pool    _inline.InlinePool or _dask.DaskPool, as `sweepctl.clusters` says
 """
 
 from __future__ import annotations
 
-import os
+import importlib
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from sweepctl.clusters import find_cluster
 from sweepctl.errors import UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest
 
-__all__ = ["Pool", "open_pool"]
+__all__ = ["Pool", "PoolRequest", "open_pool"]
 
 
 class Pool(Protocol):
@@ -78,6 +79,22 @@ class Pool(Protocol):
         """Close the pool."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRequest:
+    """What `open_pool` was asked for; the openers of `sweepctl.clusters` get it, numbers checked.
+
+    Attributes are the arguments of `open_pool`.
+    """
+
+    where: str
+    workers: int | None
+    threads: int
+    entry: str
+    preload: str | None
+    grace_s: float
+    gpus: bool
+
+
 def open_pool(
     where: str,
     *,
@@ -91,8 +108,8 @@ def open_pool(
     """Open a pool.
 
     Args:
-        where: "inline" (in this process, one attempt at a time), "local" (worker processes of this
-            machine), or the address of a Dask scheduler, "tcp://host:port" or "tls://host:port".
+        where: name or address of a cluster, see `sweepctl.clusters`: "inline", "local",
+            "tcp://host:port" or "tls://host:port".
         workers: local: number of worker processes, by default as many as the cores allow;
             a scheduler: use at most so many slots; inline: 1.
         threads: CPU threads of one attempt, at least 1.
@@ -111,31 +128,19 @@ def open_pool(
         raise UsageError(f"workers ({workers}) and threads ({threads}) must be at least 1")
     if entry.count(":") != 1 or (preload is not None and preload.count(":") != 1):
         raise UsageError(f'entry {entry!r} and preload {preload!r} must read "module:function"')
-    if where == "inline":
-        from sweepctl.cluster._inline import InlinePool
-
-        if workers not in (None, 1):
-            raise UsageError(
-                f"workers {workers}: attempts in this process run one at a time",
-                hint="use --cluster local for several workers",
-            )
-        return InlinePool(entry)
-    from sweepctl.cluster import _dask
-    from sweepctl.cluster._isolated import visible_gpus
-
-    job = _dask.Job(
+    try:
+        kind = find_cluster(where)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    asked = PoolRequest(
+        where=where,
+        workers=workers,
+        threads=threads,
         entry=entry,
         preload=preload,
-        threads=threads,
         grace_s=grace_s,
-        own_workers=where == "local",
-        gpus=visible_gpus(os.environ) if gpus else (),
+        gpus=gpus,
     )
-    if where == "local":
-        return _dask.open_local(job, workers)
-    if where.startswith(("tcp://", "tls://")):
-        return _dask.open_remote(job, where, workers)
-    raise UsageError(
-        f"there is no cluster {where!r}",
-        hint='use "local", "inline", or the address of a Dask scheduler such as tcp://host:8786',
-    )
+    module, _, function = kind.opener.partition(":")
+    pool: Pool = getattr(importlib.import_module(module), function)(asked)
+    return pool

@@ -19,6 +19,7 @@ import functools
 import ipaddress
 import logging
 import multiprocessing.resource_tracker
+import os
 import platform
 import queue
 import signal
@@ -28,7 +29,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import dask
@@ -45,9 +46,12 @@ from sweepctl.cluster._attempt import (
     outcome_from,
     settle,
 )
-from sweepctl.cluster._isolated import ForkServer, run_isolated
+from sweepctl.cluster._isolated import ForkServer, run_isolated, visible_gpus
 from sweepctl.errors import RunFolderError, UnreachableError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, Failure
+
+if TYPE_CHECKING:
+    from sweepctl.cluster import PoolRequest
 
 SETTINGS: Mapping[str, Any] = {
     # A queued attempt never moves: the driver submits only what a free worker starts at once.
@@ -353,18 +357,28 @@ def _unreachable(client: distributed.Client, error: Exception | None) -> Unreach
     )
 
 
-def open_local(job: Job, workers: int | None) -> DaskPool:
+def _job(asked: PoolRequest, *, own_workers: bool) -> Job:
+    return Job(
+        entry=asked.entry,
+        preload=asked.preload,
+        threads=asked.threads,
+        grace_s=asked.grace_s,
+        own_workers=own_workers,
+        gpus=visible_gpus(os.environ) if asked.gpus else (),
+    )
+
+
+def open_local(asked: PoolRequest) -> DaskPool:
     """Start worker processes on this machine, each with one slot, reachable from here only.
 
-    Args:
-        job: what the workers have to know.
-        workers: their number; by default one a GPU, and without GPUs the cores this process may
-            use divided by `job.threads`.
+    Without a number of workers there is one per GPU, and without GPUs one per `threads` of the
+    cores that this process may use.
 
     Raises:
         UnreachableError: the worker processes do not come up.
     """
-    count = workers or len(job.gpus) or max(1, dask.system.CPU_COUNT // job.threads)
+    job = _job(asked, own_workers=True)
+    count = asked.workers or len(job.gpus) or max(1, dask.system.CPU_COUNT // job.threads)
     with contextlib.ExitStack() as held:
         # Dask's own defaults first: what the user's files and DASK_ variables say about encryption,
         # idle schedulers or memory is meant for clusters of his, not for these workers.
@@ -402,18 +416,16 @@ def _start_cluster(count: int) -> distributed.LocalCluster:
     )
 
 
-def open_remote(job: Job, address: str, most: int | None) -> DaskPool:
+def open_remote(asked: PoolRequest) -> DaskPool:
     """Connect to a scheduler that runs already; its workers must see the same files.
 
-    Args:
-        job: what the workers have to know.
-        address: "tcp://host:port" or "tls://host:port".
-        most: largest number of slots to use, or None.
+    With a number of workers, at most so many slots are used.
 
     Raises:
         UnreachableError: the scheduler does not answer.
         UsageError: an address without a port, or TLS without certificates.
     """
+    job, address = _job(asked, own_workers=False), asked.where
     notices = _check_address(address)
     settings = {**SETTINGS, "distributed.comm.require-encryption": address.startswith("tls://")}
     with contextlib.ExitStack() as held:
@@ -436,7 +448,7 @@ def open_remote(job: Job, address: str, most: int | None) -> DaskPool:
         runner = _register(client, job)
         held.callback(_unregister, client, runner)
         pool = DaskPool(client=client, cluster=None, runner=runner, held=held.pop_all())
-    pool.most, pool.notices = most, notices
+    pool.most, pool.notices = asked.workers, notices
     if pool.slots == 0:
         pool.notices += (f"no workers are connected to {address} yet",)
     return pool

@@ -16,12 +16,15 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sweepctl.cluster._attempt import Asked, ask_to_stop, folder_of, make_ready, settle
 from sweepctl.cluster._fork_server import call, resolve
 from sweepctl.errors import SweepctlError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest
+
+if TYPE_CHECKING:
+    from sweepctl.cluster import PoolRequest
 
 _NAME = "inline"
 
@@ -170,3 +173,17 @@ def _time_limit(timeout_s: float | None) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, rest, interval)
+
+
+def open_inline(asked: PoolRequest) -> InlinePool:
+    """Open a pool in this process.
+
+    Raises:
+        UsageError: more than one worker, or an entry that cannot be imported.
+    """
+    if asked.workers not in (None, 1):
+        raise UsageError(
+            f"workers {asked.workers}: attempts in this process run one at a time",
+            hint="use --cluster local for several workers",
+        )
+    return InlinePool(asked.entry)

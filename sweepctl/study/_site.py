@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from sweepctl.clusters import find_cluster
 from sweepctl.errors import Problem, StudyError
 from sweepctl.study._values import NAME, Flag, Number, Strict, Text, Whole
 from sweepctl.study._words import in_words
@@ -32,11 +33,17 @@ class Workers(Strict):
         grace_s: seconds an attempt has to write a checkpoint when it is stopped.
     """
 
-    where: Annotated[Text, Field(pattern=r"^(local|inline|(tcp|tls)://.+)$")] = "local"
+    where: Text = "local"
     count: Annotated[Whole, Field(ge=1, le=4096)] | None = None
     threads: Annotated[Whole, Field(ge=1, le=1024)] = 1
     device: Annotated[Text, Field(pattern=DEVICE)] = "auto"
     grace_s: Annotated[Number, Field(gt=0)] = 30.0
+
+    @field_validator("where")
+    @classmethod
+    def _known_cluster(cls, where: str) -> str:
+        find_cluster(where)
+        return where
 
 
 Source = Literal["folder", "videos", "webdataset", "huggingface"]
