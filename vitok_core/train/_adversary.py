@@ -154,7 +154,7 @@ class Adversary:
         set_learning_rate(self.adamw, lr)
         self.adamw.step()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, for checkpoints."""
         means = self._means
         return {
@@ -164,8 +164,8 @@ class Adversary:
             "factor": self._factor,
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self.adamw.load_state_dict(state["adamw"])
         means = state["means"]

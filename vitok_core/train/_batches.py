@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from vitok_core.data import Samples
-from vitok_core.errors import DataError, SpecError
-from vitok_core.settings import Run
+from vitok_core.errors import DataError
+from vitok_core.settings import Stage1, Stage2
 from vitok_core.spec import TokenizerSpec
 from vitok_core.train._optimise import stream
 from vitok_core.train._parallel import part
@@ -28,27 +28,6 @@ NOISE, LENGTHS = 2, 3
 """Purposes of the random streams."""
 
 Loaded = TypeVar("Loaded")
-
-
-def check_run(run: Run, *, batch: int) -> None:
-    """Refuse what cannot be run, before anything is loaded.
-
-    Raises:
-        SpecError: a number below 1, or a batch of fewer samples than there are processes.
-    """
-    run.check()
-    part(batch)
-
-
-def last_step(steps: int, until: int | None) -> int:
-    """The step at which a training of `steps` ends.
-
-    Raises:
-        SpecError: `until` is not one of its steps.
-    """
-    if until is not None and not 1 <= until <= steps:
-        raise SpecError("until", f"until = {until}: must be from 1 to {steps}, or None")
-    return steps if until is None else until
 
 
 def check_samples(spec: TokenizerSpec, samples: Samples) -> None:
@@ -70,26 +49,24 @@ def check_samples(spec: TokenizerSpec, samples: Samples) -> None:
 
 
 def sample_batches(
-    samples: Samples, *, batch: int, flip: bool, seed: int, steps: range, device: torch.device
+    samples: Samples, config: Stage1 | Stage2, steps: range, device: torch.device
 ) -> Generator[Tensor, None, None]:
     """The rows of this process of every step's global batch, uint8 on the device.
 
     Args:
         samples: where they are taken from.
-        batch: samples of the global batch.
-        flip: whether the sampler's mirroring is applied.
-        seed: of order and mirroring.
+        config: whose batch, seed and mirroring are used.
         steps: the steps to come, consecutive.
         device: where they go.
 
     Yields:
         (b, 3, H, W) or (b, 3, T, H, W) for each step.
     """
-    sampler, rows = samples.sampler(seed), part(batch)
+    sampler, rows = samples.sampler(config.seed), part(config.batch)
 
     def load(step: int) -> Tensor:
-        draw = sampler.draw(step * batch, batch)
-        flips = draw.flips[rows] if flip else None
+        draw = sampler.draw(step * config.batch, config.batch)
+        flips = draw.flips[rows] if config.flip else None
         places = None if draw.places is None else draw.places[rows]
         pixels = torch.from_numpy(samples.batch(draw.indices[rows], flips, places))
         return pixels.pin_memory() if device.type == "cuda" else pixels

@@ -28,33 +28,17 @@ from torch import Tensor
 from vitok_core.data import Sampler
 from vitok_core.diffusion import STEPS, add_noise, diffusion_loss, draw_times
 from vitok_core.dit import DiT, save_dit
-from vitok_core.errors import DataError, Stopped
+from vitok_core.errors import DataError
 from vitok_core.latents import Latents, LatentSet
 from vitok_core.settings import DiTTraining, Run, whole_steps
 from vitok_core.spec import DiTSpec
 from vitok_core.tokenizer import load_tokenizer
-from vitok_core.train._batches import check_run, last_step, read_ahead
-from vitok_core.train._checkpoints import Checkpoints
-from vitok_core.train._dit_sheets import write_dit_sheet
-from vitok_core.train._optimise import (
-    Ema,
-    adamw,
-    clip_gradients,
-    learning_rate,
-    require_finite,
-    set_learning_rate,
-    stream,
-)
-from vitok_core.train._parallel import (
-    agree,
-    from_first,
-    micro_batches,
-    part,
-    sum_gradients,
-    sum_tensor,
-)
-from vitok_core.train._progress import History, Progress, SpikeWatch, TrainingResult, with_metrics
-from vitok_core.train._speed import Pace
+from vitok_core.train._batches import read_ahead
+from vitok_core.train._grids import write_class_grid
+from vitok_core.train._loop import Loop, check_run
+from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
+from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
+from vitok_core.train._progress import Progress, TrainingResult, with_metrics
 
 # What the random streams of a step are for.
 WEIGHTS, POSTERIOR, TIME, NOISE, DROPOUT = 21, 22, 23, 24, 25
@@ -124,68 +108,43 @@ def train_dit(
         OSError: the disk is full.
     """
     began = time.perf_counter()
-    whole = whole_steps(config.steps)
-    last = last_step(whole, until)
-    check_run(run, batch=config.batch)
+    last, steps = check_run(config, run, until), whole_steps(config.steps)
     _check(spec, config, latents)
     tokenizer = None if run.sheet_every is None else load_tokenizer(latents.weights)
-    state = _begin(spec, config, last, latents, folder / "checkpoints", run)
-    state.model.recompute = run.recompute_activations
-    notes = (*state.checkpoints.notes, *_average_notes(config.ema, whole))
-    pace = Pace(
-        steps=last,
+    learner = Learner(_first_model(spec, config.seed).to(run.device), config, run)
+    learner.model.recompute = run.recompute_activations
+    loop = Loop(
+        folder,
         batch=config.batch,
-        first=state.resumed_from,
-        checkpoint_s=run.checkpoint_s,
+        run=run,
+        last=last,
+        keep_last=until is not None,
+        identity=_identity(spec, config, latents),
+        resumable=learner.resumable,
         progress=progress,
+        should_stop=should_stop,
     )
-    steps = range(state.resumed_from, last)
-    batches = read_ahead(_loader(config, latents), steps)
+    loop.notes += _average_notes(config.ema, steps)
+    batches = read_ahead(_loader(config, latents), loop.remaining)
     with contextlib.closing(batches):
-        for step in steps:
-            if agree(should_stop is not None and should_stop()):
-                if step != pace.saved_step or step == 0:
-                    state.save(step)
-                raise Stopped(f"stopped at step {step} of {last}; a checkpoint is written")
-
-            terms, grad_norm = _gradients(state, config, next(batches), step)
-            lr = learning_rate(config.optimiser, step, whole)
+        for step in loop.steps():
+            batch = _draw(learner, config, latents, next(batches), step)
+            terms, grad_norm = _gradients(learner, config, batch)
+            lr = learning_rate(config.optimiser, step, steps)
             require_finite(step, lr, terms, grad_norm)
-            set_learning_rate(state.adamw, lr)
-            state.adamw.step()
-            if state.ema is not None:
-                state.ema.update(state.model)
-            state.history.add(step, terms)
-            state.spikes.look(step)
+            learner.update(lr)
+            loop.record(step, terms, lr=lr, grad_norm=grad_norm)
+            if tokenizer is not None and (path := loop.grid_due(step)):
+                from_first(partial(write_class_grid, path, learner.model, tokenizer, config.seed))
 
-            done = step + 1
-            pace.tell(done, terms, lr=lr, grad_norm=grad_norm, history=state.history, notes=notes)
-            if tokenizer is not None and run.sheet_every and done % run.sheet_every == 0:
-                path = folder / "sheets" / f"step-{done:07d}.png"
-                from_first(partial(write_dit_sheet, path, state.model, tokenizer, config.seed))
-            if pace.checkpoint_due(done):
-                state.save(done)
-                pace.saved(done)
-
-    if until is not None and pace.saved_step != last:
-        state.save(last)
-    weights = folder / "weights.safetensors"
-    if state.ema is not None:
-        state.ema.store(state.model)
-    recent = state.history.recent().parts
+    model, weights = learner.take_average(), folder / "weights.safetensors"
+    recent = loop.history.recent().parts
     result = DiTResult(
-        **pace.result(
-            state.history,
-            weights=weights,
-            flops=dataclasses.replace(config, steps=last).flops(spec),
-            began=began,
-            device=state.device,
-            notes=notes,
-        ),
+        **loop.result(weights, dataclasses.replace(config, steps=last).flops(spec), began),
         latent_mean=recent["latent_mean"],
         latent_std=recent["latent_std"],
     )
-    from_first(lambda: save_dit(state.model, weights, about=with_metrics(about, result)))
+    from_first(lambda: save_dit(model, weights, about=with_metrics(about, result)))
     return result
 
 
@@ -213,63 +172,20 @@ def _check(
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class _State:
-    """What changes while training, and what it is computed with."""
-
-    model: DiT
-    forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
-    adamw: torch.optim.AdamW
-    ema: Ema | None
-    latents: LatentSet
-    history: History
-    spikes: SpikeWatch
-    device: torch.device
-    checkpoints: Checkpoints
-    micro_batch: int | None
-    resumed_from: int = 0
-
-    def save(self, step: int) -> None:
-        self.checkpoints.write(
-            step,
-            {
-                "model": self.model.state_dict(),
-                "adamw": self.adamw.state_dict(),
-                "ema": None if self.ema is None else self.ema.state(),
-                "history": self.history.state(step),
-            },
-        )
-
-    def load(self, step: int, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.adamw.load_state_dict(state["adamw"])
-        if self.ema is not None:
-            self.ema.load(state["ema"])
-        self.history.load(state["history"])
-        self.resumed_from = step
-
-
-def _begin(
-    spec: DiTSpec,
-    config: DiTTraining,
-    last: int,
-    latents: LatentSet,
-    checkpoints: Path,
-    run: Run,
-) -> _State:
-    """The state before the first step, or as the newest whole checkpoint has it."""
-    device = torch.device(run.device)
-    # Weights are drawn on the CPU from a generator of their own: the same on every device.
+def _first_model(spec: DiTSpec, seed: int) -> DiT:
+    # Drawn on the CPU from a generator of its own: the same weights on every device.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, 0, purpose=WEIGHTS))
-        model = DiT(spec)
-    model.to(device).train()
-    history = History(last)
-    statistics = latents.normalisation
-    # The shape is in the spec.
+        torch.manual_seed(stream(seed, 0, purpose=WEIGHTS))
+        return DiT(spec)
+
+
+def _identity(spec: DiTSpec, config: DiTTraining, latents: LatentSet) -> dict[str, Any]:
+    """What a checkpoint must agree with before training resumes from it."""
+    # Without the shape, which is in the spec.
     training = {one.name: getattr(config, one.name) for one in fields(DiTTraining)}
     training["optimiser"] = dataclasses.asdict(config.optimiser)
-    identity = {
+    statistics = latents.normalisation
+    return {
         "spec": spec.plain(),
         "config": training,
         "latents": {
@@ -280,23 +196,6 @@ def _begin(
             "std": statistics.std_C.tolist(),
         },
     }
-    state = _State(
-        model=model,
-        # Fixed shapes: a short last micro-batch is compiled once more instead of for any length.
-        forward=torch.compile(model, dynamic=False) if config.compile else model,
-        adamw=adamw(model.parameters(), config.optimiser, device),
-        ema=None if config.ema is None else Ema(model, config.ema),
-        latents=latents,
-        history=history,
-        spikes=SpikeWatch(history),
-        device=device,
-        checkpoints=Checkpoints(checkpoints, identity),
-        micro_batch=run.micro_batch,
-    )
-    found = state.checkpoints.newest(last)
-    if found is not None:
-        state.load(*found)
-    return state
 
 
 def _loader(config: DiTTraining, latents: LatentSet) -> Callable[[int], Latents]:
@@ -321,13 +220,15 @@ class _Batch:
     counts_Q: Tensor
 
 
-def _draw(state: _State, config: DiTTraining, read: Latents, step: int) -> _Batch:
+def _draw(
+    learner: Learner[DiT], config: DiTTraining, latents: LatentSet, read: Latents, step: int
+) -> _Batch:
     """Normalised codes, times, noise and labels of a step.
 
     Drawn for the whole global batch and sliced, so that neither processes nor micro-batches change
     them.
     """
-    spec, device, rows = state.model.spec, state.device, part(config.batch)
+    spec, device, rows = learner.model.spec, learner.device, part(config.batch)
     shape = (config.batch, spec.tokens, spec.c)
 
     def source(purpose: int) -> torch.Generator:
@@ -344,9 +245,9 @@ def _draw(state: _State, config: DiTTraining, read: Latents, step: int) -> _Batc
     if spec.classes:
         dropped_B = torch.rand(config.batch, generator=source(DROPOUT), device=device)[rows]
         labels_B = torch.from_numpy(read.labels).to(device)
-        labels_B = labels_B.masked_fill(dropped_B < config.class_dropout, state.model.null)
+        labels_B = labels_B.masked_fill(dropped_B < config.class_dropout, learner.model.null)
     return _Batch(
-        z_BLC=state.latents.normalisation.normalise(z_BLC),
+        z_BLC=latents.normalisation.normalise(z_BLC),
         noise_BLC=noise_BLC[rows],
         time_B=time_B[rows],
         labels_B=labels_B,
@@ -359,21 +260,19 @@ def _quarter(time_B: Tensor) -> Tensor:
 
 
 def _gradients(
-    state: _State, config: DiTTraining, read: Latents, step: int
+    learner: Learner[DiT], config: DiTTraining, batch: _Batch
 ) -> tuple[dict[str, float], float]:
     """Leave the clipped gradient of one step in the model; its terms and its norm before."""
-    target = state.model.spec.target
-    batch = _draw(state, config, read, step)
-    state.adamw.zero_grad(set_to_none=True)
-    names = ["loss", "mse", "vlb"] if state.model.spec.learn_sigma else ["loss", "mse"]
+    target = learner.model.spec.target
+    learner.adamw.zero_grad(set_to_none=True)
+    names = ["loss", "mse", "vlb"] if learner.model.spec.learn_sigma else ["loss", "mse"]
     names += ["latent_mean", "latent_square"]
-    sums = torch.zeros(len(names) + len(QUARTERS), device=state.device)
-    for own in micro_batches(slice(0, len(batch.z_BLC)), state.micro_batch):
+    sums = torch.zeros(len(names) + len(QUARTERS), device=learner.device)
+    for own in micro_batches(slice(0, len(batch.z_BLC)), learner.micro_batch):
         z_BLC, noise_BLC, time_B = batch.z_BLC[own], batch.noise_BLC[own], batch.time_B[own]
         xt_BLC = add_noise(target, z_BLC, noise_BLC, time_B)
         labels_B = None if batch.labels_B is None else batch.labels_B[own]
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            prediction = state.forward(xt_BLC, time_B, labels_B)
+        prediction = learner.forward(xt_BLC, time_B, labels_B)
         loss = diffusion_loss(target, prediction, z_BLC, noise_BLC, xt_BLC, time_B)
         total_B = loss.mse_B if loss.vlb_B is None else loss.mse_B + loss.vlb_B
         torch.autograd.backward(total_B.sum() / config.batch)
@@ -381,8 +280,7 @@ def _gradients(
         terms_B += [z_BLC.mean(dim=(1, 2)), z_BLC.square().mean(dim=(1, 2))]
         sums[: len(names)] += torch.stack(terms_B).detach().sum(dim=1) / config.batch
         sums[len(names) :].index_add_(0, _quarter(time_B), loss.mse_B.detach())
-    sum_gradients(state.model.parameters())
-    norm = clip_gradients(state.model.parameters(), config.optimiser)
+    norm = learner.finish_gradients()
     # One transfer from the device for everything that the guard and the record need.
     sums = torch.cat([sum_tensor(sums), batch.counts_Q.to(sums.dtype), norm.reshape(1)])
     *values, grad_norm = sums.tolist()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +19,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitok_core.errors import NonFiniteError, SpecError
-from vitok_core.settings import Optimiser
+from vitok_core.settings import DiTTraining, Optimiser, Run, Stage1, Stage2
+from vitok_core.train._loop import Resumable
+from vitok_core.train._parallel import sum_gradients
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def learning_rate(optimiser: Optimiser, step: int, steps: int) -> float:
@@ -119,12 +124,59 @@ class Ema:
         for name, parameter in module.named_parameters():
             parameter.copy_(self._average[name])
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """The average by name of the parameter, for checkpoints."""
         return dict(self._average)
 
     @torch.no_grad()
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned."""
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state_dict` returned."""
         for name, average in self._average.items():
             average.copy_(state[name])
+
+
+class Learner(Generic[Model]):
+    """A model in training, with its optimiser and, if asked for, the average of its weights.
+
+    Args:
+        model: on its device, with its first weights; what needs no gradient is not trained.
+        config: of the stage.
+        run: how it is run.
+    """
+
+    def __init__(self, model: Model, config: Stage1 | Stage2 | DiTTraining, run: Run) -> None:
+        self.model, self.optimiser = model.train(), config.optimiser
+        self.device, self.micro_batch = torch.device(run.device), run.micro_batch
+        self.adamw = adamw(model.parameters(), config.optimiser, self.device)
+        self.ema = None if config.ema is None else Ema(model, config.ema)
+        self._bf16 = config.precision == "bf16"
+        # Fixed shapes: a short last micro-batch is compiled once more instead of for any length.
+        self._call = torch.compile(model, dynamic=False) if config.compile else model
+
+    @property
+    def resumable(self) -> dict[str, Resumable | None]:
+        """What a checkpoint keeps of it."""
+        return {"model": self.model, "adamw": self.adamw, "ema": self.ema}
+
+    def forward(self, *inputs: Tensor | None) -> Any:
+        """The model's output, compiled and in the stage's precision where it asks for that."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            return self._call(*inputs)
+
+    def finish_gradients(self) -> Tensor:
+        """Add the gradients up over the processes and clip them; their norm before, a scalar."""
+        sum_gradients(self.model.parameters())
+        return clip_gradients(self.model.parameters(), self.optimiser)
+
+    def update(self, lr: float) -> None:
+        """Change the weights, and their average."""
+        set_learning_rate(self.adamw, lr)
+        self.adamw.step()
+        if self.ema is not None:
+            self.ema.update(self.model)
+
+    def take_average(self) -> Model:
+        """The model at the end of training: with the average in place of its weights, if any."""
+        if self.ema is not None:
+            self.ema.store(self.model)
+        return self.model

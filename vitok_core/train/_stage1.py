@@ -25,39 +25,16 @@ import torch
 from torch import Tensor, nn
 
 from vitok_core.data import Samples
-from vitok_core.errors import Stopped
 from vitok_core.losses import loss_networks, stage1_loss
 from vitok_core.settings import Run, Stage1
 from vitok_core.spec import TokenizerSpec
-from vitok_core.tokenizer import Posterior, ViTok, from_uint8, save_tokenizer
-from vitok_core.train._batches import (
-    check_run,
-    check_samples,
-    code_draws,
-    last_step,
-    sample_batches,
-)
-from vitok_core.train._checkpoints import Checkpoints
-from vitok_core.train._optimise import (
-    Ema,
-    adamw,
-    clip_gradients,
-    learning_rate,
-    require_finite,
-    set_learning_rate,
-    stream,
-)
-from vitok_core.train._parallel import (
-    agree,
-    from_first,
-    micro_batches,
-    part,
-    sum_gradients,
-    sum_tensor,
-)
-from vitok_core.train._progress import History, Progress, SpikeWatch, TrainingResult, with_metrics
-from vitok_core.train._sheets import fixed_samples, write_sheet
-from vitok_core.train._speed import Pace
+from vitok_core.tokenizer import ViTok, from_uint8, save_tokenizer
+from vitok_core.train._batches import check_samples, code_draws, sample_batches
+from vitok_core.train._grids import fixed_samples, write_grid
+from vitok_core.train._loop import Loop, check_run
+from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
+from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
+from vitok_core.train._progress import Progress, TrainingResult, with_metrics
 
 WEIGHTS = 1
 """Purpose of the random stream of initial weights."""
@@ -124,199 +101,93 @@ def train_stage1(
     """
     began = time.perf_counter()
     config.check(spec.check())
-    last = last_step(config.steps, until)
-    check_run(run, batch=config.batch)
+    last = check_run(config, run, until)
     check_samples(spec, samples)
-    state = _begin(spec, config, last, samples, folder / "checkpoints", run)
-    state.model.recompute_activations(run.recompute_activations)
-    shown = fixed_samples(samples)
-    pace = Pace(
-        steps=last,
+    networks = loss_networks(config.loss, torch.device(run.device))
+    learner = Learner(_first_model(spec, config.seed).to(run.device), config, run)
+    learner.model.recompute_activations(run.recompute_activations)
+    loop = Loop(
+        folder,
         batch=config.batch,
-        first=state.resumed_from,
-        checkpoint_s=run.checkpoint_s,
+        run=run,
+        last=last,
+        keep_last=until is not None,
+        identity={
+            "spec": spec.plain(),
+            "config": dataclasses.asdict(config),
+            "samples": len(samples),
+        },
+        resumable=learner.resumable,
         progress=progress,
+        should_stop=should_stop,
     )
-    steps = range(state.resumed_from, last)
-    batches = sample_batches(
-        samples,
-        batch=config.batch,
-        flip=config.flip,
-        seed=config.seed,
-        steps=steps,
-        device=state.device,
-    )
+    shown = fixed_samples(samples)
+    batches = sample_batches(samples, config, loop.remaining, learner.device)
     with contextlib.closing(batches):
-        for step in steps:
-            if agree(should_stop is not None and should_stop()):
-                if step != pace.saved_step or step == 0:
-                    state.save(step)
-                raise Stopped(f"stopped at step {step} of {last}; a checkpoint is written")
-
-            terms, grad_norm = _gradients(state, config, next(batches), step)
+        for step in loop.steps():
+            terms, grad_norm = _gradients(learner, networks, config, next(batches), step)
             lr = learning_rate(config.optimiser, step, config.steps)
             require_finite(step, lr, terms, grad_norm)
-            set_learning_rate(state.adamw, lr)
-            state.adamw.step()
-            if state.ema is not None:
-                state.ema.update(state.model)
-            state.history.add(step, terms)
-            state.spikes.look(step)
+            learner.update(lr)
+            loop.record(step, terms, lr=lr, grad_norm=grad_norm)
+            if path := loop.grid_due(step):
+                from_first(partial(write_grid, path, shown, learner.model, learner.device))
 
-            done = step + 1
-            pace.tell(
-                done,
-                terms,
-                lr=lr,
-                grad_norm=grad_norm,
-                history=state.history,
-                notes=state.checkpoints.notes,
-            )
-            if run.sheet_every is not None and done % run.sheet_every == 0:
-                path = folder / "sheets" / f"step-{done:07d}.png"
-                from_first(partial(write_sheet, path, shown, state.model, state.device))
-            if pace.checkpoint_due(done):
-                state.save(done)
-                pace.saved(done)
-
-    if until is not None and pace.saved_step != last:
-        state.save(last)
-    weights = folder / "weights.safetensors"
-    if state.ema is not None:
-        state.ema.store(state.model)
+    model, weights = learner.take_average(), folder / "weights.safetensors"
     together = min(run.micro_batch or config.batch, PROBE_BATCH)  # never more memory than a step
-    kl_per_channel, active_units = _probe(state.model, samples, together, state.device)
+    kl_per_channel, active_units = _probe(model, samples, together, learner.device)
+    flops = dataclasses.replace(config, steps=last).flops(spec)
     result = Stage1Result(
-        **pace.result(
-            state.history,
-            weights=weights,
-            flops=dataclasses.replace(config, steps=last).flops(spec),
-            began=began,
-            device=state.device,
-            notes=state.checkpoints.notes,
-        ),
+        **loop.result(weights, flops, began),
         kl_per_channel=kl_per_channel,
         active_units=active_units,
     )
-    from_first(
-        lambda: save_tokenizer(
-            state.model,
-            weights,
-            about=with_metrics(about, result, active_units=result.active_units),
-        )
-    )
+    record = with_metrics(about, result, active_units=active_units)
+    from_first(lambda: save_tokenizer(model, weights, about=record))
     return result
 
 
-@dataclass(slots=True, kw_only=True)
-class _State:
-    """What changes while training, and what it is computed with."""
-
-    model: ViTok
-    forward: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Posterior]]
-    adamw: torch.optim.AdamW
-    ema: Ema | None
-    networks: Mapping[str, nn.Module]
-    history: History
-    spikes: SpikeWatch
-    device: torch.device
-    checkpoints: Checkpoints
-    micro_batch: int | None
-    resumed_from: int = 0
-
-    def save(self, step: int) -> None:
-        self.checkpoints.write(
-            step,
-            {
-                "model": self.model.state_dict(),
-                "adamw": self.adamw.state_dict(),
-                "ema": None if self.ema is None else self.ema.state(),
-                "history": self.history.state(step),
-            },
-        )
-
-    def load(self, step: int, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.adamw.load_state_dict(state["adamw"])
-        if self.ema is not None:
-            self.ema.load(state["ema"])
-        self.history.load(state["history"])
-        self.resumed_from = step
-
-
-def _begin(
-    spec: TokenizerSpec,
-    config: Stage1,
-    last: int,
-    samples: Samples,
-    checkpoints: Path,
-    run: Run,
-) -> _State:
-    """The state before the first step, or as the newest whole checkpoint has it."""
-    device = torch.device(run.device)
-    networks = loss_networks(config.loss, device)
-    # Weights are drawn on the CPU from a generator of their own: the same on every device.
+def _first_model(spec: TokenizerSpec, seed: int) -> ViTok:
+    # Drawn on the CPU from a generator of its own: the same weights on every device.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, 0, purpose=WEIGHTS))
-        model = ViTok(spec)
-    model.to(device).train()
-    history = History(last)
-    # Fixed shapes: a short last micro-batch is compiled once more instead of for any length.
-    forward = torch.compile(model, dynamic=False) if config.compile else model
-    identity = {
-        "spec": spec.plain(),
-        "config": dataclasses.asdict(config),
-        "samples": len(samples),
-    }
-    state = _State(
-        model=model,
-        forward=forward,
-        adamw=adamw(model.parameters(), config.optimiser, device),
-        ema=None if config.ema is None else Ema(model, config.ema),
-        networks=networks,
-        history=history,
-        spikes=SpikeWatch(history),
-        device=device,
-        checkpoints=Checkpoints(checkpoints, identity),
-        micro_batch=run.micro_batch,
-    )
-    found = state.checkpoints.newest(last)
-    if found is not None:
-        state.load(*found)
-    return state
+        torch.manual_seed(stream(seed, 0, purpose=WEIGHTS))
+        return ViTok(spec)
 
 
 def _gradients(
-    state: _State, config: Stage1, pixels: Tensor, step: int
+    learner: Learner[ViTok],
+    networks: Mapping[str, nn.Module],
+    config: Stage1,
+    pixels: Tensor,
+    step: int,
 ) -> tuple[dict[str, float], float]:
     """Leave the clipped gradient of one step in the model; its terms and its norm before.
 
     Args:
-        state: the model and what its loss needs.
+        learner: the model.
+        networks: what its loss needs.
         config: the settings.
         pixels: uint8, the rows of this process of the global batch.
         step: from 0.
     """
     x, rows = from_uint8(pixels), part(config.batch)
     noise_BLC, keep_B = code_draws(
-        state.model.spec, batch=config.batch, seed=config.seed, step=step, device=state.device
+        learner.model.spec, batch=config.batch, seed=config.seed, step=step, device=learner.device
     )
 
-    state.adamw.zero_grad(set_to_none=True)
+    learner.adamw.zero_grad(set_to_none=True)
     terms: dict[str, Tensor] = {}
-    for own in micro_batches(rows, state.micro_batch):
+    for own in micro_batches(rows, learner.micro_batch):
         x_own = x[own.start - rows.start : own.stop - rows.start]
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            x_hat, posterior = state.forward(
-                x_own, noise_BLC[own], None if keep_B is None else keep_B[own]
-            )
-        total, parts = stage1_loss(config.loss, x_own, x_hat, posterior, state.networks)
+        x_hat, posterior = learner.forward(
+            x_own, noise_BLC[own], None if keep_B is None else keep_B[own]
+        )
+        total, parts = stage1_loss(config.loss, x_own, x_hat, posterior, networks)
         share = len(x_own) / config.batch
         torch.autograd.backward(share * total)
         for name, value in {"loss": total.detach(), **parts}.items():
             terms[name] = terms.get(name, 0.0) + share * value
-    sum_gradients(state.model.parameters())
-    norm = clip_gradients(state.model.parameters(), config.optimiser)
+    norm = learner.finish_gradients()
     # One transfer from the device for everything that the guard and the record need.
     *values, grad_norm = torch.cat(
         [sum_tensor(torch.stack(list(terms.values()))), norm.reshape(1)]

@@ -30,45 +30,18 @@ import torch
 from torch import Tensor, nn
 
 from vitok_core.data import Samples
-from vitok_core.errors import Stopped
 from vitok_core.files import sha256_of
-from vitok_core.losses import (
-    adversarial_weight,
-    loss_networks,
-    stage1_loss,
-)
+from vitok_core.losses import adversarial_weight, loss_networks, stage1_loss
 from vitok_core.settings import Run, Stage2, whole_steps
 from vitok_core.spec import discriminator_parameters
-from vitok_core.tokenizer import Posterior, ViTok, from_uint8, load_tokenizer, save_tokenizer
+from vitok_core.tokenizer import ViTok, from_uint8, load_tokenizer, save_tokenizer
 from vitok_core.train._adversary import Adversary, CollapseWatch
-from vitok_core.train._batches import (
-    check_run,
-    check_samples,
-    code_draws,
-    last_step,
-    sample_batches,
-)
-from vitok_core.train._checkpoints import Checkpoints
-from vitok_core.train._optimise import (
-    Ema,
-    adamw,
-    clip_gradients,
-    learning_rate,
-    require_finite,
-    set_learning_rate,
-    stream,
-)
-from vitok_core.train._parallel import (
-    agree,
-    from_first,
-    micro_batches,
-    part,
-    sum_gradients,
-    sum_tensor,
-)
-from vitok_core.train._progress import History, Progress, SpikeWatch, TrainingResult, with_metrics
-from vitok_core.train._sheets import fixed_samples, write_sheet
-from vitok_core.train._speed import Pace
+from vitok_core.train._batches import check_samples, code_draws, sample_batches
+from vitok_core.train._grids import fixed_samples, write_grid
+from vitok_core.train._loop import Loop, check_run
+from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
+from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
+from vitok_core.train._progress import Progress, TrainingResult, with_metrics
 
 WEIGHTS, NOISE, LENGTHS = 11, 12, 13
 """Purposes of the random streams; stage 1 with the same seed has others."""
@@ -136,154 +109,18 @@ def train_stage2(
         OSError: the disk is full.
     """
     began = time.perf_counter()
-    whole = whole_steps(config.steps)
-    last = last_step(whole, until)
-    check_run(run, batch=config.batch)
-    state = _begin(tokenizer, config, whole, last, samples, folder / "checkpoints", run)
-    state.model.recompute_activations(run.recompute_activations)
-    shown = fixed_samples(samples)
-    pace = Pace(
-        steps=last,
-        batch=config.batch,
-        first=state.resumed_from,
-        checkpoint_s=run.checkpoint_s,
-        progress=progress,
-    )
-    steps = range(state.resumed_from, last)
-    batches = sample_batches(
-        samples,
-        batch=config.batch,
-        flip=config.flip,
-        seed=config.seed,
-        steps=steps,
-        device=state.device,
-    )
-    with contextlib.closing(batches):
-        for step in steps:
-            if agree(should_stop is not None and should_stop()):
-                if step != pace.saved_step or step == 0:
-                    state.save(step)
-                raise Stopped(f"stopped at step {step} of {last}; a checkpoint is written")
-
-            terms, judged, grad_norm = _gradients(state, config, next(batches), step)
-            lr = learning_rate(config.optimiser, step, whole)
-            require_finite(step, lr, terms, grad_norm)
-            set_learning_rate(state.adamw, lr)
-            if state.adversary is not None:
-                own_lr = learning_rate(config.discriminator, step, whole)
-                require_finite(step, own_lr, judged, judged["discriminator_norm"])
-                state.adversary.update(own_lr)
-            state.adamw.step()
-            if state.ema is not None:
-                state.ema.update(state.model)
-            terms |= judged
-            state.history.add(step, terms)
-            state.spikes.look(step)
-            state.collapses.look(step)
-
-            done = step + 1
-            pace.tell(
-                done,
-                terms,
-                lr=lr,
-                grad_norm=grad_norm,
-                history=state.history,
-                notes=state.checkpoints.notes,
-            )
-            if run.sheet_every is not None and done % run.sheet_every == 0:
-                path = folder / "sheets" / f"step-{done:07d}.png"
-                from_first(partial(write_sheet, path, shown, state.model, state.device))
-            if pace.checkpoint_due(done):
-                state.save(done)
-                pace.saved(done)
-
-    if until is not None and pace.saved_step != last:
-        state.save(last)
-    weights = folder / "weights.safetensors"
-    if state.ema is not None:
-        state.ema.store(state.model)
-    spec, adversary = state.model.spec, state.adversary
-    size = (spec.resolution, config.discriminator_width)
-    result = Stage2Result(
-        **pace.result(
-            state.history,
-            weights=weights,
-            flops=dataclasses.replace(config, steps=last).flops(spec),
-            began=began,
-            device=state.device,
-            notes=state.checkpoints.notes,
-        ),
-        tokenizer_sha256=state.tokenizer_sha256,
-        discriminator_parameters=0 if adversary is None else discriminator_parameters(*size),
-    )
-    record = with_metrics({**(about or {}), "tokenizer_sha256": state.tokenizer_sha256}, result)
-    from_first(lambda: save_tokenizer(state.model, weights, about=record))
-    return result
-
-
-@dataclass(slots=True, kw_only=True)
-class _State:
-    """What changes while training, and what it is computed with."""
-
-    model: ViTok
-    forward: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Posterior]]
-    adamw: torch.optim.AdamW
-    ema: Ema | None
-    adversary: Adversary | None
-    networks: Mapping[str, nn.Module]
-    history: History
-    spikes: SpikeWatch
-    collapses: CollapseWatch
-    device: torch.device
-    checkpoints: Checkpoints
-    micro_batch: int | None
-    tokenizer_sha256: str
-    resumed_from: int = 0
-
-    def save(self, step: int) -> None:
-        self.checkpoints.write(
-            step,
-            {
-                "model": self.model.state_dict(),
-                "adamw": self.adamw.state_dict(),
-                "ema": None if self.ema is None else self.ema.state(),
-                "adversary": None if self.adversary is None else self.adversary.state(),
-                "history": self.history.state(step),
-            },
-        )
-
-    def load(self, step: int, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.adamw.load_state_dict(state["adamw"])
-        if self.ema is not None:
-            self.ema.load(state["ema"])
-        if self.adversary is not None:
-            self.adversary.load(state["adversary"])
-        self.history.load(state["history"])
-        self.resumed_from = step
-
-
-def _begin(
-    tokenizer: Path,
-    config: Stage2,
-    whole: int,
-    last: int,
-    samples: Samples,
-    checkpoints: Path,
-    run: Run,
-) -> _State:
-    """The state before the first step, or as the newest whole checkpoint has it."""
-    device = torch.device(run.device)
-    model = load_tokenizer(tokenizer, device).train()
+    last, steps = check_run(config, run, until), whole_steps(config.steps)
+    model = load_tokenizer(tokenizer, run.device)
     spec = model.spec
     config.check(spec)
     check_samples(spec, samples)
-    sha256 = sha256_of(tokenizer)
     if config.train == "all":
         model.normalisation = None  # codes will not stay what they were
     for name, parameter in model.named_parameters():
         # Without gradients nothing of the encoder is kept in memory either.
         parameter.requires_grad_(config.train == "all" or _is_decoder(name))
+    learner = Learner(model, config, run)
+    learner.model.recompute_activations(run.recompute_activations)
     adversary = None
     if config.fools:
         adversary = Adversary(
@@ -292,34 +129,58 @@ def _begin(
             resolution=spec.resolution,
             width=config.discriminator_width,
             seed=stream(config.seed, 0, purpose=WEIGHTS),
-            device=device,
+            device=learner.device,
         )
-    history = History(last)
-    identity = {
-        "tokenizer": sha256,
-        "spec": spec.plain(),
-        "config": dataclasses.asdict(config),
-        "samples": len(samples),
-    }
-    state = _State(
-        model=model,
-        forward=torch.compile(model, dynamic=False) if config.compile else model,
-        adamw=adamw(model.parameters(), config.optimiser, device),
-        ema=None if config.ema is None else Ema(model, config.ema),
-        adversary=adversary,
-        networks=loss_networks(config.loss, device),
-        history=history,
-        spikes=SpikeWatch(history),
-        collapses=CollapseWatch(history, since=round(config.discriminator.warmup * whole)),
-        device=device,
-        checkpoints=Checkpoints(checkpoints, identity),
-        micro_batch=run.micro_batch,
-        tokenizer_sha256=sha256,
+    networks = loss_networks(config.loss, learner.device)
+    sha256 = sha256_of(tokenizer)
+    loop = Loop(
+        folder,
+        batch=config.batch,
+        run=run,
+        last=last,
+        keep_last=until is not None,
+        identity={
+            "tokenizer": sha256,
+            "spec": spec.plain(),
+            "config": dataclasses.asdict(config),
+            "samples": len(samples),
+        },
+        resumable={**learner.resumable, "adversary": adversary},
+        progress=progress,
+        should_stop=should_stop,
     )
-    found = state.checkpoints.newest(last)
-    if found is not None:
-        state.load(*found)
-    return state
+    collapses = CollapseWatch(loop.history, since=round(config.discriminator.warmup * steps))
+    shown = fixed_samples(samples)
+    batches = sample_batches(samples, config, loop.remaining, learner.device)
+    with contextlib.closing(batches):
+        for step in loop.steps():
+            terms, judged, grad_norm = _gradients(
+                learner, adversary, networks, config, next(batches), step
+            )
+            lr = learning_rate(config.optimiser, step, steps)
+            require_finite(step, lr, terms, grad_norm)
+            if adversary is not None:
+                # Both guards stand before both updates.
+                own_lr = learning_rate(config.discriminator, step, steps)
+                require_finite(step, own_lr, judged, judged["discriminator_norm"])
+                adversary.update(own_lr)
+            learner.update(lr)
+            loop.record(step, terms | judged, lr=lr, grad_norm=grad_norm)
+            collapses.look(step)
+            if path := loop.grid_due(step):
+                from_first(partial(write_grid, path, shown, learner.model, learner.device))
+
+    model, weights = learner.take_average(), folder / "weights.safetensors"
+    size = (spec.resolution, config.discriminator_width)
+    flops = dataclasses.replace(config, steps=last).flops(spec)
+    result = Stage2Result(
+        **loop.result(weights, flops, began),
+        tokenizer_sha256=sha256,
+        discriminator_parameters=0 if adversary is None else discriminator_parameters(*size),
+    )
+    record = with_metrics({**(about or {}), "tokenizer_sha256": sha256}, result)
+    from_first(lambda: save_tokenizer(model, weights, about=record))
+    return result
 
 
 def _is_decoder(name: str) -> bool:
@@ -327,12 +188,19 @@ def _is_decoder(name: str) -> bool:
 
 
 def _gradients(
-    state: _State, config: Stage2, pixels: Tensor, step: int
+    learner: Learner[ViTok],
+    adversary: Adversary | None,
+    networks: Mapping[str, nn.Module],
+    config: Stage2,
+    pixels: Tensor,
+    step: int,
 ) -> tuple[dict[str, float], dict[str, float], float]:
     """Leave the clipped gradients of one step in tokenizer and discriminator.
 
     Args:
-        state: the networks.
+        learner: the tokenizer.
+        adversary: the discriminator, or None.
+        networks: what the losses of stage 1 need.
         config: the settings.
         pixels: uint8, the rows of this process of the global batch.
         step: from 0.
@@ -343,43 +211,41 @@ def _gradients(
     """
     x, rows = from_uint8(pixels), part(config.batch)
     noise_BLC, keep_B = code_draws(
-        state.model.spec,
+        learner.model.spec,
         batch=config.batch,
         seed=config.seed,
         step=step,
-        device=state.device,
+        device=learner.device,
         purposes=(NOISE, LENGTHS),
     )
-    adversary, weight = state.adversary, adversarial_weight(config.adversarial, step)
+    weight = adversarial_weight(config.adversarial, step)
     pulls = weight > 0
     if adversary is not None:
         weight *= adversary.begin_step()
-    state.adamw.zero_grad(set_to_none=True)
+    learner.adamw.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
 
-    for own in micro_batches(rows, state.micro_batch):
+    for own in micro_batches(rows, learner.micro_batch):
         x_own = x[own.start - rows.start : own.stop - rows.start]
         share = len(x_own) / config.batch
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            x_hat, posterior = state.forward(
-                x_own, noise_BLC[own], None if keep_B is None else keep_B[own]
-            )
-        total, parts = stage1_loss(config.trained_loss, x_own, x_hat, posterior, state.networks)
+        x_hat, posterior = learner.forward(
+            x_own, noise_BLC[own], None if keep_B is None else keep_B[own]
+        )
+        total, parts = stage1_loss(config.trained_loss, x_own, x_hat, posterior, networks)
         terms, pull = {"loss": total.detach(), **parts}, None
         if adversary is not None:
             pull, own_terms = adversary.judge(x_own, x_hat, share=share, pulls=pulls)
             terms |= own_terms
         if adversary is not None and pull is not None:
             terms["loss"] = terms["loss"] + weight * terms["adversarial"]
-            adversary.measure(total, x_hat, pull, state.model.output.project.weight, share=share)
+            adversary.measure(total, x_hat, pull, learner.model.output.project.weight, share=share)
             torch.autograd.backward([share * total, x_hat], [None, share * weight * pull])
         else:
             torch.autograd.backward(share * total)
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + share * value
 
-    sum_gradients(state.model.parameters())
-    norms = [clip_gradients(state.model.parameters(), config.optimiser)]
+    norms = [learner.finish_gradients()]
     if adversary is not None:
         norms += adversary.finish_gradients()
     # One transfer from the device for everything that the guard and the record need.
