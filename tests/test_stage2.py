@@ -36,7 +36,7 @@ from vitok_core.spec import (
 )
 from vitok_core.tokenizer import Normalisation, ViTok, load_tokenizer, read_about, save_tokenizer
 from vitok_core.train import Progress, Stage2Result, train_stage2
-from vitok_core.train._adversary import Adversary, CollapseWatch
+from vitok_core.train._discriminator import CollapseWatch, DiscriminatorLearner
 from vitok_core.train._progress import History
 
 SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16)
@@ -165,7 +165,7 @@ def test_all_trains_everything_and_forgets_the_statistics_of_the_codes(
 def test_gradients_are_those_of_the_written_losses(photos: SampleSet) -> None:
     """One joint pass gives what two separate ones with the other side held still would give."""
     loss = Adversarial(r1=0.5, lecam=0.1, adaptive=True)
-    adversary = Adversary(
+    discriminator = DiscriminatorLearner(
         loss,
         CONFIG.discriminator,
         resolution=16,
@@ -173,35 +173,35 @@ def test_gradients_are_those_of_the_written_losses(photos: SampleSet) -> None:
         seed=1,
         device=torch.device("cpu"),
     )
-    adversary.optimiser = dataclasses.replace(CONFIG.discriminator, clip=1e30)
+    discriminator.optimiser = dataclasses.replace(CONFIG.discriminator, clip=1e30)
     model = ViTok(SPEC)
     last = model.output.project.weight
     x = torch.from_numpy(photos.batch(np.arange(6))).float() / 127.5 - 1
     noise = torch.randn(6, SPEC.tokens, SPEC.c)
 
-    assert adversary.begin_step() == 0  # nothing measured yet
+    assert discriminator.begin_step() == 0  # nothing measured yet
     found = [torch.zeros_like(parameter) for parameter in model.parameters()]
     for rows in (slice(0, 4), slice(4, 6)):
         share = (rows.stop - rows.start) / 6
         x_hat, posterior = model(x[rows], noise[rows])
         total, _ = stage1_loss(CONFIG.loss, x[rows], x_hat, posterior, {})
-        pull, parts = adversary.judge(x[rows], x_hat, share=share, pulls=True)
-        assert pull is not None
-        adversary.measure(total, x_hat, pull, last, share=share)
-        torch.autograd.backward([share * total, x_hat], [None, share * 0.7 * pull])
-    norms = [float(norm) for norm in adversary.finish_gradients()]
-    adversary.end_step({name: float(part) for name, part in parts.items()}, norms[1:])
+        gradient, parts = discriminator.backward(x[rows], x_hat, share=share, generator=True)
+        assert gradient is not None
+        discriminator.compare(total, x_hat, gradient, last, share=share)
+        torch.autograd.backward([share * total, x_hat], [None, share * 0.7 * gradient])
+    norms = [float(norm) for norm in discriminator.finish_gradients()]
+    discriminator.end_step({name: float(part) for name, part in parts.items()}, norms[1:])
     found = [parameter.grad.clone() for parameter in model.parameters()]
-    found_own = [parameter.grad.clone() for parameter in adversary.network.parameters()]
+    found_own = [parameter.grad.clone() for parameter in discriminator.network.parameters()]
 
-    network = adversary.network
+    network = discriminator.network
     x_hat, posterior = model(x, noise)
     total, _ = stage1_loss(CONFIG.loss, x, x_hat, posterior, {})
     term = -network(x_hat).mean()
     by_total, by_term = (
         torch.autograd.grad(value, last, retain_graph=True)[0].norm() for value in (total, term)
     )
-    assert adversary.begin_step() == pytest.approx(
+    assert discriminator.begin_step() == pytest.approx(
         adaptive_factor(float(by_total), float(by_term)), rel=1e-4
     )
     expected = torch.autograd.grad(total + 0.7 * term, list(model.parameters()))

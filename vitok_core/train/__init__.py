@@ -1,22 +1,22 @@
 """Training: one flat loop per stage, resumable to the byte, in any number of processes.
 
 Everything random is a function of (seed, step): which samples, which are mirrored, the noise. A
-checkpoint is therefore weights, optimisers, averages, history and one integer, and a run that was
-stopped or killed at any step ends with the same bytes of weights as one that was not (same machine,
-same thread and process count, deterministic kernels chosen by the caller).
+checkpoint is therefore weights, optimisers, averages, history and one integer, and a training that
+was stopped or killed at any step ends with the same bytes of weights as one that was not (same
+machine, same thread and process count, deterministic kernels chosen by the caller).
 
-    _stage1       a tokenizer by pixel, KL and perceptual losses
-    _stage2       its decoder against a discriminator
-    _adversary    the discriminator's side of that, and when it has collapsed
-    _dit          a generator of codes, over latents that were computed before
-    _optimise     AdamW, schedule, guard against what is not finite, moving average, random streams
-    _batches      the samples of a step, read ahead
-    _parallel     several processes and micro-batches, the same global batch
-    _checkpoints  exact resume; damaged files are set aside
-    _progress     history, events, what is told and what is returned
-    _speed        throughput, share of the peak, memory
-    _sheets       what a tokenizer draws by now, as PNG
-    _dit_sheets   what a generator draws by now
+    _stage1         a tokenizer by pixel, KL and perceptual losses
+    _stage2         its decoder against a discriminator
+    _discriminator  the discriminator's side of that, and when it has collapsed
+    _dit            a generator of codes, over latents that were computed before
+    _loop           what these loops share: resume, stop, checkpoints, progress, the result
+    _optimise       AdamW, schedule, guard against what is not finite, average, random streams
+    _batches        the samples of a step, read ahead
+    _parallel       several processes and micro-batches, the same global batch
+    _checkpoints    exact resume; damaged files are set aside
+    _progress       history, loss spikes, records of progress and result
+    _speed          share of the peak, memory
+    _grids          sample grids during training, as PNG
 
 Settings of the whole process (threads, deterministic algorithms, TF32) are the caller's.
 """

@@ -76,7 +76,7 @@ def train_dit(
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> DiTResult:
-    """Train a generator, or go on where the checkpoints in `folder` end.
+    """Train a generator, or resume from the checkpoints in `folder`.
 
     Inside of `distributed` every process calls this with the same arguments and gets the result;
     the first one writes the files.
@@ -86,16 +86,16 @@ def train_dit(
         config: everything besides data that decides the weights.
         latents: of the spec's tokens and channels, see `vitok_core.latents.compute_latents`.
         folder: weights.safetensors, checkpoints/ and sheets/ go there; made if missing.
-        run: what changes no number beyond float rounding. Its sheets show generated samples,
+        run: what changes no number beyond float rounding. Its sample grids show generated samples,
             a row for each of up to 8 classes, by the weights in training (not their average)
             without guidance; the tokenizer is read from the folder of the latents.
         until: steps after which to end, at most `config.steps`; the weights are then those of this
-            step of the full schedule, and its checkpoint stays, to go on from. None for all steps.
+            step of the full schedule, and its checkpoint stays, to resume from. None for all steps.
         about: plain data to keep inside the weights file, see `vitok_core.dit.save_dit`; "metrics"
             is added.
-        progress: told after the first and the last step and about once a second, in the first
+        progress: called after the first and the last step and about once a second, in the first
             process only.
-        should_stop: asked before every step, in every process.
+        should_stop: called before every step, in every process.
 
     Raises:
         SpecError: spec or settings that cannot be used.

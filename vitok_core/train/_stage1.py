@@ -71,7 +71,7 @@ def train_stage1(
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Stage1Result:
-    """Train a tokenizer, or go on where the checkpoints in `folder` end.
+    """Train a tokenizer, or resume from the checkpoints in `folder`.
 
     Inside of `distributed` every process calls this with the same arguments and gets the result;
     the first one writes the files.
@@ -81,14 +81,14 @@ def train_stage1(
         config: everything besides data that decides the weights.
         samples: of the spec's resolution and frames, prepared or streamed.
         folder: weights.safetensors, checkpoints/ and sheets/ go there; made if missing.
-        run: what changes no number beyond float rounding. Its sheets show originals above
+        run: what changes no number beyond float rounding. Its sample grids show originals above
             reconstructions, of the weights in training (not of their average).
         until: steps after which to end, at most `config.steps`; the weights are then those of this
-            step of the full schedule, and its checkpoint stays, to go on from. None for all steps.
+            step of the full schedule, and its checkpoint stays, to resume from. None for all steps.
         about: plain data to keep inside the weights file, see `save_tokenizer`; "metrics" is added.
-        progress: told after the first and the last step and about once a second, in the first
+        progress: called after the first and the last step and about once a second, in the first
             process only.
-        should_stop: asked before every step, in every process.
+        should_stop: called before every step, in every process.
 
     Raises:
         SpecError: spec or settings that cannot be used.

@@ -1,15 +1,9 @@
 """Stage 2: the training of the decoder against a discriminator.
 
-One flat loop, like stage 1's, from a tokenizer that stage 1 has left. The encoder is frozen (or, as
-an option, trained too), codes are still sampled, the losses of stage 1 stay on, and -mean(D(x_hat))
-joins them with a weight that rises along a ramp.
-
-Decoder and discriminator take their steps at the same time: both gradients are computed from the
-same samples, the same reconstructions and the weights before the step. So there is no order to
-choose, one pass of the tokenizer and one of the discriminator over the reconstructions serve both,
-and what is not finite on either side stops the step before either has changed.
-
-What the discriminator does and how it is watched is in `_adversary`.
+One flat loop, like stage 1's, from a tokenizer that stage 1 has trained. The encoder is frozen (or,
+as an option, trained too), codes are still sampled, the losses of stage 1 stay on, and the
+generator loss -mean(D(x_hat)) joins them with a weight that rises along a ramp. Decoder and
+discriminator are updated at the same time, from the same samples; see `_discriminator`.
 
 Shape suffixes: B samples, L tokens of the code, C its channels; `x` are samples in [-1, 1],
 (B, 3, H, W) or (B, 3, T, H, W).
@@ -33,10 +27,10 @@ from vitok_core.data import Samples
 from vitok_core.files import sha256_of
 from vitok_core.losses import adversarial_weight, loss_networks, stage1_loss
 from vitok_core.settings import Run, Stage2, whole_steps
-from vitok_core.spec import discriminator_parameters
+from vitok_core.spec import TokenizerSpec, discriminator_parameters
 from vitok_core.tokenizer import ViTok, from_uint8, load_tokenizer, save_tokenizer
-from vitok_core.train._adversary import Adversary, CollapseWatch
 from vitok_core.train._batches import check_samples, code_draws, sample_batches
+from vitok_core.train._discriminator import CollapseWatch, DiscriminatorLearner
 from vitok_core.train._grids import fixed_samples, write_grid
 from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
@@ -77,7 +71,7 @@ def train_stage2(
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Stage2Result:
-    """Train a tokenizer on with a discriminator, or go on where the checkpoints in `folder` end.
+    """Train a tokenizer further with a discriminator, or resume from the checkpoints in `folder`.
 
     Inside of `distributed` every process calls this with the same arguments and gets the result;
     the first one writes the files. A frozen encoder's codes stay what they were, so statistics of
@@ -88,15 +82,15 @@ def train_stage2(
         config: everything besides data that decides the weights.
         samples: of the tokenizer's resolution and frames.
         folder: weights.safetensors, checkpoints/ and sheets/ go there; made if missing.
-        run: what changes no number beyond float rounding. Its sheets show originals above
+        run: what changes no number beyond float rounding. Its sample grids show originals above
             reconstructions, of the weights in training (not of their average).
         until: steps after which to end, at most `config.steps`; the weights are then those of this
-            step of the full schedule, and its checkpoint stays, to go on from. None for all steps.
+            step of the full schedule, and its checkpoint stays, to resume from. None for all steps.
         about: plain data to keep inside the weights file, see `save_tokenizer`; "metrics" and
             "tokenizer_sha256", of the file it began with, are added.
-        progress: told after the first and the last step and about once a second, in the first
+        progress: called after the first and the last step and about once a second, in the first
             process only.
-        should_stop: asked before every step, in every process.
+        should_stop: called before every step, in every process.
 
     Raises:
         SpecError: settings that cannot be used.
@@ -114,23 +108,10 @@ def train_stage2(
     spec = model.spec
     config.check(spec)
     check_samples(spec, samples)
-    if config.train == "all":
-        model.normalisation = None  # codes will not stay what they were
-    for name, parameter in model.named_parameters():
-        # Without gradients nothing of the encoder is kept in memory either.
-        parameter.requires_grad_(config.train == "all" or _is_decoder(name))
+    _choose_trained(model, config)
     learner = Learner(model, config, run)
     learner.model.recompute_activations(run.recompute_activations)
-    adversary = None
-    if config.fools:
-        adversary = Adversary(
-            config.adversarial,
-            config.discriminator,
-            resolution=spec.resolution,
-            width=config.discriminator_width,
-            seed=stream(config.seed, 0, purpose=WEIGHTS),
-            device=learner.device,
-        )
+    discriminator = _first_discriminator(config, spec, learner.device) if config.fools else None
     networks = loss_networks(config.loss, learner.device)
     sha256 = sha256_of(tokenizer)
     loop = Loop(
@@ -145,7 +126,7 @@ def train_stage2(
             "config": dataclasses.asdict(config),
             "samples": len(samples),
         },
-        resumable={**learner.resumable, "adversary": adversary},
+        resumable={**learner.resumable, "adversary": discriminator},
         progress=progress,
         should_stop=should_stop,
     )
@@ -154,18 +135,18 @@ def train_stage2(
     batches = sample_batches(samples, config, loop.remaining, learner.device)
     with contextlib.closing(batches):
         for step in loop.steps():
-            terms, judged, grad_norm = _gradients(
-                learner, adversary, networks, config, next(batches), step
+            terms, own_terms, grad_norm = _gradients(
+                learner, discriminator, networks, config, next(batches), step
             )
             lr = learning_rate(config.optimiser, step, steps)
             require_finite(step, lr, terms, grad_norm)
-            if adversary is not None:
+            if discriminator is not None:
                 # Both guards stand before both updates.
                 own_lr = learning_rate(config.discriminator, step, steps)
-                require_finite(step, own_lr, judged, judged["discriminator_norm"])
-                adversary.update(own_lr)
+                require_finite(step, own_lr, own_terms, own_terms["discriminator_norm"])
+                discriminator.update(own_lr)
             learner.update(lr)
-            loop.record(step, terms | judged, lr=lr, grad_norm=grad_norm)
+            loop.record(step, terms | own_terms, lr=lr, grad_norm=grad_norm)
             collapses.look(step)
             if path := loop.grid_due(step):
                 from_first(partial(write_grid, path, shown, learner.model, learner.device))
@@ -176,20 +157,39 @@ def train_stage2(
     result = Stage2Result(
         **loop.result(weights, flops, began),
         tokenizer_sha256=sha256,
-        discriminator_parameters=0 if adversary is None else discriminator_parameters(*size),
+        discriminator_parameters=0 if discriminator is None else discriminator_parameters(*size),
     )
     record = with_metrics({**(about or {}), "tokenizer_sha256": sha256}, result)
     from_first(lambda: save_tokenizer(model, weights, about=record))
     return result
 
 
-def _is_decoder(name: str) -> bool:
-    return name.partition(".")[0] in ("from_code", "patch_token_D", "decoder", "output")
+def _choose_trained(model: ViTok, config: Stage2) -> None:
+    """Freeze the encoder, or forget what would be true of a frozen one only."""
+    if config.train == "all":
+        model.normalisation = None  # codes will not stay what they were
+    for name, parameter in model.named_parameters():
+        # Without gradients nothing of the encoder is kept in memory either.
+        decodes = name.partition(".")[0] in ("from_code", "patch_token_D", "decoder", "output")
+        parameter.requires_grad_(config.train == "all" or decodes)
+
+
+def _first_discriminator(
+    config: Stage2, spec: TokenizerSpec, device: torch.device
+) -> DiscriminatorLearner:
+    return DiscriminatorLearner(
+        config.adversarial,
+        config.discriminator,
+        resolution=spec.resolution,
+        width=config.discriminator_width,
+        seed=stream(config.seed, 0, purpose=WEIGHTS),
+        device=device,
+    )
 
 
 def _gradients(
     learner: Learner[ViTok],
-    adversary: Adversary | None,
+    discriminator: DiscriminatorLearner | None,
     networks: Mapping[str, nn.Module],
     config: Stage2,
     pixels: Tensor,
@@ -199,7 +199,7 @@ def _gradients(
 
     Args:
         learner: the tokenizer.
-        adversary: the discriminator, or None.
+        discriminator: the discriminator, or None.
         networks: what the losses of stage 1 need.
         config: the settings.
         pixels: uint8, the rows of this process of the global batch.
@@ -219,9 +219,9 @@ def _gradients(
         purposes=(NOISE, LENGTHS),
     )
     weight = adversarial_weight(config.adversarial, step)
-    pulls = weight > 0
-    if adversary is not None:
-        weight *= adversary.begin_step()
+    has_weight = weight > 0
+    if discriminator is not None:
+        weight *= discriminator.begin_step()
     learner.adamw.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
 
@@ -232,31 +232,35 @@ def _gradients(
             x_own, noise_BLC[own], None if keep_B is None else keep_B[own]
         )
         total, parts = stage1_loss(config.trained_loss, x_own, x_hat, posterior, networks)
-        terms, pull = {"loss": total.detach(), **parts}, None
-        if adversary is not None:
-            pull, own_terms = adversary.judge(x_own, x_hat, share=share, pulls=pulls)
-            terms |= own_terms
-        if adversary is not None and pull is not None:
+        terms, gradient = {"loss": total.detach(), **parts}, None
+        if discriminator is not None:
+            gradient, judged = discriminator.backward(
+                x_own, x_hat, share=share, generator=has_weight
+            )
+            terms |= judged
+        if discriminator is not None and gradient is not None:
             terms["loss"] = terms["loss"] + weight * terms["adversarial"]
-            adversary.measure(total, x_hat, pull, learner.model.output.project.weight, share=share)
-            torch.autograd.backward([share * total, x_hat], [None, share * weight * pull])
+            last = learner.model.output.project.weight
+            discriminator.compare(total, x_hat, gradient, last, share=share)
+            # One backward pass through the decoder for both: sum of the two gradients by x_hat.
+            torch.autograd.backward([share * total, x_hat], [None, share * weight * gradient])
         else:
             torch.autograd.backward(share * total)
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + share * value
 
     norms = [learner.finish_gradients()]
-    if adversary is not None:
-        norms += adversary.finish_gradients()
+    if discriminator is not None:
+        norms += discriminator.finish_gradients()
     # One transfer from the device for everything that the guard and the record need.
     summed = sum_tensor(torch.stack(list(sums.values())))
     values = torch.cat([summed, torch.stack(norms)]).tolist()
     found, norms_found = dict(zip(sums, values, strict=False)), values[len(sums) :]
-    if adversary is None:
+    if discriminator is None:
         return found, {}, norms_found[0]
-    if pulls:
+    if has_weight:
         found["adversarial_weight"] = weight
-    judged = {name: found.pop(name) for name in config.adversarial.parts}
-    judged["discriminator_norm"] = norms_found[1]
-    adversary.end_step(judged, norms_found[2:])
-    return found, judged, norms_found[0]
+    own_terms = {name: found.pop(name) for name in config.adversarial.parts}
+    own_terms["discriminator_norm"] = norms_found[1]
+    discriminator.end_step(own_terms, norms_found[2:])
+    return found, own_terms, norms_found[0]

@@ -1,17 +1,17 @@
-"""How does the other side of stage 2 take its steps? The discriminator, its optimiser, its watch.
+"""The discriminator of stage 2: its gradients and updates, and when it has collapsed.
 
 Decoder and discriminator take their steps at the same time: both gradients are computed from the
 same samples, the same reconstructions and the weights before the step. So there is no order to
-choose, one pass of the tokenizer and one of the discriminator over the reconstructions serve both,
-and what is not finite on either side stops the step before either has changed.
+choose, one forward pass of the tokenizer and one of the discriminator over the reconstructions
+serve both, and what is not finite on either side stops the step before either has changed.
 
-The loop calls, in this order: `begin_step`; for every micro-batch `judge`, and `measure` if the
-decoder is pulled; `finish_gradients`; `end_step`; and, if everything is finite, `update`.
+The loop calls, in this order: `begin_step`; per micro-batch `backward`, and `compare` where the
+generator loss has weight; `finish_gradients`; `end_step`; and, if everything is finite, `update`.
 
 Watched over windows of 100 steps after the discriminator's warm-up; each gives one event when it
 begins, and nothing stops:
 
-    discriminator wins    its mean hinge loss is below 0.02: it leaves the decoder nothing to learn
+    discriminator wins    its mean hinge loss is below 0.02: the decoder learns nothing from it
     discriminator blind   its mean logit of real images is not even 0.02 above that of reconstructed
 """
 
@@ -42,11 +42,11 @@ WINS_HINGE = 0.02
 BLIND_GAP = 0.02
 
 
-class Adversary:
+class DiscriminatorLearner:
     """The discriminator in training.
 
     Args:
-        loss: its terms and its weight for the decoder.
+        loss: its terms, and the weight of the generator loss.
         optimiser: AdamW and schedule.
         resolution: side of the images in pixels.
         width: factor of its channels.
@@ -75,17 +75,17 @@ class Adversary:
         self.loss, self.optimiser = loss, optimiser
         self.adamw = adamw(self.network.parameters(), optimiser, device)
         self._means: LogitMeans | None = None  # for LeCam
-        self._factor = 0.0  # of the weight if it is adaptive: measured in the step before
+        self._factor = 0.0  # of the adaptive weight: measured in the step before, as 0 at first
         self._last_gradients: list[Tensor] = []
 
     def begin_step(self) -> float:
-        """Forget the gradients of the step before; the factor of the decoder's weight."""
+        """Drop the gradients of the step before; the factor of the generator loss's weight."""
         self.adamw.zero_grad(set_to_none=True)
         self._last_gradients = []
         return self._factor if self.loss.adaptive else 1.0
 
-    def judge(
-        self, x: Tensor, x_hat: Tensor, *, share: float, pulls: bool
+    def backward(
+        self, x: Tensor, x_hat: Tensor, *, share: float, generator: bool
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Add the gradient of a micro-batch to the discriminator.
 
@@ -93,43 +93,44 @@ class Adversary:
             x: originals, (b, 3, H, W) or (b, 3, T, H, W), in [-1, 1].
             x_hat: reconstructions with their graph, which is left for the decoder.
             share: of the micro-batch in the global batch.
-            pulls: whether the decoder is pulled in this step.
+            generator: whether the generator loss has weight in this step.
 
         Returns:
-            The gradient of -mean(D(x_hat)) by x_hat, or None; and the detached parts: those of
-            `discriminator_loss` and, if the decoder is pulled, "adversarial".
+            The gradient of the generator loss -mean(D(x_hat)) with respect to x_hat, or None; and
+            the detached parts: those of `discriminator_loss` and, with a generator loss,
+            "adversarial".
         """
         fake_logits = self.network(x_hat)
-        pull, parts = None, {}
-        if pulls:
+        gradient, parts = None, {}
+        if generator:
             term = generator_loss(fake_logits)
-            (pull,) = torch.autograd.grad(term, x_hat, retain_graph=True)
+            (gradient,) = torch.autograd.grad(term, x_hat, retain_graph=True)
             parts["adversarial"] = term.detach()
         real = x.detach().requires_grad_(self.loss.r1 > 0)
         total, own = discriminator_loss(
             self.loss, real, self.network(real), fake_logits, self._means
         )
-        # By its own weights only: below x_hat stands the decoder's graph.
+        # With respect to its own weights only: below x_hat is the decoder's graph.
         torch.autograd.backward(share * total, inputs=list(self.network.parameters()))
-        return pull, {**parts, **own}
+        return gradient, {**parts, **own}
 
-    def measure(
-        self, others: Tensor, x_hat: Tensor, pull: Tensor, last: Tensor, *, share: float
+    def compare(
+        self, others: Tensor, x_hat: Tensor, gradient: Tensor, last: Tensor, *, share: float
     ) -> None:
         """Add a micro-batch to what the adaptive weight compares; nothing if it is not adaptive.
 
         Args:
             others: the decoder's other losses, a scalar with its graph.
             x_hat: reconstructions with their graph.
-            pull: from `judge`.
+            gradient: of the generator loss, from `backward`.
             last: weight of the decoder's last layer.
             share: of the micro-batch in the global batch.
         """
         if not self.loss.adaptive:
             return
-        (by_others,) = torch.autograd.grad(others, last, retain_graph=True)
-        (by_pull,) = torch.autograd.grad(x_hat, last, pull, retain_graph=True)
-        found = [share * by_others, share * by_pull]
+        (of_others,) = torch.autograd.grad(others, last, retain_graph=True)
+        (of_generator,) = torch.autograd.grad(x_hat, last, gradient, retain_graph=True)
+        found = [share * of_others, share * of_generator]
         before = self._last_gradients or [torch.zeros_like(part) for part in found]
         self._last_gradients = [a + b for a, b in zip(before, found, strict=True)]
 
@@ -144,7 +145,7 @@ class Adversary:
         return [norm, *(sum_tensor(gradient).norm() for gradient in self._last_gradients)]
 
     def end_step(self, parts: Mapping[str, float], last_norms: Sequence[float]) -> None:
-        """Take note of the step for the next one: logits for LeCam, factor for the weight."""
+        """Keep what the next step needs: mean logits for LeCam, the factor of the weight."""
         self._means = moved(self._means, parts["real_logit"], parts["fake_logit"])
         if last_norms:
             self._factor = adaptive_factor(*last_norms)
@@ -174,10 +175,10 @@ class Adversary:
 
 
 class CollapseWatch:
-    """Sees a discriminator that always wins or sees nothing, by the rules at the top of this file.
+    """Events of a discriminator that always wins or sees nothing, by the rules of this module.
 
     Args:
-        history: where the terms of the steps are; without a discriminator's there are no events.
+        history: where the terms of the steps are; none of a discriminator, no events.
         since: first step that counts, the end of the discriminator's warm-up.
     """
 
@@ -188,7 +189,7 @@ class CollapseWatch:
 
     def look(self, step: int) -> None:
         """Record the events that begin with this step, from 0, of the history."""
-        # After a resume the window of the step before says what has been told already.
+        # After a resume the window of the step before tells which events there are already.
         before = self._shown if self._looked == step - 1 else set(self._collapses(step - 1))
         now = self._collapses(step)
         for kind, text in now.items():
