@@ -20,19 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitok_core import errors
-from vitok_core.data import (
-    DATASETS,
-    GAP_FRAMES,
-    SHOTS,
-    VIDEOS,
-    ClipCut,
-    content_identity,
-    decode_video,
-    fitting_shots,
-    open_prepared,
-    plan_clip,
-    prepare,
-)
+from vitok_core.data import DATASETS, content_identity, fitting_shots, open_prepared, prepare
+from vitok_core.data._crops import ClipCut, plan_clip
+from vitok_core.data._decode import decode_video
+from vitok_core.data._sources import GAP_FRAMES, SHOTS, VIDEOS
 from vitok_core.errors import DataError, Stopped
 
 NAMES = ("clips-train", "clips-eval")

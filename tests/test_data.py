@@ -14,16 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from vitok_core.data import (
-    DATASETS,
-    GAP,
-    PICTURES,
-    Sampler,
-    content_identity,
-    open_prepared,
-    plan_crop,
-    prepare,
-)
+from vitok_core.data import DATASETS, PICTURES, Sampler, content_identity, open_prepared, prepare
+from vitok_core.data._crops import plan_crop
+from vitok_core.data._sources import GAP
 from vitok_core.errors import DataError, Stopped
 
 PHOTOS = {name: info for name, info in DATASETS.items() if not info.video}

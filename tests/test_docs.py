@@ -31,7 +31,8 @@ from sweepctl.errors import SweepctlError
 from sweepctl.ledger import METRIC_COLUMNS, VIEWS
 from sweepctl.plan import make_plan
 from sweepctl.study import Config, OwnSet, Site, Study, Workers, load_site, load_study
-from vitok_core.data import PICTURES, SHOTS, VIDEOS
+from vitok_core.data import PICTURES
+from vitok_core.data._sources import SHOTS, VIDEOS
 from vitok_core.protocols import (
     FILES,
     METRICS,

@@ -13,7 +13,8 @@ import pytest
 from own_files import png
 from PIL import Image
 
-from vitok_core.data import OwnData, Scan, open_prepared, prepare_own, read_square, scan
+from vitok_core.data import OwnData, Scan, open_prepared, prepare_own, scan
+from vitok_core.data._pixels import read_square
 
 
 @pytest.fixture(autouse=True)

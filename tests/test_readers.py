@@ -35,19 +35,18 @@ from PIL import Image
 from vitok_core.data import (
     DATASETS,
     OwnData,
-    Unusable,
-    expand_braces,
     find_scan,
     open_prepared,
     open_scan,
-    order_of,
     prepare_own,
-    read_square,
     scan,
     square,
 )
 from vitok_core.data._footage import choose_frames
 from vitok_core.data._listing import ScanProgress
+from vitok_core.data._own import expand_braces
+from vitok_core.data._own_prepare import order_of
+from vitok_core.data._pixels import Unusable, read_square
 from vitok_core.errors import DataError, Stopped
 
 KEY = bytes(32)

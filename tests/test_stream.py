@@ -10,16 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from own_files import SIDE, picture_folder, pixels, png, shard, shards, video
 
-from vitok_core.data import (
-    OwnData,
-    SampleSet,
-    StreamSampler,
-    StreamSet,
-    open_prepared,
-    order_of,
-    prepare_own,
-    scan,
-)
+from vitok_core.data import OwnData, SampleSet, StreamSet, open_prepared, prepare_own, scan
+from vitok_core.data._own_prepare import order_of
+from vitok_core.data._stream import StreamSampler
 from vitok_core.errors import DataError, Stopped
 from vitok_core.settings import Loss, Optimiser, Stage1
 from vitok_core.spec import TokenizerSpec

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from vitok_core.errors import NonFiniteError, SpecError
 from vitok_core.settings import Optimiser
 from vitok_core.spec import PEAK_FLOPS, Flops
-from vitok_core.train import Ema, learning_rate
 from vitok_core.train._batches import read_ahead
-from vitok_core.train._optimise import require_finite, stream
+from vitok_core.train._optimise import Ema, learning_rate, require_finite, stream
 from vitok_core.train._progress import History, SpikeWatch
 from vitok_core.train._speed import peak_memory_bytes, share_of_peak
 

@@ -21,88 +21,44 @@ which pixels a sample has, `_decode` and `_prepare` make it. Of own sets `_own` 
 decode, `_own_prepare` puts on disk, `_stream` does without. `_prepared` and `_sampler` serve all.
 """
 
-from vitok_core.data._crops import ClipCut, Crop, fitting_shots, plan_clip, plan_crop
-from vitok_core.data._datasets import DATASETS, DatasetInfo, content_identity, dataset
-from vitok_core.data._decode import decode_video
+from vitok_core.data._crops import fitting_shots
+from vitok_core.data._datasets import DATASETS, content_identity, dataset
 from vitok_core.data._listing import ScanProgress
-from vitok_core.data._own import BROKEN_SHARE, FITS, KINDS, OwnData, expand_braces
-from vitok_core.data._own_prepare import order_of, prepare_own
-from vitok_core.data._pixels import Unusable, read_square, square
-from vitok_core.data._prepare import BrokenFile, PreparedInfo, prepare
+from vitok_core.data._own import KINDS, OwnData
+from vitok_core.data._own_prepare import prepare_own
+from vitok_core.data._pixels import square
+from vitok_core.data._prepare import prepare
 from vitok_core.data._prepared import SampleSet, open_prepared
 from vitok_core.data._sampler import Draw, Sampler
 from vitok_core.data._scan import Reader, Scan, find_scan, open_scan, scan, scans_folder
-from vitok_core.data._sources import (
-    CLIPS_RECIPE,
-    EVAL_SHARE,
-    GAP,
-    GAP_FRAMES,
-    PHOTOS_RECIPE,
-    PICTURES,
-    SHOTS,
-    VIDEOS,
-    Box,
-    Picture,
-    Shot,
-    Side,
-    Split,
-    Video,
-)
-from vitok_core.data._stream import PlaceSampler, StreamSampler, StreamSet
+from vitok_core.data._sources import PICTURES, Side
+from vitok_core.data._stream import StreamSet
 
 Samples = SampleSet | StreamSet
 """What a training takes: prepared and mapped from disk, or decoded when asked for."""
 
 __all__ = [
-    "BROKEN_SHARE",
-    "CLIPS_RECIPE",
     "DATASETS",
-    "EVAL_SHARE",
-    "FITS",
-    "GAP",
-    "GAP_FRAMES",
     "KINDS",
-    "PHOTOS_RECIPE",
     "PICTURES",
-    "SHOTS",
-    "VIDEOS",
-    "Box",
-    "BrokenFile",
-    "ClipCut",
-    "Crop",
-    "DatasetInfo",
     "Draw",
     "OwnData",
-    "Picture",
-    "PlaceSampler",
-    "PreparedInfo",
     "Reader",
     "SampleSet",
     "Sampler",
     "Samples",
     "Scan",
     "ScanProgress",
-    "Shot",
     "Side",
-    "Split",
-    "StreamSampler",
     "StreamSet",
-    "Unusable",
-    "Video",
     "content_identity",
     "dataset",
-    "decode_video",
-    "expand_braces",
     "find_scan",
     "fitting_shots",
     "open_prepared",
     "open_scan",
-    "order_of",
-    "plan_clip",
-    "plan_crop",
     "prepare",
     "prepare_own",
-    "read_square",
     "scan",
     "scans_folder",
     "square",

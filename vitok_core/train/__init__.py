@@ -23,28 +23,20 @@ Settings of the whole process (threads, deterministic algorithms, TF32) are the 
 
 from vitok_core.train._checkpoints import discard_checkpoints, take_up_checkpoints
 from vitok_core.train._dit import DiTResult, train_dit
-from vitok_core.train._optimise import Ema, learning_rate
-from vitok_core.train._parallel import World, distributed, world
-from vitok_core.train._progress import CurvePoint, Event, Progress, TrainingResult
+from vitok_core.train._parallel import distributed, world
+from vitok_core.train._progress import Event, Progress, TrainingResult
 from vitok_core.train._stage1 import Stage1Result, train_stage1
-from vitok_core.train._stage2 import (
-    Stage2Result,
-    train_stage2,
-)
+from vitok_core.train._stage2 import Stage2Result, train_stage2
 
 __all__ = [
-    "CurvePoint",
     "DiTResult",
-    "Ema",
     "Event",
     "Progress",
     "Stage1Result",
     "Stage2Result",
     "TrainingResult",
-    "World",
     "discard_checkpoints",
     "distributed",
-    "learning_rate",
     "take_up_checkpoints",
     "train_dit",
     "train_stage1",
