@@ -182,7 +182,7 @@ def test_the_frame_rate_takes_the_nearest_frames() -> None:
         wanted = [number * rate / 10 for number in range(4)]
         taken = [number - clip.frames[0] for number in clip.frames]
         assert np.abs(np.subtract(taken, wanted)).max() <= 0.5
-    # All frames: by the default, and by the nominal rate of a video of 29.97 frames a second.
+    # All frames: by the default, and by the nominal rate of a video of 29.97 frames per second.
     carphone = next(n for n, shot in enumerate(SHOTS) if VIDEOS[shot.video].name == "carphone")
     assert fitting_shots("clips-train", frames=8, fps=30) == (carphone,)
     for fps in (None, 30):
@@ -224,10 +224,10 @@ def test_clips_that_cannot_be_had(tmp_path: Path) -> None:
         cut(frames=16, fps=4)
     with pytest.raises(DataError, match="at most 58 fit"):
         cut(frames=10**12)
-    with pytest.raises(DataError, match="at most 30 frames a second and no frame is shown twice"):
+    with pytest.raises(DataError, match="at most 30 frames per second and no frame is shown twice"):
         cut(frames=4, fps=50)
     for fps in (0, -8, 1e-310, float("nan"), float("inf")):
-        with pytest.raises(DataError, match=r"at least 1 frame and 0.001 frames a second"):
+        with pytest.raises(DataError, match=r"at least 1 frame and 0.001 frames per second"):
             cut(frames=4, fps=fps)
     with pytest.raises(DataError, match="frames = 0 and fps = none"):
         fitting_shots("clips-eval", frames=0, fps=None)

@@ -144,7 +144,7 @@ def test_unknown_names_and_numbers_out_of_range(tmp_path: Path) -> None:
         DataError, match=r"photos-train, photos-eval, .*; did you mean photos-eval\?"
     ):
         content_identity("photos-evl")
-    with pytest.raises(DataError, match="is no data set"):
+    with pytest.raises(DataError, match="is not a data set"):
         prepare("imagenet", resolution=32, images=1, folder=tmp_path)
     with pytest.raises(DataError, match="at least 8 px"):
         prepare("photos-eval", resolution=4, images=1, folder=tmp_path)

@@ -35,7 +35,7 @@ from vitok_core.spec import (
     training_flops,
 )
 from vitok_core.tokenizer import Normalisation, ViTok, load_tokenizer, read_about, save_tokenizer
-from vitok_core.train import Progress, Stage2Result, train_stage2
+from vitok_core.train import Stage2Result, TrainingProgress, train_stage2
 from vitok_core.train._discriminator import CollapseWatch, DiscriminatorLearner
 from vitok_core.train._progress import History
 
@@ -110,7 +110,7 @@ def train(
     stop_at: int | None = None,
     micro_batch: int | None = None,
     checkpoint_s: float = math.inf,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Stage2Result:
     asked = iter(range(10**6))
     return train_stage2(
@@ -238,7 +238,7 @@ def test_before_its_start_the_discriminator_only_learns(
 def test_the_weight_ramps_and_the_total_contains_it(
     tokenizer: Path, photos: SampleSet, tmp_path: Path
 ) -> None:
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     adversarial = Adversarial(weight=0.5, start=1, ramp=3)
     config = dataclasses.replace(CONFIG, adversarial=adversarial)
     result = train(tmp_path, tokenizer, photos, config, progress=told.append)
@@ -520,7 +520,7 @@ def test_the_warm_up_and_a_stage_without_discriminator_have_no_collapse() -> Non
 def test_real_discriminators_that_collapse_are_told(
     kind: str, lr: float, tokenizer: Path, photos: SampleSet, tmp_path: Path
 ) -> None:
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     wins = kind == "discriminator wins"
     config = dataclasses.replace(
         CONFIG,

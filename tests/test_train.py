@@ -24,7 +24,7 @@ from vitok_core.errors import CheckpointError, DataError, NonFiniteError, SpecEr
 from vitok_core.settings import Loss, Optimiser, Run, Stage1
 from vitok_core.spec import TokenizerSpec, training_flops
 from vitok_core.tokenizer import load_tokenizer, read_about
-from vitok_core.train import Progress, Stage1Result, discard_checkpoints, train_stage1
+from vitok_core.train import Stage1Result, TrainingProgress, discard_checkpoints, train_stage1
 
 SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16)
 CONFIG = Stage1(
@@ -62,7 +62,7 @@ def train(
     crash_at: int | None = None,
     micro_batch: int | None = None,
     checkpoint_s: float = 0.0,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Stage1Result:
     """Train with a checkpoint after every step; stop or crash before a step of this call."""
     asked = iter(range(10**6))
@@ -241,7 +241,7 @@ def test_a_spike_is_an_event_and_training_goes_on(photos: SampleSet, tmp_path: P
     pixels = np.zeros((45, 16, 16, 3), np.uint8)
     pixels[order[40]] = 255
     samples = SampleSet(samples=pixels, labels=np.zeros(45, np.int64))
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     with pytest.raises(Stopped):
         train(tmp_path, samples, config, stop_at=42, checkpoint_s=math.inf)
     result = train(tmp_path, samples, config, progress=told.append)
@@ -363,7 +363,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     resumed = train(folder, photos, progress=told.append)
     assert resumed.resumed_from == 3
     assert resumed.weights.read_bytes() == whole.weights.read_bytes()
@@ -440,7 +440,7 @@ def test_micro_batches_change_rounding_only(photos: SampleSet, tmp_path: Path) -
 
 
 def test_training_learns_and_says_how(photos: SampleSet, tmp_path: Path) -> None:
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     config = dataclasses.replace(with_optimiser(lr=3e-3, warmup=0.1), steps=120, batch=8)
     result = train(tmp_path, photos, config, checkpoint_s=math.inf, progress=told.append)
     assert result.loss_recent < 0.5 * result.curve[0].loss

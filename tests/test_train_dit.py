@@ -26,7 +26,7 @@ from vitok_core.latents import LatentSet, open_latents
 from vitok_core.settings import DiTTraining, Optimiser, Run, Sampling
 from vitok_core.spec import DiTSpec, dit_training_flops
 from vitok_core.tokenizer import Normalisation
-from vitok_core.train import DiTResult, Progress, train_dit
+from vitok_core.train import DiTResult, TrainingProgress, train_dit
 
 SHORT = dataclasses.replace(CONFIG, steps=6)
 PLAIN = dataclasses.replace(SPEC, learn_sigma=False)
@@ -58,7 +58,7 @@ def train(
     *,
     stop_at: int | None = None,
     until: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
     about: dict[str, Any] | None = None,
     checkpoint_s: float = 0.0,
     **options: Any,
@@ -265,7 +265,7 @@ def test_it_learns_codes_by_class(target: str, steps: int, tmp_path: Path) -> No
 
 
 def test_what_is_recorded(tmp_path: Path) -> None:
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     latents = toy_latents(tmp_path)
     config = dataclasses.replace(LEARN, steps=50, batch=24)
     result = train(

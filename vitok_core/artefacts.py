@@ -1,4 +1,4 @@
-"""What is in a file of weights? Tensors, and one record of what they are and where they come from.
+"""Files of weights: tensors, and one record of what they are and where they come from.
 
 safetensors, because reading one cannot run code. The record is JSON under a single metadata key,
 the kind of model: the library writes several keys in no fixed order, and the same model shall give
@@ -67,7 +67,7 @@ def read_artefact(
     except FileNotFoundError as error:
         raise WeightsError(f"{path} does not exist; train the {what} first") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is no readable {what}: {error}") from error
+        raise WeightsError(f"{path} is not a readable {what}: {error}") from error
     if not isinstance(record, dict) or not record.keys() >= set(needs):
-        raise WeightsError(f"{path} is no readable {what}: its metadata is not whole")
+        raise WeightsError(f"{path} is not a readable {what}: its metadata is not whole")
     return record, tensors

@@ -1,4 +1,4 @@
-"""How is noise added to codes, and how do samplers take it away? Schedules, losses, samplers.
+"""Diffusion of codes: noise schedules, training targets and losses, samplers.
 
 Everything here is a function of tensors and of a callable `predict(x_BLC, time_B)`; it knows no
 network. All three targets are one process, x_t = signal(t) * x0 + noise(t) * noise, and differ in
@@ -8,7 +8,7 @@ the rates and in what the network is asked for:
     v     the same rates (Salimans and Ho 2022)          signal(t) * noise - noise(t) * x0
     flow  signal = 1 - t, noise = t (Liu et al. 2022)    noise - x0, the straight path's velocity
 
-Times are told to networks, and counted everywhere, on one scale from 0 (clean) to 1000 (noise):
+Times are on one scale everywhere, for networks too, from 0 (clean) to 1000 (noise):
 whole steps 0 to 999 for eps and v, real numbers for flow. Tables are float64; x0 is never clipped.
 
 Shape suffixes: B samples, L tokens, C channels of the code, S steps of a schedule.
@@ -46,7 +46,7 @@ class Schedule:
     """A process of S steps with Gaussian noise; float64 tables, index 0 is the cleanest step.
 
     Attributes:
-        times_S: int64, rising; steps of the 1000-step training process, which networks are told.
+        times_S: int64, rising; steps of the 1000-step training process, as networks get them.
         betas_S: variance that a step adds.
         kept_S: product of 1 - beta up to each step ("alpha bar"), the variance left of the signal.
         log_variances_S2: log-variance of one step back, the smallest and the largest reasonable
@@ -134,7 +134,7 @@ def draw_times(target: Target, count: int, generator: torch.Generator) -> Tensor
     Whole steps 0 to 999 for eps and v, the half-open interval from 0 to 1000 for flow.
     """
     uniform_B = torch.rand(count, generator=generator, device=generator.device) * STEPS
-    # Rounding may reach 1000 itself, which is no step.
+    # Rounding may reach 1000 itself, which is not a step.
     return uniform_B if target == "flow" else uniform_B.floor().clamp_max(STEPS - 1)
 
 

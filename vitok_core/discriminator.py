@@ -1,4 +1,4 @@
-"""How are real and reconstructed images told apart? A StyleGAN-type discriminator of single frames.
+"""The discriminator of stage 2: StyleGAN-type, of single frames.
 
     x (B, 3, S, S) in [-1, 1], S a power of two of at least 8
        3x3 convolution, LeakyReLU -> ch(S) channels

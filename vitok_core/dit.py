@@ -1,4 +1,4 @@
-"""How does a generator of codes look at a noisy code? The DiT, read top to bottom.
+"""The DiT, a generator of codes, read top to bottom.
 
     x  (B, L, c): a noisy code, one token a latent, no patches
        Linear to the width, plus a learned table of positions
@@ -121,7 +121,7 @@ class DiT(nn.Module):
         self._start()
 
     def rebuild_tables(self) -> None:
-        """Compute what is no weight anew, on the CPU; for models that were built without memory."""
+        """Compute what is not a weight on the CPU; for models that were built without memory."""
         head_width = DIT_SIZES[self.spec.size].head_width
         self.table_LP2 = (
             rope_table_1d(self.spec.tokens, head_width)
@@ -215,13 +215,13 @@ def load_dit(path: Path, device: str | torch.device = "cpu") -> DiT:
         # Built without memory or random numbers, then given the file's tensors and fresh tables.
         dit.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, RuntimeError, SpecError) as error:
-        raise WeightsError(f"{path} is no readable DiT: {error}") from error
+        raise WeightsError(f"{path} is not a readable DiT: {error}") from error
     dit.rebuild_tables()
     return dit.to(device).eval().requires_grad_(False)
 
 
 def read_dit_about(path: Path) -> dict[str, Any]:
-    """What `save_dit` was told about the weights, as plain data; {} for nothing.
+    """What `save_dit` recorded about the weights, as plain data; {} for nothing.
 
     Raises:
         WeightsError: the file is missing or is not of a DiT.

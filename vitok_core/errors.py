@@ -1,4 +1,4 @@
-"""What can go wrong in a model, its data or its training, in words a user can act on.
+"""Errors of models, data and training, in words a user can act on.
 
 VitokError
 ├── SpecError        a model that cannot be built: sizes that do not divide, unknown names

@@ -5,7 +5,7 @@
 Everything random is a function of (seed, index of the sample): which noise it starts from and, for
 samplers that add more, which noise each step adds. How many samples are made together, on which
 device and in which call changes results by float rounding only. `sample_to_file` relies on that: it
-goes on where an interrupted call ended, in the same batches, so that the file is the same byte for
+resumes where an interrupted call ended, in the same batches, so that the file is the same byte for
 byte.
 
 Shape suffixes: N all samples, B of a batch, L tokens, C channels of the code.
@@ -75,7 +75,7 @@ def sample(
         batch: samples at a time.
         device: where both run.
         to_bytes: how decoded samples in [-1, 1] and beyond become uint8.
-        progress: told (done, total) after every batch.
+        progress: called with (done, total) after every batch.
         should_stop: asked before every batch.
 
     Returns:
@@ -98,7 +98,7 @@ def sample(
         raise SpecError(
             "normalisation",
             "the tokenizer has no statistics of its codes; use the weights.safetensors that "
-            "compute_latents wrote beside the latents this generator was trained on",
+            "compute_latents wrote next to the latents this generator was trained on",
         )
     tokenizer.to(device).eval()
     time = () if spec.frames == 1 else (spec.frames,)
@@ -133,10 +133,10 @@ def sample_to_file(
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> NDArray[np.uint8]:
-    """As `sample`, batch by batch into a .npy file; goes on where an interrupted call ended.
+    """As `sample`, batch by batch into a .npy file; resumes where an interrupted call ended.
 
     Beside the file, `progress_of(path)` says how many samples are safe on disk and what they were
-    made by. Samples of anything else are made anew. Memory is needed for one batch only.
+    made by. Samples of anything else are made again. Memory is needed for one batch only.
 
     Args:
         path: of the .npy; its folder is made if missing.
@@ -146,10 +146,10 @@ def sample_to_file(
         sampling: see `sample`.
         seed: see `sample`.
         made_by: plain data that tells these models from others, such as hashes of their files.
-        batch: samples at a time; another one makes the samples anew.
+        batch: samples at a time; with another one the samples are made again.
         device: where both run.
-        to_bytes: how decoded samples become uint8; to be told from others by `made_by`.
-        progress: told (done, total) after every batch.
+        to_bytes: how decoded samples become uint8; `made_by` has to tell which.
+        progress: called with (done, total) after every batch.
         should_stop: asked before every batch.
 
     Returns:
@@ -178,7 +178,7 @@ def sample_to_file(
         np.lib.format.write_array_header_2_0(
             file, {"descr": "|u1", "fortran_order": False, "shape": shape}
         )
-        # What stands behind the samples that are known to be safe is written again.
+        # What follows the samples that are known to be safe is written again.
         file.seek(done * math.prod(shape[1:]), os.SEEK_CUR)
         file.truncate()
         safe, synced = done, time.monotonic()
@@ -218,7 +218,7 @@ def balanced_labels(count: int, classes: int) -> NDArray[np.int64]:
 
 
 def progress_of(path: Path) -> Path:
-    """The file beside a file of samples that says how far it is."""
+    """The file next to a file of samples that says how far it is."""
     return path.with_suffix(".json")
 
 
@@ -227,7 +227,7 @@ def _made_before(path: Path, identity: Mapping[str, Any]) -> int:
     try:
         state = json.loads(progress_of(path).read_text())
     except (OSError, ValueError):
-        return 0  # none, or damaged: made anew
+        return 0  # none, or damaged: made again
     if not isinstance(state, dict) or state.get("identity") != identity or not path.is_file():
         return 0
     done: int = state["done"]

@@ -1,4 +1,4 @@
-"""What are the towers made of? Attention, SwiGLU, norms and positions on a 3-D grid of tubelets.
+"""Layers of the towers: attention, SwiGLU, norms and positions on a 3-D grid of tubelets.
 
 Blocks are Llama-style as in the paper: pre-norm, bias-free qkv, SwiGLU of 8/3 the width, full
 self-attention. Norm, norm of queries and keys, positions and attention that is causal in time are
@@ -236,7 +236,7 @@ class Block(nn.Module):
 class Tower(nn.Module):
     """Blocks and a final norm over the sequence of one spec: (B, L, D) to (B, L, D).
 
-    The sequence is the grid of tubelets; with a 1-D code its tokens stand before the tubelets.
+    The sequence is the grid of tubelets; with a 1-D code its tokens come before the tubelets.
     They have no place on the grid: axial positions leave them unrotated, and fixed 1-D sin-cos
     vectors that are added to them tell them apart.
 
@@ -266,9 +266,9 @@ class Tower(nn.Module):
         self.rebuild_tables()
 
     def rebuild_tables(self) -> None:
-        """Compute the tables anew, on torch's default device.
+        """Compute the tables again, on torch's default device.
 
-        They are no weights, because they follow from the spec; files of weights lack them.
+        They are not weights, because they follow from the spec; files of weights lack them.
         """
         mask_LL = causal_mask(self.spec.grid) if self.spec.causal else None
         self.register_buffer("table_LP2", self._rotations(), persistent=False)

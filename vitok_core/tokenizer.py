@@ -1,4 +1,4 @@
-"""How does a sample become a code and a sample again? ViTok, read top to bottom.
+"""ViTok: from a sample to a code and back, read top to bottom.
 
     x  (B, 3, T, H, W) in [-1, 1]
        tubelet embedding, encoder tower, projection to the moments -> posterior: mean, logvar
@@ -330,12 +330,12 @@ def load_tokenizer(path: Path | str, device: str | torch.device = "cpu") -> ViTo
             norm = _from_plain(record["normalisation"]).check(tokenizer.spec)
             tokenizer.normalisation = norm
     except (KeyError, ValueError, TypeError, RuntimeError, SpecError) as error:
-        raise WeightsError(f"{path} is no readable tokenizer: {error}") from error
+        raise WeightsError(f"{path} is not a readable tokenizer: {error}") from error
     return tokenizer.to(device).eval().requires_grad_(False)
 
 
 def read_about(path: Path | str) -> dict[str, Any]:
-    """What `save_tokenizer` was told about the weights; {} if nothing.
+    """What `save_tokenizer` recorded about the weights; {} if nothing.
 
     Raises:
         WeightsError: the file is missing or is not of a tokenizer.

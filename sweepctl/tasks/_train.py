@@ -18,7 +18,7 @@ from vitok_core.settings import DiT, Run, Stage1, Stage2, whole_steps
 if TYPE_CHECKING:
     from vitok_core.data import Samples
     from vitok_core.spec import TokenizerSpec
-    from vitok_core.train import Progress, TrainingResult
+    from vitok_core.train import TrainingProgress, TrainingResult
 
 CONTINUED = "continued.json"
 """Says at which step of which earlier task a training has taken over."""
@@ -176,7 +176,7 @@ class _Telling:
         self.work = work
         self.noted: set[str] = set()
 
-    def __call__(self, at: Progress) -> None:
+    def __call__(self, at: TrainingProgress) -> None:
         # At once: if the loss is no number in the next step, the spike before it was the warning.
         self.note(at.notes)
         self.work.event(
@@ -204,7 +204,7 @@ def _go_on(work: Work) -> int:
     if note.exists():
         return int(runs.read_json(note)["step"])
     for earlier in work.continues:
-        step = train.take_up_checkpoints(work.folder, earlier)
+        step = train.link_checkpoint(work.folder, earlier)
         if step > 0:
             runs.write_json(note, {"step": step, "task": earlier.name})
             log(f"goes on from step {step} of {earlier.name}")

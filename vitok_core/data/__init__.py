@@ -1,4 +1,4 @@
-"""Where do images and clips come from, and which comes next? Prepared arrays, a resumable sampler.
+"""Data sets of images and clips: prepared arrays or streams, and a resumable sampler.
 
 A data set is prepared once, into one uint8 array on disk that training maps into memory. What it
 holds follows from its name, the resolution, the number of samples and, for clips, their length and
@@ -10,7 +10,7 @@ picture is divided once into a training and an evaluation region with a gap betw
 `clips-train` and `clips-eval` are cut from real videos of a pip package, which are divided in time,
 shot by shot: no clip holds a cut, and no evaluation frame is in a training clip.
 
-A data set of one's own (`OwnData`: a folder of pictures or videos, WebDataset shards, a Hugging
+A user-defined data set (`OwnData`: a folder of pictures or videos, WebDataset shards, a Hugging
 Face data set) is scanned once: its content identity is the hash over the hashes of its files. Then
 it is prepared like the built-in ones, or decoded as it is needed (`StreamSet`).
 

@@ -1,4 +1,4 @@
-"""Which pixels become sample i? A function of the data set's name, the shape asked for and i alone.
+"""The pixels of sample i: a function of the data set's name, the requested shape and i alone.
 
 Pictures, or shots, take turns. Where to cut is drawn from a counter-based generator whose counter
 is the index: sample i depends neither on how many samples there are nor on the ones before it.
@@ -26,7 +26,7 @@ from vitok_core.data._sources import (
 from vitok_core.errors import DataError
 
 SLOWEST = 0.001
-"""Least frames a second that can be asked for; far below what any video has frames for."""
+"""Least frames per second that can be asked for; far below what any video has frames for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def plan_clip(name: str, *, resolution: int, frames: int, fps: float | None, ind
         name: key into `DATASETS`.
         resolution: side of a frame in pixels.
         frames: of the clip, at least 1.
-        fps: frames a second, each the nearest of the video's, at most the video's own; None takes
+        fps: frames per second, each the nearest of the video's, at most the video's own; None takes
             every frame.
         index: of the clip, from 0.
 
@@ -124,7 +124,7 @@ def fitting_shots(name: str, *, frames: int, fps: float | None) -> tuple[int, ..
     if frames < 1 or (fps is not None and not SLOWEST <= fps < math.inf):
         raise DataError(
             f"{name}: frames = {frames} and fps = {'none' if fps is None else f'{fps:g}'}; needed "
-            f"are at least 1 frame and {SLOWEST:g} frames a second"
+            f"are at least 1 frame and {SLOWEST:g} frames per second"
         )
     fitting = tuple(
         number
@@ -136,8 +136,8 @@ def fitting_shots(name: str, *, frames: int, fps: float | None) -> tuple[int, ..
     fastest = max(math.ceil(video.rate) for video in VIDEOS)
     if fps is not None and fps > fastest:
         raise DataError(
-            f"{name}: fps = {fps:g}, but the videos have at most {fastest} frames a second and no "
-            f"frame is shown twice; give fps of at most {fastest}, or none for every frame"
+            f"{name}: fps = {fps:g}, but the videos have at most {fastest} frames per second and "
+            f"no frame is shown twice; give fps of at most {fastest}, or none for every frame"
         )
     ever = max(shot.longest_clip for shot in SHOTS)
     if fps is None:

@@ -1,4 +1,4 @@
-"""Which data sets are there, and what decides their pixels? Facts by name; no file is read.
+"""The built-in data sets, by name, and what decides their pixels; no file is read.
 
 A data set is made of sources and a recipe. Its content identity names both, sources by SHA-256 and
 never by path; resolution, number, length and frame rate of the samples are added by whoever asks
@@ -88,7 +88,7 @@ def dataset(name: str) -> DatasetInfo:
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise DataError(f"{name!r} is no data set; there are {', '.join(DATASETS)}{hint}")
+        raise DataError(f"{name!r} is not a data set; there are {', '.join(DATASETS)}{hint}")
     return DATASETS[name]
 
 

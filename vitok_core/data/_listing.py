@@ -1,6 +1,6 @@
-"""Which units does a data set have, and what is in each? A list that is written as it is read.
+"""The list of the units of a data set and of what is in each, written as they are read.
 
-One line of JSON a unit, in the order of the units, so that a scan that was interrupted goes on
+One line of JSON per unit, in the order of the units, so that an interrupted scan resumes
 where its list ends, and a later one takes over the lines of units that are as they were.
 """
 
@@ -24,7 +24,7 @@ from vitok_core.errors import Stopped
 NAMES_SHOWN = 20
 """Names kept of what was left out, for each reason."""
 
-TOLD_S = 0.5
+REPORT_S = 0.5
 """Seconds between two reports, and between two times a stop is asked for."""
 
 Job = TypeVar("Job")
@@ -73,7 +73,7 @@ def in_order(
             result.cancel()
 
 
-class Told:
+class Reporter:
     """Counts what is done, tells it now and then, and asks then whether to stop."""
 
     def __init__(
@@ -92,10 +92,10 @@ class Told:
         self.samples += len(entries)
         self.size_bytes += sum(entry.size_bytes for entry in entries)
         self.read_units += was_read
-        if time.monotonic() - self._last >= TOLD_S:
-            self.tell()
+        if time.monotonic() - self._last >= REPORT_S:
+            self.report()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         self._last = time.monotonic()
         if self.progress is not None:
             self.progress(
@@ -111,17 +111,17 @@ class Told:
             raise Stopped(f"the scan of {self.name} stopped after {self.units:,} files")
 
 
-def list_units(units: Units, folder: Path, threads: int, told: Told) -> LeftOutNames:
+def list_units(units: Units, folder: Path, threads: int, reporter: Reporter) -> LeftOutNames:
     """Write a line for every unit into units.part, reading those that no line is known of.
 
     Args:
         units: the data set.
         folder: of the scan; units.jsonl of the last finished one is there, if there was one.
         threads: files that are read at the same time.
-        told: counts.
+        reporter: counts.
 
     Returns:
-        Reason -> (count, the first names) of what is no unit.
+        Reason -> (count, the first names) of what is not a unit.
     """
     left_out: LeftOutNames = {}
 
@@ -137,7 +137,7 @@ def list_units(units: Units, folder: Path, threads: int, told: Told) -> LeftOutN
 
     with part.open("a+b") as file, ThreadPoolExecutor(threads, "scan") as executor:
         coming = only_units()
-        first = _agreeing(file, coming, told, left_out)
+        first = _agreeing(file, coming, reporter, left_out)
 
         def jobs() -> Iterator[tuple[Unit, Line | None]]:
             for unit in [] if first is None else [first]:
@@ -152,10 +152,10 @@ def list_units(units: Units, folder: Path, threads: int, told: Told) -> LeftOutN
         for (_, before), line in in_order(executor, line_of, jobs(), 4 * threads):
             file.write(line.encoded())
             _add_left_out(left_out, line.left_out)
-            told.count(line.entries, was_read=before is None)
+            reporter.count(line.entries, was_read=before is None)
         file.flush()
         os.fsync(file.fileno())
-    told.tell()
+    reporter.report()
     return left_out
 
 
@@ -175,7 +175,7 @@ def _add_left_out(to: LeftOutNames, more: LeftOutNames) -> None:
 
 
 def _agreeing(
-    file: IO[bytes], coming: Iterator[Unit], told: Told, left_out: LeftOutNames
+    file: IO[bytes], coming: Iterator[Unit], reporter: Reporter, left_out: LeftOutNames
 ) -> Unit | None:
     """Pass over the units that an interrupted scan has listed already.
 
@@ -195,7 +195,7 @@ def _agreeing(
             return unit
         good += len(line)
         _add_left_out(left_out, before.left_out)
-        told.count(before.entries, was_read=False)
+        reporter.count(before.entries, was_read=False)
     file.truncate(good)
     file.seek(good)
     return None

@@ -1,6 +1,6 @@
-"""Which data sets of one's own can be read? Folders, shards and rows by a name; no file is read.
+"""User-defined data sets: folders, shards and rows under a name; no file is read.
 
-A data set of one's own is a name and a place: a folder of pictures, a folder of videos, WebDataset
+A user-defined data set is a name and a place: a folder of pictures, a folder of videos, WebDataset
 shards, or a data set of the Hugging Face library. The place is this machine's business; what the
 data set is to a study follows from its content alone (`_scan`).
 """
@@ -54,7 +54,7 @@ MOST_SHARDS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnData:
-    """A data set of one's own: where it is and how it is to be read.
+    """A user-defined data set: where it is and how it is to be read.
 
     Attributes:
         name: as studies call it: lower case, digits, dot, dash, underscore; at most 64.
@@ -170,7 +170,7 @@ def _choices(inside: str, pattern: str) -> list[str]:
         return inside.split(",")
     first, _, last = inside.partition("..")
     if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
-        raise DataError(f"{pattern}: {{{inside}}} is no range; write one like {{000..127}}")
+        raise DataError(f"{pattern}: {{{inside}}} is not a range; write one like {{000..127}}")
     if int(last) - int(first) >= MOST_SHARDS:
         raise DataError(f"{pattern} stands for over {MOST_SHARDS:,} files")
     width = len(first) if first.startswith("0") or len(first) == len(last) else 0

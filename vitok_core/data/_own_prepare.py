@@ -1,4 +1,4 @@
-"""How is a data set of one's own put on disk? In chunks with a hash each, so that it can go on.
+"""A user-defined data set on disk: written in chunks with a hash each, so that it can resume.
 
 Samples are taken in an order that is a permutation of the scan's list, the same for every number
 asked for: the first thousand are a fair sample of all, and the first thousand of any larger set.
@@ -59,7 +59,7 @@ class Shape:
     Attributes:
         resolution: side in pixels.
         frames: of a sample, 1 for images.
-        fps: frames a second of clips, or None for every frame.
+        fps: frames per second of clips, or None for every frame.
     """
 
     resolution: int
@@ -141,7 +141,7 @@ def prepare_own(
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> PreparedInfo:
-    """Decode, cut and write samples.npy, labels.npy and report.json, or go on with it.
+    """Decode, cut and write samples.npy, labels.npy and report.json, or resume that.
 
     samples.npy is uint8, N x H x W x 3; with several frames N x T x H x W x 3. The bytes follow
     from the content of the data set, its crop and the numbers asked for alone.
@@ -152,16 +152,16 @@ def prepare_own(
         images: how many images or clips. Of pictures at most as many as there are; of videos any
             number: when each has given one clip, each gives another.
         frames: of a sample; more than 1 only for videos, of which 1 gives single frames.
-        fps: frames a second of clips, each the nearest of the video; None takes every frame.
-        folder: where the files go; what an earlier call left there is gone on with.
+        fps: frames per second of clips, each the nearest of the video; None takes every frame.
+        folder: where the files go; what an earlier call left there is resumed from.
         threads: pictures or videos that are decoded at the same time.
-        progress: told (done, total) twice a second, and at the end.
+        progress: called with (done, total) twice per second, and at the end.
         should_stop: asked as often.
 
     Raises:
         DataError: numbers out of range, more broken files than the data set allows, or a file that
             changed after the scan.
-        Stopped: `should_stop` said so; a later call goes on.
+        Stopped: `should_stop` said so; a later call resumes.
         OSError: the disk is full or the folder cannot be written.
     """
     shape = Shape(resolution=resolution, frames=frames, fps=fps)
@@ -181,8 +181,8 @@ def prepare_own(
         if made.read == 0:
             pixels.seek(0)
             pixels.write(b"\0" * HEADER_BYTES)
-        told = _Told(images, progress, should_stop)
-        for chunk, content in _chunks(reader, shape, asked, made, threads, told):
+        reporter = _Reporter(images, progress, should_stop)
+        for chunk, content in _chunks(reader, shape, asked, made, threads, reporter):
             pixels.write(content)
             pixels.flush()
             os.fsync(pixels.fileno())
@@ -194,7 +194,7 @@ def prepare_own(
             raise DataError(_too_many(scan, made.broken, made.read, asked["allowed"]))
         _write_header(pixels, (len(made.labels), *shape.of_array))
     info = _finish(scan, shape, made, folder)
-    told.tell(len(made.labels))
+    reporter.report(len(made.labels))
     return info
 
 
@@ -219,7 +219,7 @@ def order_of(samples: int) -> NDArray[np.int64]:
 # --- decoding -----------------------------------------------------------------------------------
 
 
-class _Told:
+class _Reporter:
     def __init__(
         self,
         total: int,
@@ -234,18 +234,23 @@ class _Told:
             return
         if self.should_stop is not None and self.should_stop():
             raise Stopped(
-                f"preparing stopped at sample {done:,} of {self.total:,}; it can go on from there"
+                f"preparing stopped at sample {done:,} of {self.total:,}; it can resume from there"
             )
-        self.tell(done)
+        self.report(done)
 
-    def tell(self, done: int) -> None:
+    def report(self, done: int) -> None:
         self._last = time.monotonic()
         if self.progress is not None:
             self.progress(done, self.total)
 
 
 def _chunks(
-    reader: Reader, shape: Shape, asked: dict[str, Any], made: _Made, threads: int, told: _Told
+    reader: Reader,
+    shape: Shape,
+    asked: dict[str, Any],
+    made: _Made,
+    threads: int,
+    reporter: _Reporter,
 ) -> Iterator[tuple[_Made, bytes]]:
     """The chunks that are missing, with their pixels."""
     scan, chunk, content = reader.scan, _Made(), bytearray()
@@ -281,7 +286,7 @@ def _chunks(
                 chunk, content = _Made(), bytearray()
             if over:
                 return
-            told.look(done)
+            reporter.look(done)
 
 
 def decode_sample(
@@ -330,7 +335,7 @@ def _too_many(scan: Scan, broken: list[BrokenFile], read: int, allowed: int) -> 
     return (
         f"{scan.own.name}: {len(broken):,} of the first {read:,} files in {scan.own.place} are "
         f"broken, {allowed:,} of {scan.samples:,} are allowed (broken: {scan.own.broken_share:g}); "
-        f"mend or remove them and scan again, or allow more: {first}"
+        f"fix or remove them and scan again, or allow more: {first}"
     )
 
 

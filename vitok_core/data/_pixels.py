@@ -1,4 +1,4 @@
-"""How does a stored picture become a square of uint8 RGB? Whatever it is, or a reason why not.
+"""From a stored picture to a square of uint8 RGB, or to a reason why not.
 
 Everything that is not plain 8-bit RGB is converted by one stated rule and noted, so that a data
 set's report says what was in it; what has no stated rule is refused. Only formats that Pillow reads
@@ -106,7 +106,7 @@ MIDDLE = (0.5, 0.5)
 def read_square(
     content: bytes, *, resolution: int, crop: Fit, place: tuple[float, float] = MIDDLE
 ) -> Square:
-    """Decode a picture, convert it to RGB and cut a square, the middle one unless told otherwise.
+    """Decode a picture, convert it to RGB and cut a square, by default the middle one.
 
     Args:
         content: the file.
@@ -115,7 +115,7 @@ def read_square(
         place: of the square, see `square`.
 
     Raises:
-        Unusable: it is no picture, is damaged or too large, or its colours have no rule here.
+        Unusable: it is not a picture, is damaged or too large, or its colours have no rule here.
     """
     if not content:
         raise Unusable("empty file", "0 bytes")
@@ -281,7 +281,7 @@ def on_white(image: Image) -> Image:
 
 
 def _turn(image: Image, notes: list[str]) -> Transpose | None:
-    """How a picture has to be turned to stand upright."""
+    """How a picture has to be turned to be upright."""
     from PIL.Image import Transpose
 
     try:

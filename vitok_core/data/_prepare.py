@@ -1,4 +1,4 @@
-"""How is a data set put on disk? Cut once into one uint8 array, written whole or not at all.
+"""A built-in data set on disk: cut once into one uint8 array, written whole or not at all.
 
 Samples are written one after the other, so memory holds the decoded sources and one sample. A crop
 is cut out of its source before it is resized, so no pixel outside its box is ever read.
@@ -49,9 +49,9 @@ class PreparedInfo:
         resolution: side of an image in pixels.
         images: number of images, or of clips.
         frames: of a sample; 1 for images.
-        fps: frames a second that were asked for; None for every frame of the videos.
-        sources: names of the pictures or shots that samples were cut from; empty for own data
-            sets.
+        fps: frames per second that were asked for; None for every frame of the videos.
+        sources: names of the pictures or shots that samples were cut from; empty for user-defined
+            data sets.
         samples_bytes: size of samples.npy.
         samples_sha256: of samples.npy.
         labels_sha256: of labels.npy.
@@ -99,9 +99,9 @@ def prepare(
         images: how many images or clips, at least 1; sample i does not depend on it.
         frames: of a sample; more than 1 only for sets of videos. A set of videos with 1 gives
             images.
-        fps: frames a second of clips, by the nearest frame of the video; None for its own rate.
+        fps: frames per second of clips, by the nearest frame of the video; None for its own rate.
         folder: where the two files go; made if missing. Each is written whole or not at all.
-        progress: told (done, total) every 256 images, or every clips of so many frames.
+        progress: called with (done, total) every 256 images, or every clips of so many frames.
         should_stop: asked then.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is a prepared data set to training and evaluation? Samples mapped from disk, and labels."""
+"""Prepared data sets: samples mapped from disk, and labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sample comes next? A function of (seed, position): nothing is replayed to resume.
+"""The order of samples: a function of (seed, position), so nothing is replayed to resume.
 
 Every pass has a permutation of its own, drawn from a counter-based generator; the number of workers
 or processes cannot change it.

@@ -1,9 +1,9 @@
-"""What does a data set of one's own hold? Listed and hashed once, then known without reading it.
+"""The scan of a user-defined data set: listed and hashed once, then known without reading it.
 
 A scan reads every byte once and keeps, in a cache folder, the name, label and SHA-256 of each
 sample. The content of a data set is the SHA-256 over that list: a copy at another place is the same
 data set, and one changed byte makes another. Later scans read only units whose size or time of
-change is new; a scan that was interrupted goes on. Whoever reads a sample compares its hash, so a
+change is new; an interrupted scan resumes. Whoever reads a sample compares its hash, so a
 file that changed after the scan is found and not used.
 
 Lists are files that are mapped into memory: ten million samples take no more of it than ten.
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vitok_core.data._listing import LeftOutNames, ScanProgress, Told, from_line, list_units
+from vitok_core.data._listing import LeftOutNames, Reporter, ScanProgress, from_line, list_units
 from vitok_core.data._own import RECIPES, Fit, Kind, OwnData
 from vitok_core.data._units import NO_LABEL, Units, open_units
 from vitok_core.data._walk import legible, no_sample
@@ -63,7 +63,7 @@ class Scan:
         class_names: name of label k, or empty where labels have no names.
         empty_classes: names of classes without a sample.
         size_bytes: of all pictures or videos.
-        left_out: reason -> (count, the first names) of what is no sample.
+        left_out: reason -> (count, the first names) of what is not a sample.
         seconds: what the scan took.
         entries: all samples in order, an array of `ENTRY`, mapped from disk.
         unit_ends: where the name of each unit ends in `unit_names`.
@@ -219,12 +219,12 @@ def scan(
         own: the data set.
         cache: folder of the scans, by default `scans_folder()`.
         threads: files that are read at the same time.
-        progress: told twice a second, and at the end.
+        progress: called twice per second, and at the end.
         should_stop: asked as often.
 
     Raises:
         DataError: the data set is missing, empty, or holds what cannot be read.
-        Stopped: `should_stop` said so; the next scan goes on from there.
+        Stopped: `should_stop` said so; the next scan resumes from there.
         OSError: the cache folder cannot be written.
     """
     folder = _folder(own.check(), cache or scans_folder())
@@ -233,8 +233,8 @@ def scan(
     with _alone(folder, own.name):
         units = open_units(own)
         try:
-            told = Told(began, progress, should_stop, own.name)
-            left_out = list_units(units, folder, threads, told)
+            reporter = Reporter(began, progress, should_stop, own.name)
+            left_out = list_units(units, folder, threads, reporter)
             return _finish(own, units, folder, left_out, time.monotonic() - began)
         finally:
             units.close()

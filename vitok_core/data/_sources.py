@@ -1,4 +1,4 @@
-"""Which files do samples come from, and which part of each is for evaluation only? No file is read.
+"""The source files of built-in data sets, and which part of each is for evaluation.
 
 Every source is a file of a pip package, pinned by SHA-256. It is divided once between training and
 evaluation: a photograph in space, along its longer side, and a video in time, shot by shot. Between
@@ -217,7 +217,7 @@ class Video:
         box: (left, top, right, bottom) of the picture without black borders; right and bottom lie
             outside.
         frames: how many the file holds.
-        rate: frames a second.
+        rate: frames per second.
         cuts: numbers of the frames, from 0, that begin a new shot.
     """
 

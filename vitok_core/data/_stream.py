@@ -1,6 +1,6 @@
-"""How is a set used that is too big to be prepared? Decoded when asked for, shuffled by shards.
+"""A data set too large to prepare: decoded on demand, shuffled by shards.
 
-A `StreamSet` stands where a `SampleSet` does: a length, a shape and `batch(indices, flips)`, only
+A `StreamSet` serves where a `SampleSet` does: a length, a shape and `batch(indices, flips)`, only
 that a batch is read from its shards and decoded by threads. Which sample comes next is a function
 of (seed, position), as with prepared sets, so a position is all that a checkpoint needs: it stands
 for a pass, a place among that pass's shuffled shards and an offset there, and nothing is replayed
@@ -99,7 +99,7 @@ class StreamSampler:
 
 
 class PlaceSampler:
-    """A sampler that also draws where each square is cut: uniformly, anew in every pass.
+    """A sampler that also draws where each square is cut: uniformly, again in every pass.
 
     Args:
         sampler: that says which sample comes next.
@@ -135,7 +135,7 @@ class StreamSet:
         scan: of the data set.
         resolution: side of a sample in pixels, at least 8.
         frames: of a sample; more than 1 only for videos, each of which gives one clip.
-        fps: frames a second of clips, or None for every frame.
+        fps: frames per second of clips, or None for every frame.
         threads: samples that are decoded at the same time.
         window: shards that are shuffled together.
         random_crop: whether each pass cuts another square along the long side of a picture (of a
@@ -254,6 +254,6 @@ class StreamSet:
         if met > allowed:
             raise DataError(
                 f"{self.scan.own.name}: {met:,} files are broken, {allowed:,} of {len(self):,} are "
-                f"allowed; mend or remove them and scan again, the last one met: {one.name} "
+                f"allowed; fix or remove them and scan again, the last one met: {one.name} "
                 f"({one.why}{': ' if one.detail else ''}{one.detail})"
             )

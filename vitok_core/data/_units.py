@@ -1,4 +1,4 @@
-"""What is read of a data set of one's own, and how? Units that are hashed whole, samples in them.
+"""Units of a user-defined data set, which are hashed whole, and the samples in them.
 
 A unit is what a change can be seen of without reading it: a picture or video file, a shard, a block
 of rows. A scan asks for the units in order and indexes those it does not know yet; whoever wants a
@@ -151,7 +151,7 @@ class Files:
             if isinstance(one, Found):
                 if self.classes and "/" not in one.name:
                     raise DataError(
-                        f"{self.name}: {legible(one.name)} lies beside the folders that are the "
+                        f"{self.name}: {legible(one.name)} lies next to the folders that are the "
                         "classes; move it into one, or set labels: false"
                     )
                 yield Unit(name=one.name, size_bytes=one.size_bytes, mtime_ns=one.mtime_ns)
@@ -489,7 +489,7 @@ def _class_number(shard: str, member: str, content: bytes) -> int:
     text = content.strip()
     if not text.isdigit() or len(text) > 9:
         raise DataError(
-            f"{shard}: {legible(member)} holds {text!r}, a class is a whole number from 0; mend "
+            f"{shard}: {legible(member)} holds {text!r}, a class is a whole number from 0; fix "
             "it, or set labels: false"
         )
     return int(text)

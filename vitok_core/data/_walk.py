@@ -1,8 +1,8 @@
-"""Which files does a folder hold? In one order everywhere; links are followed, loops are not.
+"""The files of a folder, in one order everywhere; links are followed, loops are not.
 
 The order is that of the relative names as bytes, as if the whole list had been sorted, though only
-one folder's names (and those of the folders it stands in) are in memory. What is no sample is not
-lost silently: it is told by kind, with its name.
+one folder's names (and those of the folders above it) are in memory. What is not a sample is not
+lost silently: it is reported by kind, with its name.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
-    """Something in a folder that is no sample.
+    """Something in a folder that is not a sample.
 
     Attributes:
         name: relative to the folder that was walked.
@@ -75,7 +75,7 @@ def no_sample(name: str) -> str:
 
 
 def legible(name: str) -> str:
-    """A file name that every terminal can show: bytes that are no UTF-8 become \\udc.. escapes."""
+    """A file name that every terminal can show: bytes that are not UTF-8 become \\udc.. escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -144,7 +144,7 @@ def _entries(folder: Path) -> list[_Entry]:
     except FileNotFoundError:
         raise DataError(f"{legible(str(folder))} does not exist") from None
     except NotADirectoryError:
-        raise DataError(f"{legible(str(folder))} is no folder") from None
+        raise DataError(f"{legible(str(folder))} is not a folder") from None
     except OSError as error:
         raise DataError(f"{legible(str(folder))} cannot be read: {error.strerror}") from error
     # A folder sorts as its content will: "a.jpg" before "a/b.jpg", though "a" comes before both.

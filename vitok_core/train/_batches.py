@@ -1,4 +1,4 @@
-"""Which samples does a step see, and are they there in time? Drawn by (seed, step), read ahead.
+"""The samples of a step: drawn by (seed, step), read ahead.
 
 While a step computes, one thread reads the next batch: uint8, from the file that is mapped into
 memory, only the rows of this process. Samples go to the device as uint8, a quarter of the bytes,

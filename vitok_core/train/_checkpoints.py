@@ -1,11 +1,11 @@
-"""How does training survive a stop, a crash or a damaged disk? Checkpoints, whole or not at all.
+"""Checkpoints, whole or not at all: a training survives a stop, a crash or a damaged disk.
 
-A checkpoint is written under a temporary name, fsynced and renamed, and carries its SHA-256 beside
-it. The last two are kept; one that is damaged is set aside for the one before. Every checkpoint
-says which settings it belongs to, and other settings do not continue it.
+Next to each checkpoint is a file with its SHA-256. The last two are kept; a damaged one is set
+aside for the one before. Every checkpoint says which settings it belongs to, and other settings do
+not continue it.
 
 With several processes the first one reads and writes the folder and the others learn from it what
-to load or why it failed, so that all of them go on from the same step or end with the same error.
+to load or why it failed, so that all of them resume from the same step or end with the same error.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Checkpoints:
 
     Args:
         folder: made if missing; remains of writers that were killed are deleted.
-        identity: what a checkpoint must agree with before training goes on from it, as plain data
+        identity: what a checkpoint must agree with before training resumes from it, as plain data
             of one or two levels; the message about a difference names its entries.
 
     Raises:
@@ -50,7 +50,7 @@ class Checkpoints:
         """Step and state of the newest whole checkpoint, on the CPU; None if there is none.
 
         Args:
-            last: step at which the training ends; a checkpoint of a later one is no use to it.
+            last: step at which the training ends; checkpoints of later steps are of no use.
 
         Raises:
             CheckpointError: it belongs to other settings or cannot be read.
@@ -143,18 +143,18 @@ def discard_checkpoints(folder: Path) -> int:
     return freed
 
 
-def take_up_checkpoints(folder: Path, earlier: Path) -> int:
-    """Let a training go on from the end of an earlier one of the same settings and fewer steps.
+def link_checkpoint(folder: Path, earlier: Path) -> int:
+    """Let a training resume from the end of an earlier one of the same settings and fewer steps.
 
     Its newest checkpoint is linked into this one's folder (copied where links are not possible),
     unless there is one here already. What is damaged is found when the training begins.
 
     Args:
-        folder: of the training that goes on.
+        folder: of the training that is to resume.
         earlier: of the training that ended before, with `until`.
 
     Returns:
-        The step of the checkpoint that was taken up; 0 for none.
+        The step of the checkpoint that was linked; 0 for none.
 
     Raises:
         CheckpointError: the folder cannot be written.

@@ -1,6 +1,6 @@
 """The training of a generator of codes, over latents that were computed before.
 
-Every step draws codes anew from their posteriors, normalises them, adds noise at uniform times and
+Every step draws new codes from their posteriors, normalises them, adds noise at uniform times and
 asks the network for its target. A share of the labels is left out, so that the same network also
 knows the codes of no class in particular, which guidance needs. What is written is the moving
 average of the weights, if there is one.
@@ -38,7 +38,7 @@ from vitok_core.train._grids import write_class_grid
 from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
 from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
-from vitok_core.train._progress import Progress, TrainingResult, with_metrics
+from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
 
 # What the random streams of a step are for.
 WEIGHTS, POSTERIOR, TIME, NOISE, DROPOUT = 21, 22, 23, 24, 25
@@ -73,7 +73,7 @@ def train_dit(
     run: Run = Run(),
     until: int | None = None,
     about: Mapping[str, Any] | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> DiTResult:
     """Train a generator, or resume from the checkpoints in `folder`.
@@ -101,7 +101,7 @@ def train_dit(
         SpecError: spec or settings that cannot be used.
         DataError: latents of another shape or with other labels, or without mirrored copies where
             `flip` asks for them.
-        WeightsError: sheets were asked for and the tokenizer cannot be read.
+        WeightsError: sample grids are wanted and the tokenizer cannot be read.
         NonFiniteError: the loss or gradient stopped being a number; the checkpoints are of before.
         CheckpointError: checkpoints of other settings, or a folder that cannot be written.
         Stopped: `should_stop` said so; a checkpoint was written first.

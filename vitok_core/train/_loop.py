@@ -1,6 +1,6 @@
 """The loop that all stages share: resume, stop, record, checkpoints, sample grids, the result.
 
-A stage computes gradients and updates weights; what stands around that is here:
+A stage computes gradients and updates weights; everything around that is here:
 
     loop = Loop(...)                    # resumes from the newest whole checkpoint
     for step in loop.steps():           # stops when asked to; writes checkpoints
@@ -27,7 +27,7 @@ from vitok_core.settings import DiTTraining, Run, Stage1, Stage2, whole_steps
 from vitok_core.spec import Flops
 from vitok_core.train._checkpoints import Checkpoints
 from vitok_core.train._parallel import agree, part, world
-from vitok_core.train._progress import History, Progress, SpikeWatch
+from vitok_core.train._progress import History, SpikeWatch, TrainingProgress
 from vitok_core.train._speed import peak_memory_bytes, share_of_peak
 
 PROGRESS_S = 1.0
@@ -98,7 +98,7 @@ class Loop:
         keep_last: bool,
         identity: Mapping[str, Any],
         resumable: Mapping[str, Resumable | None],
-        progress: Callable[[Progress], None] | None,
+        progress: Callable[[TrainingProgress], None] | None,
         should_stop: Callable[[], bool] | None,
     ) -> None:
         self.folder, self.batch, self.run, self.last = folder, batch, run, last
@@ -179,7 +179,7 @@ class Loop:
         terms, lr, grad_norm = self._latest
         speed = (done - self.remaining.start) * self.batch / (now - self._began)
         self._progress(
-            Progress(
+            TrainingProgress(
                 step=done,
                 steps=self.last,
                 loss=terms["loss"],

@@ -1,4 +1,4 @@
-"""How do weights change in a step? AdamW, its schedule, the guard before it, and the average.
+"""Weights in a step: AdamW, its schedule, the guard before it, the moving average.
 
 Everything random in training is drawn from `stream`, a function of (seed, step, purpose), so no
 step needs those before it and a checkpoint needs no state of a generator.

@@ -1,9 +1,9 @@
-"""How do several processes make one update? Every one computes its slice of the same global batch.
+"""Several processes make one update: each computes its slice of the same global batch.
 
 Order, mirroring and noise are drawn for the global batch from (seed, step) and sliced, every loss
 is weighted by its share of the global batch, and gradients are added up over the processes before
 they are clipped. So the number of processes, like the size of a micro-batch, changes float rounding
-and nothing else, and no wrapper stands between the loop and the model: accumulation, a second
+and nothing else, and there is no wrapper between the loop and the model: accumulation, a second
 optimiser, penalties on gradients and compiled functions work as they do in one process.
 
 Processes find each other by the environment that `torchrun` sets. Outside of it there is one

@@ -1,4 +1,4 @@
-"""What is there to say while and after training? Progress, the loss curve, events, the result.
+"""Records of a training: progress, the loss curve, events, the result.
 
 The history holds every step's terms, float64, and travels in the checkpoints, so that curve, events
 and result of a resumed run are those of one that was never stopped.
@@ -33,7 +33,7 @@ class Event:
 
     Attributes:
         step: updates made when it was seen, its own included.
-        kind: "loss spike", or what a stage watches besides.
+        kind: "loss spike", or what else a stage watches.
         text: a sentence for people.
     """
 
@@ -43,7 +43,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """Where training is, after a step.
 
     Attributes:
@@ -100,7 +100,7 @@ class TrainingResult:
         curve: at most 100 stretches of equal length.
         events: of all attempts, oldest first.
         samples_per_s: of this attempt, all processes together, by the wall clock of the loop with
-            its checkpoints and sheets; 0 when it had nothing left to do.
+            its checkpoints and sample grids; 0 when it had nothing left to do.
         flops_per_s: of this attempt, all processes together, by the same clock.
         mfu: share of the peak: the least time for these operations, each at the dense peak of its
             precision on all devices, over the time they took; None when the peak is not known, as
@@ -195,7 +195,7 @@ class History:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         for name, values in state["values"].items():
             self._column(name)[: len(values)] = values
         self.events = [Event(step=at, kind=kind, text=text) for at, kind, text in state["events"]]
@@ -212,7 +212,7 @@ class History:
 
 
 class SpikeWatch:
-    """Sees loss spikes by the rule at the top of this file; keeps nothing besides the history.
+    """Sees loss spikes by the rule at the top of this file; keeps nothing but the history.
 
     Args:
         history: where the terms of the steps are.

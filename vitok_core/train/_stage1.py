@@ -34,7 +34,7 @@ from vitok_core.train._grids import fixed_samples, write_grid
 from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
 from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
-from vitok_core.train._progress import Progress, TrainingResult, with_metrics
+from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
 
 WEIGHTS = 1
 """Purpose of the random stream of initial weights."""
@@ -68,7 +68,7 @@ def train_stage1(
     run: Run = Run(),
     until: int | None = None,
     about: Mapping[str, Any] | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Stage1Result:
     """Train a tokenizer, or resume from the checkpoints in `folder`.

@@ -35,7 +35,7 @@ from vitok_core.train._grids import fixed_samples, write_grid
 from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
 from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
-from vitok_core.train._progress import Progress, TrainingResult, with_metrics
+from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
 
 WEIGHTS, NOISE, LENGTHS = 11, 12, 13
 """Purposes of the random streams; stage 1 with the same seed has others."""
@@ -45,7 +45,7 @@ WEIGHTS, NOISE, LENGTHS = 11, 12, 13
 class Stage2Result(TrainingResult):
     """What stage 2 has left and how it went; see `TrainingResult`.
 
-    Parts beside those of stage 1, where a step has them: "adversarial" (-mean D(x_hat)) and
+    Parts in addition to those of stage 1, where a step has them: "adversarial" (-mean D(x_hat)) and
     "adversarial_weight" (after ramp and adaptive factor) of the decoder's loss; of the
     discriminator "hinge", "real_logit", "fake_logit", "r1", "lecam" and "discriminator_norm", the
     norm of its gradient before clipping.
@@ -68,7 +68,7 @@ def train_stage2(
     run: Run = Run(),
     until: int | None = None,
     about: Mapping[str, Any] | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Stage2Result:
     """Train a tokenizer further with a discriminator, or resume from the checkpoints in `folder`.
