@@ -121,10 +121,10 @@ def test_the_average_begins_with_the_weights_and_follows_them() -> None:
     ema.update(module)
     ema.store(module)
     torch.testing.assert_close(module.weight.float(), (before + after) / 2, rtol=0.01, atol=0.01)
-    assert ema.state()["weight"].dtype == torch.float32
+    assert ema.state_dict()["weight"].dtype == torch.float32
     other = Ema(torch.nn.Linear(2, 1), 0.5)
-    other.load(ema.state())
-    assert torch.equal(other.state()["weight"], ema.state()["weight"])
+    other.load_state_dict(ema.state_dict())
+    assert torch.equal(other.state_dict()["weight"], ema.state_dict()["weight"])
     with pytest.raises(SpecError, match="from 0 to below 1"):
         Ema(module, 1.0)
 
