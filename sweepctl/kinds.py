@@ -114,11 +114,8 @@ flow to its beginning."""
 
 def trainings(weights: str = "") -> tuple[str, ...]:
     """The kinds that train, in order; with a role, those whose weights play it."""
-    return tuple(
-        kind.name
-        for kind in KINDS.values()
-        if kind.work == "train" and weights in ("", kind.weights)
-    )
+    kinds = [kind for kind in KINDS.values() if kind.work == "train"]
+    return tuple([kind.name for kind in kinds if weights in ("", kind.weights)])
 
 
 def trainings_behind(name: str) -> tuple[str, ...]:

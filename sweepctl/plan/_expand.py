@@ -7,7 +7,6 @@ cells are left out, and what remains must be a tokenizer that can be built.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -413,7 +412,7 @@ class _Cell:
             lasting=identified,
             spec=self.spec,
             dit=self.dit,
-            derived=derive(functools.partial(paths.get, self.config), self.counted()),
+            derived=derive(self.config, self.counted()),
             stages_left_out=left_out,
         )
 
