@@ -35,17 +35,52 @@ from vitok_core.files import sha256_of, write_bytes
 RESULT_SCHEMA = 1
 
 Failure = Literal[
-    "error",  # a traceback: trying again would give the same
+    "error",
+    "non_finite",
     "out_of_memory",
-    "non_finite",  # the loss stopped being a number
     "disk_full",
-    "killed",  # the child died by a signal that was not ours
+    "killed",
     "worker_lost",
     "timeout",
 ]
-"""Why an attempt failed. `killed`, `worker_lost` and `out_of_memory` are tried again."""
+"""Why an attempt failed; key of `FAILURES`."""
 
-NOT_ITS_FAULT: frozenset[Failure] = frozenset({"killed", "worker_lost", "timeout", "disk_full"})
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureClass:
+    """What follows from a class of failure.
+
+    Attributes:
+        when: what happened, for people.
+        is_retried: whether another attempt may well succeed: it is made in the same run, after a
+            pause.
+        is_reset: whether it says nothing about the task, so that the next `run` tries it again
+            without `sweepctl retry`.
+    """
+
+    when: str
+    is_retried: bool = False
+    is_reset: bool = False
+
+
+FAILURES: Mapping[Failure, FailureClass] = {
+    "error": FailureClass(when="an exception: trying again would give the same"),
+    "non_finite": FailureClass(when="loss or gradient is not a number; no update was made"),
+    "out_of_memory": FailureClass(
+        when="torch or Python said so, or the kernel killed it for memory", is_retried=True
+    ),
+    "disk_full": FailureClass(when="ENOSPC or a quota", is_reset=True),
+    "killed": FailureClass(
+        when="the child died by a signal that was not ours", is_retried=True, is_reset=True
+    ),
+    "worker_lost": FailureClass(
+        when="the worker process or its machine is gone", is_retried=True, is_reset=True
+    ),
+    "timeout": FailureClass(when="longer than `run: {timeout_s: ...}`", is_reset=True),
+}
+"""Every class of failure."""
+
+NOT_ITS_FAULT = frozenset(name for name, one in FAILURES.items() if one.is_reset)
 """Failures that say nothing about the task: the next `run` tries it again by itself."""
 
 State = Literal["done", "failed", "stopped"]

@@ -384,7 +384,24 @@ def paper_tables() -> str:
     )
 
 
+def failures() -> str:
+    """What follows from each class of failure."""
+    return table(
+        ("Class", "When", "Tried again in the same run", "Tried again by the next `run`"),
+        [
+            (
+                f"`{name}`",
+                one.when,
+                "yes" if one.is_retried else "no",
+                "by itself" if one.is_reset else "after `retry`",
+            )
+            for name, one in runs.FAILURES.items()
+        ],
+    )
+
+
 GENERATED = {
+    "failures": failures,
     "paper tables": paper_tables,
     "paper studies": table_of_studies,
     "quickstart study": quickstart,

@@ -602,7 +602,7 @@ def test_the_reason_names_the_field_that_changed(tmp_path: Path) -> None:
     states = dict.fromkeys(before.tasks, "done")
     said = {one.stage: (one.tasks, one.why) for one in reasons(after, states, recorded, {})}
     assert said["stage1"] == (4, "changed: config.stage1.steps: 10 -> 20")
-    assert said["reconstruct"] == (4, "made anew because its tokenizer changed")
+    assert said["reconstruct"] == (4, "recomputed because its tokenizer changed")
     assert set(said) == {"stage1", "reconstruct"}
     fresh = {one.stage: one.why for one in reasons(before, {}, [], {})}
     assert set(fresh.values()) == {"never run"}

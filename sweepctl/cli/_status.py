@@ -164,7 +164,7 @@ def _say_progress(study: str, cells: Sequence[CellState], left: Left | None, fol
             log = attempt_folder(folder / task.id, task.attempts) / "log.txt"
             say(f"  log: {log}  (sweepctl logs {task.id})")
     if "failed" in states:
-        say(f"next: mend the cause, then sweepctl retry {study} and run again")
+        say(f"next: fix the cause, then sweepctl retry {study} and rerun")
 
 
 def _laws_so_far(

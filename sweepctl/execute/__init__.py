@@ -1,13 +1,13 @@
-"""How does a study run? The driver: what is ready, submit, record, retry, resume.
+"""Execution of a study: the driver submits what is ready, records, retries, resumes.
 
 The graph lives in the ledger; the pool only runs attempts. The loop submits no more than the free
 slots can start, records every outcome in one transaction, and blocks only the descendants of what
-failed. Starting again after anything (a kill, a crash, an edited study) is the normal way of going
-on: results found on disk are adopted, attempts a dead driver left behind are closed, and a training
-goes on from its last checkpoint.
+failed. Starting again after anything (a kill, a crash, an edited study) is the normal way to
+continue: results found on disk are adopted, attempts that a dead driver left behind are closed, and
+a training resumes from its last checkpoint.
 
-    _settings   what a run is told, and tells        _lock     one driver a run folder
-    _driver     the loop                              _searching  what a search asks meanwhile
+    _settings   settings, events and summary of a run    _lock       one driver per run folder
+    _driver     the loop                                 _searching  trials of a search meanwhile
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ def raise_for_failures(summary: RunSummary) -> None:
     by_itself = all(failure in NOT_ITS_FAULT for _, failure, _, _ in summary.failed)
     raise TasksFailed(
         f"{len(lines)} of {summary.tasks} tasks failed{waiting}\n  " + "\n  ".join(lines),
-        hint="mend the cause and run again: these are tried again by themselves"
+        hint="fix the cause and rerun: these are tried again by themselves"
         if by_itself
-        else f"mend the cause, then `sweepctl retry {summary.study}` and run again",
+        else f"fix the cause, then `sweepctl retry {summary.study}` and rerun",
     )
 
 

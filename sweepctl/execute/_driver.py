@@ -1,4 +1,4 @@
-"""What does the driver's loop do? Take stock, submit what is ready, record what ended, repeat."""
+"""The driver's loop: sync with the ledger, submit what is ready, record what ended, repeat."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ from sweepctl.execute._settings import RunSummary, Settings, Watcher
 from sweepctl.kinds import KINDS
 from sweepctl.ledger import Ledger, Progress
 from sweepctl.plan import Calibration, Open, Plan, Task, time_left
-from sweepctl.runs import NOT_ITS_FAULT, AttemptOutcome, AttemptRequest, TaskResult
-
-INFRASTRUCTURE = frozenset({"killed", "worker_lost", "out_of_memory"})
-"""Failures that another attempt may well survive; they are retried with a growing pause."""
+from sweepctl.runs import FAILURES, NOT_ITS_FAULT, AttemptOutcome, AttemptRequest, TaskResult
 
 FAST_FAILURE_S = 10.0
 FAST_FAILURES_STOP = 5
@@ -96,7 +93,7 @@ class Driver:
 
     def run(self) -> RunSummary:
         started = time.monotonic()
-        self._take_stock(self.plan.tasks, at_start=True)
+        self._sync_with_ledger(self.plan.tasks, at_start=True)
         done_before = len(self.done)
         self.watcher.started(len(self.plan.tasks), done_before)
         self._search_on()
@@ -119,7 +116,7 @@ class Driver:
             seconds=time.monotonic() - started,
         )
 
-    def _take_stock(self, tasks: Mapping[str, Task], *, at_start: bool = False) -> None:
+    def _sync_with_ledger(self, tasks: Mapping[str, Task], *, at_start: bool = False) -> None:
         """Find out what is done of some tasks of the plan, adopt results, and what can start."""
         states = self.ledger.task_states(list(tasks))
         open_tasks = [
@@ -139,11 +136,11 @@ class Driver:
                 self.done.add(task.fingerprint)
         if adopted:
             self.adopted += adopted
-            self.watcher.notice(f"{adopted} results found in the run folder are taken up")
+            self.watcher.notice(f"reusing {adopted} results found in the run folder")
         if at_start:
             lost = self.ledger.lose_running(logs_under=self.settings.folder.resolve())
             if lost:
-                said = f"{len(lost)} attempts of a driver that died are taken up again"
+                said = f"{len(lost)} interrupted attempts will be resumed"
                 self.watcher.notice(said)
         again = [
             name
@@ -217,7 +214,7 @@ class Driver:
                 cells=tuple({cell.key: cell for cell in (*self.plan.cells, *plan.cells)}.values()),
                 tasks={**self.plan.tasks, **tasks},
             )
-            self._take_stock(tasks)
+            self._sync_with_ledger(tasks)
             self.watcher.grown(len(self.plan.tasks), len(self.done))
 
     def _is_hopeless(self, name: str) -> bool:
@@ -309,7 +306,7 @@ class Driver:
     def _freeze(self, task: Task, folder: Path) -> None:
         """Write task.json once; what a task is never changes after its first submission.
 
-        What it goes on from is no part of that, and may.
+        What it resumes from is not part of that, and may.
         """
         path = folder / "task.json"
         continues = {"continues": [name for name, _ in task.continues]} if task.continues else {}
@@ -378,7 +375,7 @@ class Driver:
 
     def _retry_pause(self, name: str, outcome: AttemptOutcome) -> float | None:
         """Seconds until the next attempt, or None when there is to be none."""
-        if outcome.state != "failed" or outcome.failure not in INFRASTRUCTURE or self.closing:
+        if outcome.failure is None or not FAILURES[outcome.failure].is_retried or self.closing:
             return None
         self.tries[name] += 1
         if self.tries[name] > self.settings.retries:

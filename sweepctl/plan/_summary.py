@@ -278,7 +278,7 @@ def _why(
     if states.get(name) == "running":
         return "running now, or left behind by a driver that died"
     if attempts.get(name):
-        return "was interrupted; goes on from its checkpoint"
+        return "was interrupted; resumes from its checkpoint"
     if earlier is None or earlier.fingerprint == name:
         return "never run"
     changed = differences(earlier.identity, plan.tasks[name].identity)
@@ -286,7 +286,7 @@ def _why(
     if own:
         return "changed: " + "; ".join(own[:4]) + ("; ..." if len(own) > 4 else "")
     roles = sorted(line.split(":")[0].removeprefix("parents.") for line in changed)
-    return "made anew because its " + " and ".join(roles) + " changed"
+    return "recomputed because its " + " and ".join(roles) + " changed"
 
 
 # --- the end of a run -------------------------------------------------------------------------
