@@ -25,10 +25,11 @@ from sweepctl.plan._identity import (
     groups_off,
     lasting,
 )
-from sweepctl.plan._mistakes import absences, mistakes
-from sweepctl.plan._mistakes_later import (
+from sweepctl.plan._mistakes import (
     Mistake,
+    absences,
     means_nothing,
+    mistakes,
     short_averages,
     short_ramps,
 )
@@ -42,6 +43,7 @@ from sweepctl.study import (
     short_name,
 )
 from vitok_core.errors import SpecError
+from vitok_core.settings import Stages, from_plain
 from vitok_core.spec import IMAGE_CHANNELS, DiTSpec, TokenizerSpec
 
 MAX_CELLS = 100_000
@@ -148,8 +150,8 @@ class _Expander:
             return
         off = groups_off(cell.config)
         self.used.update(optional_groups().keys() - set(off))
-        self.noticed.update(dict.fromkeys(short_averages(cell.config, off)))
-        self.noticed.update(dict.fromkeys(short_ramps(cell.config, off)))
+        self.noticed.update(dict.fromkeys(short_averages(cell.stages, off)))
+        self.noticed.update(dict.fromkeys(short_ramps(cell.stages, off)))
         point = cell.point(_without_effect(grid, axes, off), left_out)
         if point.key in self.seen:
             result.drop(axes, f"the same as cell {self.seen[point.key]}", point.key)
@@ -301,7 +303,7 @@ def _without_meaning(
     """Axes of settings that change nothing in any cell, because of what else it says."""
     for factor in study.grid.factors:
         for path in factor.paths:
-            reasons = [means_nothing(path, point.config) for point in points]
+            reasons = [means_nothing(path, point.stages) for point in points]
             if reasons[0] is not None and None not in reasons:
                 message = f"{path} has an effect on no cell: {reasons[0]}"
                 yield (path, ""), study.problem(path, message)
@@ -367,17 +369,10 @@ class _Cell:
         else:
             self.error = None
         self.dit = self.dit_error = None
-        how = self.config["stages"]["dit"]
-        if self.error is None and how["steps"] is not None:
+        self.stages = from_plain(Stages, self.config["stages"])
+        if self.error is None and self.stages.dit.steps is not None:
             try:
-                self.dit = DiTSpec.for_tokenizer(
-                    self.spec,
-                    size=how["size"],
-                    classes=self.data[data["train"]].classes,
-                    target=how["target"],
-                    learn_sigma=how["learn_sigma"],
-                    qk_norm=how["qk_norm"],
-                )
+                self.dit = self.stages.dit.spec(self.spec, self.data[data["train"]].classes)
             except SpecError as error:
                 self.dit_error = error
 
@@ -410,6 +405,7 @@ class _Cell:
             axes=axes,
             config=self.config,
             lasting=identified,
+            stages=self.stages,
             spec=self.spec,
             dit=self.dit,
             derived=derive(self.config, self.counted()),
@@ -419,7 +415,7 @@ class _Cell:
     def mistakes(self, data: Mapping[str, DataSet]) -> list[Mistake]:
         """What makes the cell impossible."""
         errors = (self.error, self.dit_error)
-        return list(mistakes(self.config, self.spec, errors, data))
+        return list(mistakes(self.config, self.stages, self.spec, errors, data))
 
     def solve(self, grid: Grid) -> str | None:
         """Fill p and c from the fixed values; the reason when that cannot be."""

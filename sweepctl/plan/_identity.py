@@ -20,36 +20,16 @@ from typing import Any, TypeVar
 
 from sweepctl import paths
 from sweepctl.kinds import optional_groups
+from sweepctl.study import added_later
 from vitok_core.settings import from_plain, hints
 
 HASH_TAG = "s1:"
 
 Settings = TypeVar("Settings")
 
-ADDED_LATER: dict[str, Any] = {
-    "data.frames": 1,
-    "data.fps": None,
-    "tokenizer.latent_tokens": None,
-    "tokenizer.lengths": [],
-    "tokenizer.norm": "layernorm",
-    "tokenizer.qk_norm": False,
-    "tokenizer.positions": "axial",
-    "tokenizer.bottleneck": "kl",
-    "tokenizer.noise_std": None,
-    "tokenizer.causal": False,
-    "stages.stage1.compile": False,
-    "stages.stage1.ema": None,
-    "stages.stage1.optimiser.schedule": "cosine",
-    "stages.stage1.loss.pixel_weight": 1.0,
-    "stages.stage1.loss.ssim": 0.0,
-    "stages.stage1.loss.dino": 0.0,
-    "evaluate.reconstruction.length": None,
-    "evaluate.reconstruction.bootstrap": None,
-    "data.stream": False,
-    "data.crop": "center",
-}
-"""Config path of each setting that was added to the format -> the value in force before. Add to it
-together with a setting; never change or remove an entry: that would change fingerprints."""
+ADDED_LATER = added_later()
+"""Config path of each setting that was added to the format -> the value in force before, as the
+setting itself says by `vitok_core.settings.AddedLater`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

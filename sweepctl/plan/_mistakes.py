@@ -1,41 +1,33 @@
-"""What makes a cell impossible? Found at plan time, before it has cost anything.
+"""What makes a cell impossible, found at plan time, before it has cost anything.
 
 Each mistake is (config path, message); the path says where in the study the message belongs. What
-only a run can know (a missing file, a full disk) is found there. Values of one setting that are out
-of range were refused when the study was read; here settings are held against each other.
+only a run can know (a missing file, a full disk) is found there. Values that are out of range were
+refused when the study was read; what settings say against each other is known by
+`vitok_core.settings`, and what data sets and metrics say against them is known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 from sweepctl.kinds import trainings
-from sweepctl.plan._identity import DataSet, groups_off
-from sweepctl.plan._mistakes_later import (
-    Mistake,
-    dit_mistakes,
-    generation_mistakes,
-    measured_mistakes,
-    optimiser_mistakes,
-    stage2_mistakes,
-    when_hint,
-)
+from sweepctl.plan._identity import DataSet, groups_off, settings_of
+from sweepctl.study import short_name
+from vitok_core import settings
 from vitok_core.errors import SpecError
-from vitok_core.protocols import BACKBONES, networks, not_of_code
-from vitok_core.settings import Loss, from_plain
+from vitok_core.protocols import METRICS, networks, not_of_code, not_under
+from vitok_core.settings import DETERMINISTIC, Sampling, Stages
 from vitok_core.spec import TokenizerSpec
 
-DETERMINISTIC = ("none", "layernorm")
-"""Bottlenecks whose code is no distribution, so that there is no KL of it."""
-
-SSIM_SMALLEST = 11
-"""Side in pixels of the window of SSIM."""
+Mistake = tuple[str, str]
 
 
 def mistakes(
     config: Mapping[str, Any],
+    stages: Stages,
     spec: TokenizerSpec,
     errors: tuple[SpecError | None, SpecError | None],
     data: Mapping[str, DataSet],
@@ -44,6 +36,7 @@ def mistakes(
 
     Args:
         config: the cell's config.
+        stages: the settings of its stages.
         spec: its tokenizer.
         errors: why that tokenizer, and why its DiT, cannot be built; None where they can or there
             is no DiT.
@@ -54,19 +47,40 @@ def mistakes(
         group = "data" if error.field in ("resolution", "frames") else "tokenizer"
         yield f"{group}.{error.field}", error.message
         return
-    off = groups_off(config)
+    off, name = groups_off(config), config["data"]["train"]
+    classes = data[name].classes if data[name].problem is None else None
     yield from chain(
         _in_data(config, data, off),
         _in_stream(config, data, off),
-        _in_training(config, spec, "stages.stage1"),
+        _placed(stages.stage1.mistakes(spec)),
         _in_evaluation(config, spec),
     )
     if "stages.stage2" not in off:
-        yield from chain(_in_training(config, spec, "stages.stage2"), stage2_mistakes(config, spec))
+        yield from _placed(stages.stage2.mistakes(spec))
     if "stages.dit" not in off:
-        yield from dit_mistakes(config, dit_error, data[config["data"]["train"]])
+        if dit_error is not None:
+            yield _in_shape(dit_error, stages.dit.target)
+        yield from _placed(stages.dit.mistakes(classes, name))
     if "evaluate.generation" not in off:
-        yield from generation_mistakes(config, spec, data[config["data"]["train"]])
+        yield from _in_generation(config, spec)
+        sampling = settings_of(Sampling, config["evaluate"]["generation"])
+        dit = stages.dit
+        yield from _placed(sampling.mistakes(dit.target, classes, dit.class_dropout, name))
+
+
+def _placed(found: Iterable[settings.Mistake]) -> Iterator[Mistake]:
+    """What the settings say of themselves, with how a study says it for some cells only."""
+    for one in found:
+        hint = f", {_when_hint(*one.when)}" if one.when is not None else ""
+        yield one.path, f"{one.message}{hint}"
+
+
+def _in_shape(error: SpecError, target: str) -> Mistake:
+    """Of a generator that cannot be built."""
+    path = f"stages.dit.{error.field}"
+    if error.field != "learn_sigma":
+        return path, error.message
+    return path, f"{error.message}, {_when_hint('stages.dit.target', target, path, 'false')}"
 
 
 def absences(
@@ -165,38 +179,6 @@ def _in_stream(
         )
 
 
-def _in_training(config: Mapping[str, Any], spec: TokenizerSpec, where: str) -> Iterator[Mistake]:
-    """Of a stage that trains a tokenizer; `where` is its path."""
-    stage = config["stages"][where.split(".")[1]]
-    loss, at = stage["loss"], f"{where}.loss"
-    yield from optimiser_mistakes(stage["optimiser"], f"{where}.optimiser")
-    if spec.bottleneck in DETERMINISTIC and loss["kl"] > 0 and stage.get("train") != "decoder":
-        yield (
-            "tokenizer.bottleneck",
-            f"a code of bottleneck {spec.bottleneck} is no distribution and has no KL, but its "
-            f"weight is {loss['kl']:g}; set {at}.kl to 0, "
-            f"{when_hint('tokenizer.bottleneck', spec.bottleneck, f'{at}.kl', 0)}",
-        )
-    smallest = BACKBONES[loss["lpips_net"]].smallest
-    if loss["lpips"] > 0 and spec.resolution < smallest:
-        yield (
-            "data.resolution",
-            f"the LPIPS loss ({loss['lpips_net']}) needs images of at least {smallest} px, not "
-            f"{spec.resolution}; set {at}.lpips to 0 or use larger images",
-        )
-    if loss["ssim"] > 0 and spec.resolution < SSIM_SMALLEST:
-        yield (
-            "data.resolution",
-            f"the SSIM loss needs images of at least {SSIM_SMALLEST} px, not {spec.resolution}; "
-            f"set {at}.ssim to 0 or use larger images",
-        )
-    if not any(loss[name] > 0 for name in ("pixel_weight", "lpips", "ssim", "dino")):
-        yield (
-            f"{at}.pixel_weight",
-            "pixel_weight, lpips, ssim and dino are all 0: nothing would ask for a reconstruction",
-        )
-
-
 def _in_evaluation(config: Mapping[str, Any], spec: TokenizerSpec) -> Iterator[Mistake]:
     measured = config["evaluate"]["reconstruction"]
     length = measured["length"]
@@ -209,7 +191,7 @@ def _in_evaluation(config: Mapping[str, Any], spec: TokenizerSpec) -> Iterator[M
             else f"length = {length}: this tokenizer knows its code only whole; give "
             "tokenizer.lengths the code lengths to train it for, or leave length out",
         )
-    yield from measured_mistakes(measured, spec, "reconstruction")
+    yield from _in_measured(measured, spec, "reconstruction")
     for name in measured["metrics"]:
         if why := not_of_code(
             name,
@@ -217,6 +199,48 @@ def _in_evaluation(config: Mapping[str, Any], spec: TokenizerSpec) -> Iterator[M
             random=spec.bottleneck not in DETERMINISTIC,
         ):
             yield "evaluate.reconstruction.metrics", why
+
+
+def _in_generation(config: Mapping[str, Any], spec: TokenizerSpec) -> Iterator[Mistake]:
+    """Of measuring samples."""
+    sampled, where = config["evaluate"]["generation"], "evaluate.generation"
+    for name, example in (("on", "a data set to compare with"), ("metrics", "for example gfid")):
+        if not sampled[name]:
+            yield f"{where}.{name}", f"samples are made, and {name} is empty; give {example}"
+    length, path = config["evaluate"]["reconstruction"]["length"], "evaluate.reconstruction.length"
+    if length is not None:
+        yield (
+            path,
+            f"a generator makes whole codes, not of length {length}: E would not be that of the "
+            "samples; measure lengths without generation, "
+            + _when_hint(path, length, f"{where}.images", "null"),
+        )
+    yield from _in_measured(sampled, spec, "generation")
+
+
+def _in_measured(measured: Mapping[str, Any], spec: TokenizerSpec, group: str) -> Iterator[Mistake]:
+    """Metrics of one group of `evaluate` that cannot be measured on such samples, or so few."""
+    for name in measured["metrics"]:
+        metric = METRICS[name]
+        if why := not_under(name, measured["protocol"]):
+            yield f"evaluate.{group}.metrics", why
+        if spec.frames < metric.frames:
+            yield (
+                f"evaluate.{group}.metrics",
+                f"{name} needs clips of at least {metric.frames} frames, not {spec.frames}",
+            )
+        if spec.resolution < metric.smallest:
+            yield (
+                "data.resolution",
+                f"{name} needs images of at least {metric.smallest} px, not {spec.resolution}",
+            )
+        for number in ("images", "originals"):
+            count = measured.get(number)
+            if count is not None and count < metric.needs:
+                yield (
+                    f"evaluate.{group}.{number}",
+                    f"{name} needs at least {metric.needs} {number}, not {count}",
+                )
 
 
 def _in_weights(
@@ -243,8 +267,74 @@ def _in_weights(
     for stage in trainings("tokenizer"):
         if f"stages.{stage}" in off:
             continue
-        loss = config["stages"][stage]["loss"]
-        for term, backbone in from_plain(Loss, loss).networks.items():
+        loss = settings.from_plain(settings.Loss, config["stages"][stage]["loss"])
+        for term, backbone in loss.networks.items():
             for file in backbone.weights:
                 if why := why_not(file):
                     yield f"stages.{stage}.loss.{term}", why
+
+
+def _when_hint(path: str, value: object, other: str, wanted: object) -> str:
+    """How a study says it for some cells only."""
+    shown = f"{wanted:g}" if isinstance(wanted, int | float) else wanted
+    match, changed = f"{short_name(path)}: {value}", f"{short_name(other)}: {shown}"
+    return f"or for some cells: `when: [{{if: {{{match}}}, set: {{{changed}}}}}]`"
+
+
+# --- no mistakes, but worth a word ------------------------------------------------------------
+
+
+def short_averages(stages: Stages, off: tuple[str, ...]) -> Iterator[str]:
+    """Trainings whose moving average has hardly left the weights it begins with: no mistake, but
+    what is then measured is not what was trained."""
+    for stage in trainings():
+        how = getattr(stages, stage)
+        if f"stages.{stage}" in off or how.ema is None:
+            continue
+        left = how.ema**how.steps
+        if left > settings.INITIAL_SHARE:
+            most = math.floor(1000 * settings.INITIAL_SHARE ** (1 / how.steps)) / 1000
+            yield (
+                f"stages.{stage}.ema = {how.ema:g} over {how.steps:,} steps: {left:.0%} of "
+                "the averaged weights, which are the result, are those it began with; "
+                f"take {most:g} or less, or null"
+            )
+
+
+def short_ramps(stages: Stages, off: tuple[str, ...]) -> Iterator[str]:
+    """A stage 2 that ends before the discriminator's weight is what the study says: no mistake."""
+    steps, adversarial = stages.stage2.steps, stages.stage2.adversarial
+    if "stages.stage2" in off or steps is None or adversarial.weight == 0:
+        return
+    begun = steps - adversarial.start
+    if begun < adversarial.ramp:
+        where = "stages.stage2.adversarial"
+        yield (
+            f"{where}.weight: stage 2 ends after {steps:,} steps, when "
+            f"{max(0, begun) / adversarial.ramp:.2g} of it is reached; it begins at start = "
+            f"{adversarial.start:,} and rises over ramp = {adversarial.ramp:,} steps"
+        )
+
+
+def means_nothing(path: str, stages: Stages) -> str | None:
+    """Why a setting changes nothing given the others of a cell; None when it may.
+
+    An axis of such a setting would train the same model several times, and what is measured of the
+    copies would count as so many independent results.
+    """
+    for stage in trainings("tokenizer"):
+        loss, where = getattr(stages, stage).loss, f"stages.{stage}.loss"
+        for name, term in settings.terms(type(loss)).items():
+            if term.option and path == f"{where}.{term.option}" and name not in loss.active:
+                return f"{where}.{name} is 0"
+    stage2 = stages.stage2
+    if path == "stages.stage2.loss.kl" and stage2.train == "decoder":
+        return "stage 2 trains the decoder, and the KL term is of the encoder"
+    adversarial, where = stage2.adversarial, "stages.stage2.adversarial"
+    if stage2.steps is None or not path.startswith((where, "stages.stage2.discriminator")):
+        return None
+    if adversarial.weight == 0 and path != f"{where}.weight":
+        return f"{where}.weight is 0"
+    if adversarial.start >= stage2.steps and path != f"{where}.start":
+        return f"the discriminator begins at step {adversarial.start}, when stage 2 is over"
+    return None

@@ -10,6 +10,7 @@ from sweepctl.columns import Derived
 from sweepctl.errors import Problem
 from sweepctl.plan._operations import Cost
 from sweepctl.study import StudyFile
+from vitok_core.settings import Stages
 from vitok_core.spec import IMAGE_CHANNELS, DiTSpec, TokenizerSpec
 
 
@@ -43,6 +44,7 @@ class Point:
         axes: short axis name -> value.
         config: the resolved config, plain data.
         lasting: the part of it that identifies; see `_identity.lasting`.
+        stages: the settings of its stages, as the config has them.
         spec: the tokenizer it describes.
         dit: the generator of its codes, None without.
         derived: the typed values that become columns.
@@ -53,6 +55,7 @@ class Point:
     axes: Mapping[str, Any]
     config: Mapping[str, Any]
     lasting: Mapping[str, Any]
+    stages: Stages
     spec: TokenizerSpec
     dit: DiTSpec | None
     derived: Derived

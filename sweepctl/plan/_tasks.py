@@ -28,7 +28,7 @@ from sweepctl.plan._operations import (
     of_stage2,
 )
 from vitok_core.protocols import FILES, PROTOCOLS, Unpinned, networks, references
-from vitok_core.settings import DiT, Latents, Loss, Sampling, Stage1, Stage2, hints
+from vitok_core.settings import Loss, Sampling, hints
 from vitok_core.spec import TokenizerSpec
 from vitok_core.weights import weights_sha256
 
@@ -241,7 +241,7 @@ def _stage1(cell: CellTasks) -> None:
     """The training of an auto-encoder, on prepared samples or on a stream."""
     config, spec = cell.config, cell.point.spec
     part = config["stages"]["stage1"]
-    how = settings_of(Stage1, part)
+    how = cell.point.stages.stage1
     seen, parents, data = _trained_on(cell, "stage1")
     cell.add(
         "stage1",
@@ -266,7 +266,7 @@ def _stage2(cell: CellTasks) -> None:
         return
     config, spec = cell.config, cell.point.spec
     part = config["stages"]["stage2"]
-    how = settings_of(Stage2, part)
+    how = cell.point.stages.stage2
     seen, parents, data = _trained_on(cell, "stage2")
     cell.add(
         "stage2",
@@ -282,17 +282,17 @@ def _latents(cell: CellTasks) -> None:
     """The codes of the training data by the final tokenizer."""
     if "tokenizer" not in cell.weights or "dit" in cell.point.stages_left_out:
         return
-    data, how, spec = cell.config["data"], cell.config["stages"]["latents"], cell.point.spec
+    data, how, spec = cell.config["data"], cell.point.stages.latents, cell.point.spec
     assert not data.get("stream"), "a DiT with a stream is a mistake of the cell"
     cell.add(
         "latents",
-        f"{_described(spec)} codes, {how['normalisation']}",
-        {"normalisation": how["normalisation"], "flip": how["flip"]},
+        f"{_described(spec)} codes, {how.normalisation}",
+        cell.config["stages"]["latents"],
         parents={
             "tokenizer": cell.weights["tokenizer"],
             "images": cell.prepared(data["train"], data["images"], "latents"),
         },
-        cost=of_latents(spec, data["images"], settings_of(Latents, how)),
+        cost=of_latents(spec, data["images"], how),
     )
 
 
@@ -302,18 +302,17 @@ def _dit(cell: CellTasks) -> None:
         return
     config, dit = cell.config, cell.point.dit
     assert dit is not None, "a cell with settings of a DiT has one"
-    how = config["stages"]["dit"]
     cell.add(
         "dit",
         f"DiT-{dit.size} of {_described(cell.point.spec)} seed {config['seed']}",
         {
-            "dit": how,
+            "dit": config["stages"]["dit"],
             "classes": dit.classes,
             "flip": config["stages"]["latents"]["flip"],
             "seed": config["seed"],
         },
         parents={"latents": cell.stages["latents"]},
-        cost=of_dit(dit, settings_of(DiT, how)),
+        cost=of_dit(dit, cell.point.stages.dit),
     )
 
 

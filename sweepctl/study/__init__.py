@@ -32,7 +32,7 @@ from sweepctl.study._claims import (
 from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
 from sweepctl.study._load import load_study
 from sweepctl.study._model import Config, Run, Study
-from sweepctl.study._paths import Condition, is_valid, resolve, short_name
+from sweepctl.study._paths import Condition, added_later, is_valid, resolve, short_name
 from sweepctl.study._search import Dimension, Keep, Objective, Prune, Search, settled
 from sweepctl.study._search_block import SearchBlock
 from sweepctl.study._site import DEVICE, OwnSet, Site, Workers, load_site
@@ -74,6 +74,7 @@ __all__ = [
     "Text",
     "TradeoffClaim",
     "Workers",
+    "added_later",
     "init_study",
     "is_valid",
     "json_schema",

@@ -16,6 +16,7 @@ from sweepctl.kinds import optional_groups
 from sweepctl.study._model import Config
 from sweepctl.study._values import parse_comparison
 from vitok_core.protocols import METRICS
+from vitok_core.settings import AddedLater
 
 
 @cache
@@ -33,6 +34,17 @@ def config_leaves() -> dict[str, FieldInfo]:
 
     walk(Config, "")
     return leaves
+
+
+@cache
+def added_later() -> dict[str, Any]:
+    """Config path of each setting that was added to the format -> the value in force before."""
+    return {
+        path: remark.before
+        for path, info in config_leaves().items()
+        for remark in info.metadata
+        if isinstance(remark, AddedLater) and path.startswith(remark.only)
+    }
 
 
 @cache

@@ -1,16 +1,31 @@
-"""What kinds of values may a study file hold? Numbers, counts, names, comparisons, margins.
+"""The kinds of values in a study file: numbers, counts, names, comparisons, margins.
 
-Strict everywhere: 1.0 is no whole number, "3" is no number, true is no 1. What people like to write
-short ("100k", ">= 0.9", "10%") is read here and nowhere else.
+Strict everywhere: 1.0 is not a whole number, "3" is not a number, true is not 1. What people like
+to write short ("100k", ">= 0.9", "10%") is read here and nowhere else.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import re
-from typing import Annotated, Literal
+import types
+import typing
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    create_model,
+)
+from typing_extensions import Doc
+
+from vitok_core import settings
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """Names become folders, columns and captions, so they are short and plain."""
@@ -53,6 +68,45 @@ class Strict(BaseModel):
     """Base of every part of a study: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def model_of(given: Any, name: str = "") -> type[Strict]:
+    """The model of a class of `vitok_core.settings`: its keys, bounds and the line about each.
+
+    Args:
+        given: an instance, whose values are the defaults.
+        name: of the model; that of the class without.
+    """
+    kind = type(given)
+    name = name or kind.__name__
+    fields: dict[str, Any] = {}
+    for key, hint in settings.hints(kind).items():
+        said = settings.said_of(hint, Doc)
+        if said is None or settings.said_of(hint, settings.Elsewhere) is not None:
+            continue
+        default = getattr(given, key)
+        if settings.group_in(hint) is not None:
+            own = key.capitalize() if name == "Stages" else f"{name}{key.capitalize()}"
+            model = model_of(default, own)
+            fields[key] = (model, Field(model(), description=said.documentation))
+        else:
+            fields[key] = (_strict(hint), Field(default, description=said.documentation))
+    return create_model(name, __base__=Strict, __doc__=kind.__doc__, **fields)
+
+
+def _strict(hint: Any) -> Any:
+    """An annotation of a setting as a study reads it: strict, a count also as "100k"."""
+    if typing.get_origin(hint) is Annotated:
+        base, *remarks = typing.get_args(hint)
+        if base is int and Annotated[int, *remarks[:2]] == settings.Count:
+            return Annotated[Count, *remarks[2:]] if remarks[2:] else Count
+        return Annotated[_strict(base), *remarks]
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, map(_strict, arguments))
+    if origin is tuple:
+        return tuple[tuple(map(_strict, arguments))]  # type: ignore[misc]
+    return {int: Whole, float: Number, bool: Flag, str: Text}.get(hint, hint)
 
 
 class Comparison(Strict):

@@ -48,6 +48,7 @@ from vitok_core.settings._sampling import (
     stride_of,
 )
 from vitok_core.settings._stages import (
+    INITIAL_SHARE,
     DiT,
     DiTTraining,
     Latents,
@@ -62,6 +63,7 @@ __all__ = [
     "CONSTANT_FINAL_LR",
     "DETERMINISTIC",
     "DIFFUSION_STEPS",
+    "INITIAL_SHARE",
     "SSIM_SMALLEST",
     "AddedLater",
     "Adversarial",

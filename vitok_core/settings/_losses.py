@@ -44,7 +44,7 @@ class Optimiser:
         float,
         Gt(0),
         Le(1),
-        Doc("Peak learning rate. The paper's 1e-4 per batch of 256 is 4e-4 at 1024."),
+        Doc("Peak learning rate. The paper: 1e-4 per batch of 256, its discriminator 2e-5."),
     ] = 4e-4
     betas: Annotated[tuple[Beta, Beta], Doc("AdamW's beta 1 and beta 2.")] = (0.9, 0.95)
     weight_decay: Annotated[Share, Doc("Applied to all parameters.")] = 1e-4

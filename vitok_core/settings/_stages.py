@@ -43,6 +43,9 @@ Seed = Annotated[
     Elsewhere("seed"),
 ]
 
+INITIAL_SHARE = 0.05
+"""With more of the initial weights than this left in the average, a training was too short."""
+
 
 def whole_steps(steps: int | None) -> int:
     """The number of steps of a training.

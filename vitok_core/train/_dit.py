@@ -30,7 +30,7 @@ from vitok_core.diffusion import STEPS, add_noise, diffusion_loss, draw_times
 from vitok_core.dit import DiT, save_dit
 from vitok_core.errors import DataError
 from vitok_core.latents import Latents, LatentSet
-from vitok_core.settings import DiTTraining, Run, whole_steps
+from vitok_core.settings import INITIAL_SHARE, DiTTraining, Run, whole_steps
 from vitok_core.spec import DiTSpec
 from vitok_core.tokenizer import load_tokenizer
 from vitok_core.train._batches import read_ahead
@@ -46,9 +46,6 @@ WEIGHTS, POSTERIOR, TIME, NOISE, DROPOUT = 21, 22, 23, 24, 25
 QUARTERS = ("mse_0_25", "mse_25_50", "mse_50_75", "mse_75_100")
 """Terms of the history: squared error of the samples whose time lies in that quarter, in percent of
 the scale from clean to noise; absent in a step that has no such sample."""
-
-INITIAL_SHARE = 0.05
-"""With more of the initial weights than this left in the average, training was too short for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
