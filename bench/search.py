@@ -127,8 +127,8 @@ def with_ledger(study: StudyFile, search: Search, past: list[Past], folder: Path
     asker = Asker(search, (), past)
     empty = make_plan(study, data=data, trials=())
     with open_ledger(str(folder / f"ledger-{search.sampler}-{len(past)}.db")) as ledger:
-        ledger.record_plan(empty, Submission(text="", resolved={}))
-        ledger.begin_searches("bench", [SearchRecord(key="k", position=0, axes={})])
+        ledger.studies.record(empty, Submission(text="", resolved={}))
+        ledger.searches.begin("bench", [SearchRecord(key="k", position=0, axes={})])
 
         def one() -> None:
             asked = asker.ask()
@@ -140,7 +140,7 @@ def with_ledger(study: StudyFile, search: Search, past: list[Past], folder: Path
                 cell=plan.placed[0].key,
                 sampler=asked.sampler,
             )
-            ledger.add_trial(plan, record)
+            ledger.searches.add_trial(plan, record)
             asker.tell(asked.number, Ended(values=(value(asked.point),)))
 
         one()

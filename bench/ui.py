@@ -64,7 +64,7 @@ def fill(folder: Path, rows: int) -> str:
     database = folder / "results.db"
     resolved = plan.study.study.model_dump(mode="json", by_alias=True)
     with open_ledger(str(database)) as ledger:
-        ledger.record_plan(plan, Submission(text=study.read_text(), resolved=resolved))
+        ledger.studies.record(plan, Submission(text=study.read_text(), resolved=resolved))
     fill_results(database, plan, rows)
     return str(database)
 
@@ -158,12 +158,12 @@ class Driver:
     """Commits the progress of the running tasks as a driver does, and times its commits."""
 
     def __init__(self, database: str) -> None:
-        from sweepctl.ledger import Progress, open_ledger
+        from sweepctl.ledger import AttemptProgress, open_ledger
 
         self.ledger = open_ledger(database)
-        states = self.ledger.task_states(study="large").values()
+        states = self.ledger.tasks.states(study="large").values()
         self.running = [state.fingerprint for state in states if state.state == "running"]
-        self.progress = Progress
+        self.progress = AttemptProgress
         self.step = 500
 
     def commit(self) -> float:
@@ -172,7 +172,7 @@ class Driver:
             self.progress(fingerprint=task, attempt=1, step=self.step, steps=100_000, loss=0.1)
             for task in self.running
         ]
-        return timed(lambda: self.ledger.progress(told))
+        return timed(lambda: self.ledger.attempts.progress(told))
 
 
 def said(name: str, seconds: list[float]) -> None:

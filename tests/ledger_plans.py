@@ -119,10 +119,10 @@ def outcome(task: Task, attempt: int = 1, state: Any = "done", **more: Any) -> A
 
 def finish(ledger: Ledger, task: Task, *metrics: MetricValue) -> None:
     """Run a task from pending to done."""
-    attempt = ledger.start_attempt(task.fingerprint)
+    attempt = ledger.attempts.start(task.fingerprint)
     assert attempt is not None
     ended = outcome(task, attempt)
-    assert ledger.finish_attempt(ended, result(task, *metrics, attempt=attempt))
+    assert ledger.attempts.finish(ended, result(task, *metrics, attempt=attempt))
 
 
 def by_kind(plan: SmallPlan, kind: str) -> list[Task]:

@@ -197,7 +197,6 @@ LONGER_FUNCTIONS: dict[str, int] = {
     "sweepctl/cli/_suggest.py:suggest": 113,
     "sweepctl/ledger/migrations/versions/r0001.py:upgrade": 245,
     "sweepctl/plan/_expand.py:expand": 99,
-    "sweepctl/ui/_server.py:application": 161,
 }
 """Functions that are longer today and may only shrink."""
 
@@ -227,6 +226,33 @@ def test_no_function_is_too_long() -> None:
 def test_no_module_has_a_name_that_says_nothing() -> None:
     empty = re.compile(r"^_?(utils?|helpers?|common|misc|managers?|registry|service|dto|base)$")
     assert [str(path) for path in SOURCES if empty.match(path.stem)] == []
+
+
+def test_no_sql_leaves_the_ledger() -> None:
+    statement = re.compile(r"\b(select|insert|update|delete|with)\b.*\b(from|into|set|as)\b", re.S)
+    for path in (ROOT / "sweepctl").rglob("*.py"):
+        if path.is_relative_to(ROOT / "sweepctl" / "ledger"):
+            continue
+        tree = ast.parse(path.read_text())
+        texts = [
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        # What people are shown as an example is in quotes, and lower case.
+        asked = [
+            text for text in texts if re.match(r"\s*SELECT\s", text) and statement.search(text)
+        ]
+        assert not asked, f"{path}: {asked}"
+        private = re.search(r"sweepctl\.ledger(\._| import _)", path.read_text())
+        assert private is None, f"{path} imports what is private to the ledger"
+        if path.is_relative_to(ROOT / "sweepctl" / "ui"):
+            queries = [
+                node.lineno
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Attribute) and node.attr == "query"
+            ]
+            assert not queries, f"{path}: lines {queries} ask the ledger in SQL"
 
 
 def test_only_the_command_line_writes_to_the_terminal() -> None:
@@ -299,7 +325,7 @@ def test_completion_loads_nothing_but_the_command_line(tmp_path: Path) -> None:
 
 def test_looking_at_results_loads_no_models_no_statistics_and_no_dask(tmp_path: Path) -> None:
     with open_ledger(str(tmp_path / "results.db")) as ledger:
-        ledger.record_plan(make_plan(), submission())
+        ledger.studies.record(make_plan(), submission())
     loaded = loaded_by(
         "status",
         "status small",

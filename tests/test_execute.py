@@ -84,7 +84,7 @@ def go(
 
 def states(ledger: Ledger, plan: Plan) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for state in ledger.task_states(list(plan.tasks)).values():
+    for state in ledger.tasks.states(list(plan.tasks)).values():
         counts[state.state] = counts.get(state.state, 0) + 1
     return counts
 
@@ -96,7 +96,7 @@ def test_a_study_runs_once_and_then_there_is_nothing_to_do(tmp_path: Path) -> No
         assert (first.tasks, first.done_before, first.finished, first.failed) == (11, 0, 11, ())
         assert states(ledger, plan) == {"done": 11}
         assert watcher.order[:3] == ["prepare", "prepare", "reference"]
-        assert len(ledger.results("small").rows) == 4
+        assert len(ledger.cells.results("small").rows) == 4
         again = Collected()
         second = go(tmp_path, plan, ledger, again)
         assert (second.done_before, second.finished, again.order) == (11, 0, [])
@@ -105,11 +105,11 @@ def test_a_study_runs_once_and_then_there_is_nothing_to_do(tmp_path: Path) -> No
 def test_the_time_of_a_task_is_expected_from_those_before(tmp_path: Path) -> None:
     plan, former = plan_of(tmp_path), make_plan("former")
     with open_ledger(str(tmp_path / "results.db")) as ledger:
-        ledger.record_plan(former, submission())
+        ledger.studies.record(former, submission())
         finish(ledger, by_kind(former, "stage1")[0])  # 3e19 FLOPs in 2 s
         go(tmp_path, plan, ledger)
         for name, task in plan.tasks.items():
-            (tried,) = ledger.attempts(name)
+            (tried,) = ledger.attempts.of(name)
             expected = task.cost.flops * 2 / 3e19 if task.cost.flops else None
             assert tried.predicted_s == pytest.approx(expected)
 
@@ -145,7 +145,7 @@ def test_a_failure_blocks_its_descendants_only(tmp_path: Path) -> None:
         assert watcher.order == []
         # ... but after `retry` it is.
         behave(tmp_path)
-        ledger.reset([broken.fingerprint])
+        ledger.tasks.reset([broken.fingerprint])
         assert go(tmp_path, plan, ledger).finished == 2
         assert states(ledger, plan) == {"done": 11}
 
@@ -192,7 +192,7 @@ def test_a_result_found_on_disk_is_adopted(tmp_path: Path) -> None:
         watcher = Collected()
         summary = go(tmp_path, plan, ledger, watcher)
         assert (summary.adopted, summary.finished, watcher.order) == (11, 0, [])
-        assert len(ledger.results("small").rows) == 4
+        assert len(ledger.cells.results("small").rows) == 4
 
 
 def test_a_damaged_result_is_made_anew(tmp_path: Path) -> None:
@@ -271,10 +271,10 @@ def test_provenance_stays_with_a_result(tmp_path: Path) -> None:
     with open_ledger() as ledger:
         go(tmp_path, plan, ledger)
         name = next(iter(plan.tasks))
-        attempt = ledger.attempts(name)[-1]
+        attempt = ledger.attempts.of(name)[-1]
         assert attempt.code == PROVENANCE["code"]
         assert Path(attempt.log).parts[-4:] == (plan.tasks[name].id, "attempts", "1", "log.txt")
-        assert ledger.code_counts(list(plan.tasks)) == {PROVENANCE["code"]: 11}
+        assert ledger.tasks.code_counts(list(plan.tasks)) == {PROVENANCE["code"]: 11}
 
 
 class Driving(RuleBasedStateMachine):
@@ -309,10 +309,10 @@ class Driving(RuleBasedStateMachine):
         """What a killed driver leaves: tasks that were started and never ended."""
         plan = plan_of(self.folder, self.text)
         with open_ledger(str(self.folder / "results.db")) as ledger:
-            for name, state in ledger.task_states(list(plan.tasks)).items():
+            for name, state in ledger.tasks.states(list(plan.tasks)).items():
                 if state.state == "pending":
                     folder = self.folder / "runs" / state.id
-                    ledger.start_attempt(name, folder=folder, provenance=PROVENANCE)
+                    ledger.attempts.start(name, folder=folder, provenance=PROVENANCE)
                     break
 
     @rule()
@@ -320,7 +320,7 @@ class Driving(RuleBasedStateMachine):
         behave(self.folder)
         plan = plan_of(self.folder, self.text)
         with open_ledger(str(self.folder / "results.db")) as ledger:
-            ledger.reset(list(ledger.task_states(list(plan.tasks))))
+            ledger.tasks.reset(list(ledger.tasks.states(list(plan.tasks))))
         self.drive()
         with open_ledger(str(self.folder / "results.db")) as ledger:
             assert states(ledger, plan) == {"done": len(plan.tasks)}
@@ -345,7 +345,7 @@ class Driving(RuleBasedStateMachine):
                 "select task, count(*) from v_metric group by study, cell, task, name"
             )
             assert all(count == 1 for _, count in found.rows)
-            done = {state.id for state in ledger.task_states().values() if state.state == "done"}
+            done = {state.id for state in ledger.tasks.states().values() if state.state == "done"}
         assert self.ever_done.keys() <= done
         for task in done:
             stamp = (self.folder / "runs" / task / "result.json").stat().st_mtime_ns

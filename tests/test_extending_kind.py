@@ -94,6 +94,6 @@ def test_a_kind_from_outside_is_planned_run_recorded_and_shown(
     assert [row["cell"] for row in rows] == ["1", "2"]
     assert all(float(row["weight_norm"]) > 1 and row["state"] == "done" for row in rows)
     with open_ledger("results.db") as ledger:
-        frame = ledger.frame("small")
+        frame = ledger.cells.frame("small")
     behind = {name: list(rows.training_flops) for name, rows in frame.groupby("metric")}
     assert behind["weight_norm"] == behind["psnr"] and min(behind["psnr"]) > 0

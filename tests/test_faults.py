@@ -64,11 +64,11 @@ def check_ledger(folder: Path, database: str = "results.db") -> Counter[str]:
     """Ledger and files agree, one result a task; returns how attempts that were not done ended."""
     plan, ended = plan_of(folder), Counter[str]()
     with open_ledger(str(folder / database), create=False, read_only=True) as ledger:
-        states = ledger.task_states(study="tiny")
+        states = ledger.tasks.states(study="tiny")
         assert {state.state for state in states.values()} == {"done"}
         for name in states:
             task = plan.tasks[name]
-            tries = ledger.attempts(name)
+            tries = ledger.attempts.of(name)
             assert [one.number for one in tries] == list(range(1, len(tries) + 1))
             (done,) = [one.number for one in tries if one.state == "done"]
             result = runs.read_result(folder / "runs" / task.id, name)
@@ -76,7 +76,7 @@ def check_ledger(folder: Path, database: str = "results.db") -> Counter[str]:
             for record in result.files:
                 assert sha256_of(folder / "runs" / task.id / record.name) == record.sha256
             ended.update(one.failure or one.state for one in tries if one.state != "done")
-        cells = ledger.cells("tiny")
+        cells = ledger.cells.of("tiny")
         found = ledger.query("select cell, name, value from v_metric")
         assert sorted(cell for cell, _, _ in found.rows) == [cell.index for cell in cells]
     return ended

@@ -85,7 +85,7 @@ def fill(folder: Path, unfinished: tuple[int, ...], broken: int | None) -> None:
     rng = np.random.default_rng(0)
     with open_ledger(str(folder / "results.db")) as ledger:
         study = plan.study.study.model_dump(mode="json", by_alias=True)
-        ledger.record_plan(plan, Submission(text=STUDY, resolved=study, version="0"))
+        ledger.studies.record(plan, Submission(text=STUDY, resolved=study, version="0"))
         done: set[str] = set()
         for cell in plan.cells:
             noise = rng.normal(size=3)

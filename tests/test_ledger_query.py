@@ -67,16 +67,16 @@ ANYTHING_ELSE = [
 def ledger(database: str) -> Iterator[Ledger]:
     with open_ledger(database) as opened:
         plan = make_plan()
-        opened.record_plan(plan, submission())
+        opened.studies.record(plan, submission())
         for task in plan.tasks.values():
             finish(opened, task, *([metric(20.0)] if task.kind == "reconstruct" else []))
-        opened.save_fit("small", "law", {"slope": 1})
-        opened.begin_searches("small", [SearchRecord(key="one", position=0, axes={})])
+        opened.fits.save("small", "law", {"slope": 1})
+        opened.searches.begin("small", [SearchRecord(key="one", position=0, axes={})])
         trial = TrialRecord(search="one", number=0, point={"lr": 1e-4}, cell=plan.cells[0].key)
-        opened.add_trial(SmallPlan(study_name="small", cells=(), tasks={}), trial)
+        opened.searches.add_trial(SmallPlan(study_name="small", cells=(), tasks={}), trial)
         published = dict.fromkeys(VIEWS["v_reference"][1]) | {"id": 1, "source": "paper"}
         published |= {"place": "Table 1", "name": "psnr", "value": 30.0, "protocol": "paper"}
-        opened.keep_reference("one", lambda: [published])
+        opened.fits.keep_reference("one", lambda: [published])
         yield opened
 
 
@@ -122,7 +122,7 @@ def test_whatever_is_more_than_a_select_is_refused(ledger: Ledger, tmp_path: Pat
     assert set(tmp_path.iterdir()) | journals == files | journals
     for sql in ("SELECT 1", "SELECT * FROM sweep_study"):  # the same ledger still reads
         assert len(ledger.query(sql).rows) == 1
-    assert ledger.reset([]) == []  # and still writes
+    assert ledger.tasks.reset([]) == []  # and still writes
 
 
 @pytest.mark.usefixtures("_sequence")
@@ -148,10 +148,12 @@ def test_views_are_what_their_documentation_says(ledger: Ledger) -> None:
 def test_an_axis_with_the_name_of_a_metric_has_a_column_of_its_own(tmp_path: Path) -> None:
     plan = make_plan(axes=({"psnr": 0.5}, {"psnr": 1.0}))  # as the weight of LPIPS and LPIPS
     with open_ledger(str(tmp_path / "results.db")) as opened:
-        opened.record_plan(plan, submission())
+        opened.studies.record(plan, submission())
         for task in plan.tasks.values():
             finish(opened, task, *([metric(20.0)] if task.kind == "reconstruct" else []))
-        table = opened.results("small", where="axis_psnr > 0.6", columns=["axis_psnr", "psnr"])
+        table = opened.cells.results(
+            "small", where="axis_psnr > 0.6", columns=["axis_psnr", "psnr"]
+        )
         assert table.rows == ((1.0, 20.0),)
 
 

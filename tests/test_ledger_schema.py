@@ -40,7 +40,7 @@ first release of that revision, writes the new digest here)."""
 
 def fill(ledger: Ledger) -> None:
     plan = make_plan()
-    ledger.record_plan(plan, submission())
+    ledger.studies.record(plan, submission())
     for name in plan.cells[0].tasks.values():
         task = plan.tasks[name]
         finish(ledger, task, *([metric(20.0)] if task.kind == "reconstruct" else []))
@@ -129,11 +129,11 @@ def test_databases_of_every_revision_open_whole(revision: str, tmp_path: Path) -
         assert ledger.query(f"SELECT version_num FROM {_schema.VERSION_TABLE}").rows == (
             (_schema.HEAD,),
         )
-        assert [cell.state for cell in ledger.cells("small")] == ["done", "pending"]
-        assert set(ledger.frame("small")["value"]) == {20.0}
-        assert set(ledger.task_states()) == set(make_plan().tasks)
+        assert [cell.state for cell in ledger.cells.of("small")] == ["done", "pending"]
+        assert set(ledger.cells.frame("small")["value"]) == {20.0}
+        assert set(ledger.tasks.states()) == set(make_plan().tasks)
         fill_again = make_plan(salt="more")
-        ledger.record_plan(fill_again, submission(resolved={"more": 1}))
+        ledger.studies.record(fill_again, submission(resolved={"more": 1}))
     assert differences(str(path)) == []
     assert (tmp_path / f"results.db.bak-{revision}").exists() == (revision != _schema.HEAD)
 
@@ -224,15 +224,15 @@ def test_other_tools_in_the_same_database(database: str) -> None:
 def _open(arguments: tuple[str, int]) -> int:
     database, number = arguments
     with open_ledger(database) as ledger:
-        return ledger.record_plan(make_plan(f"study-{number}"), submission())
+        return ledger.studies.record(make_plan(f"study-{number}"), submission())
 
 
 def test_processes_that_create_at_the_same_time(database: str) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         assert pool.map(_open, [(database, number) for number in range(4)], chunksize=1) == [1] * 4
     with open_ledger(database) as ledger:
-        assert len(ledger.study_names()) == 4
-        assert len(ledger.task_states()) == len(make_plan().tasks)
+        assert len(ledger.studies.names()) == 4
+        assert len(ledger.tasks.states()) == len(make_plan().tasks)
 
 
 # --- databases that cannot be used ------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_a_damaged_database(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LedgerError, match="damaged"), open_ledger(str(path)) as ledger:
         ledger.query("SELECT count(*) FROM sweep_task")
-        ledger.cells("small")
+        ledger.cells.of("small")
 
 
 def test_places_that_cannot_hold_a_database(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def as_nobody(folder: str) -> tuple[str, int, int, str]:
     with open_ledger(f"{folder}/results.db", read_only=True) as ledger:
         # Everything is imported now: nobody may not be allowed to read the interpreter's files.
         ledger.query("SELECT * FROM v_cell")
-        ledger.cells("small")
+        ledger.cells.of("small")
     if os.getuid() == 0:
         os.setgid(65534)
         os.setuid(65534)
@@ -311,7 +311,7 @@ def as_nobody(folder: str) -> tuple[str, int, int, str]:
             said.append(str(error))
     with open_ledger(f"{folder}/results.db", read_only=True) as ledger:
         rows = ledger.query("SELECT * FROM v_cell WHERE state = 'done'").rows
-        return said[0], len(ledger.cells("small")), len(rows), said[1]
+        return said[0], len(ledger.cells.of("small")), len(rows), said[1]
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
@@ -323,11 +323,11 @@ def test_a_full_disk(tmp_path: Path) -> None:
     try:
         with open_ledger("results.db") as ledger:
             with pytest.raises(LedgerError, match="full"):
-                ledger.record_plan(
+                ledger.studies.record(
                     make_plan(axes=[{"p": 8, "seed": seed} for seed in range(200)]), submission()
                 )
-            assert ledger.study_names() == []
-            assert ledger.task_states() == {}
+            assert ledger.studies.names() == []
+            assert ledger.tasks.states() == {}
             fill(ledger)
     finally:
         sa.event.remove(sa.Engine, "connect", limit)
@@ -348,7 +348,7 @@ def test_a_server_that_goes_away(postgres_url: str) -> None:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name = 'sweepctl'"
             )
-        assert len(ledger.cells("small")) == 2  # connected anew
+        assert len(ledger.cells.of("small")) == 2  # connected anew
 
 
 def test_a_locked_database_is_waited_for_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,12 +357,12 @@ def test_a_locked_database_is_waited_for_and_named(monkeypatch: pytest.MonkeyPat
         fill(ledger)
         with closing(sqlite3.connect("results.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            assert len(ledger.cells("small")) == 2  # readers do not wait
+            assert len(ledger.cells.of("small")) == 2  # readers do not wait
             with (
                 pytest.raises(LedgerError, match="locked by another process"),
                 open_ledger("results.db") as second,
             ):
-                second.reset(list(ledger.task_states()))
+                second.tasks.reset(list(ledger.tasks.states()))
 
 
 def test_network_file_systems_get_no_wal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,7 +389,7 @@ def test_status_loads_neither_alembic_nor_pandas_nor_the_plan() -> None:
         "from sweepctl.ledger import open_ledger\n"
         "with open_ledger('new.db') as ledger: pass\n"
         "with open_ledger(read_only=True) as ledger:\n"
-        "    ledger.cells('small'); ledger.results('small'); ledger.query('SELECT 1')\n"
+        "    ledger.cells.of('small'); ledger.cells.results('small'); ledger.query('SELECT 1')\n"
         "heavy = 'alembic pandas torch numpy psycopg pydantic sqlalchemy.orm'.split()\n"
         "print([name for name in heavy if name in sys.modules])\n"
     )

@@ -196,7 +196,7 @@ def check_rungs(ledger: Ledger, trials: int) -> None:
     until = ledger.query("select cell, until from v_cell where state = 'pruned'").rows
     assert {step for _, step in until} <= {10, 30}
     # Fits see whole trainings only, the other numbers are there with their step.
-    assert len(ledger.frame("small")) == stages["stage1"]
+    assert len(ledger.cells.frame("small")) == stages["stage1"]
     steps = ledger.query("select step, count(*) from v_metric group by step").rows
     assert dict(steps) == {
         None: stages["stage1"],

@@ -275,16 +275,16 @@ def go(
 
 
 def sequence(ledger: Ledger) -> list[dict[str, Any]]:
-    return [dict(trial.point) for trial in ledger.trials("small")]
+    return [dict(trial.point) for trial in ledger.searches.trials("small")]
 
 
 def test_trials_are_ordinary_cells(tmp_path: Path) -> None:
     with open_ledger(str(tmp_path / "results.db")) as ledger:
         summary = go(tmp_path, written("random"), ledger)
         assert (summary.failed, summary.done_before) == ((), 0)
-        trials = ledger.trials("small")
+        trials = ledger.searches.trials("small")
         assert [trial.number for trial in trials] == list(range(8))
-        table = ledger.results("small", columns=["cell", "state", "loss.lpips", "psnr"])
+        table = ledger.cells.results("small", columns=["cell", "state", "loss.lpips", "psnr"])
         assert [row[:2] for row in table.rows] == [(n, "done") for n in range(1, 9)]
         assert [row[2] for row in table.rows] == [
             trial.point["stages.stage1.loss.lpips"] for trial in trials
@@ -309,9 +309,9 @@ def test_a_search_in_each_cell_of_the_grid(tmp_path: Path) -> None:
     text = written("random", ("search:", "axes: {c: [4, 16]}\nsearch:"), ("p: 4, c: 4", "p: 4"))
     with open_ledger(str(tmp_path / "results.db")) as ledger:
         go(tmp_path, text, ledger)
-        searches = ledger.searches("small")
+        searches = ledger.searches.of("small")
         assert [dict(one.axes) for one in searches] == [{"tokenizer.c": 4}, {"tokenizer.c": 16}]
-        assert len(ledger.trials("small", [searches[0].key])) == 8
+        assert len(ledger.searches.trials("small", [searches[0].key])) == 8
         rows = ledger.query("select c, count(*) from v_cell group by c order by c").rows
         assert rows == ((4, 8), (16, 8))
 
@@ -336,13 +336,13 @@ def test_a_point_that_is_no_cell_is_refused_and_the_search_goes_on(tmp_path: Pat
     )
     with open_ledger(str(tmp_path / "results.db")) as ledger:
         go(tmp_path, text, ledger)
-        trials = ledger.trials("small")
+        trials = ledger.searches.trials("small")
         assert len(trials) == 6  # the whole grid; the search asked for 8
         refused = [trial for trial in trials if trial.why_not]
         assert [trial.point["tokenizer.p"] for trial in refused] == [5, 5]
         assert "32" in refused[0].why_not
         go(tmp_path, text, ledger)
-        assert len(ledger.trials("small")) == 6
+        assert len(ledger.searches.trials("small")) == 6
 
 
 def test_a_search_starts_with_finished_cells_of_another_study(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_search_starts_with_finished_cells_of_another_study(tmp_path: Path) ->
         go(tmp_path, written("random", ("study: small", "study: first")), ledger)
         second = written("random", ("  start_with:\n", "  start_with:\n    - {study: first}\n"))
         summary = go(tmp_path, second.replace("seed: 0", "seed: 0"), ledger)
-        first = [dict(trial.point) for trial in ledger.trials("first")]
+        first = [dict(trial.point) for trial in ledger.searches.trials("first")]
         # The point of the file comes first; it is one of theirs. Nothing had to be run.
         assert sequence(ledger) == first
         assert summary.finished == 0
@@ -416,7 +416,7 @@ def test_a_driver_that_dies_at_any_moment_asks_the_same(tmp_path: Path, sampler:
                 continue
         go(torn, text, ledger)
         assert sequence(ledger) == whole
-        numbers = [trial.number for trial in ledger.trials("small")]
+        numbers = [trial.number for trial in ledger.searches.trials("small")]
         assert numbers == list(range(13))
         done = ledger.query("select count(*) from v_cell where state = 'done'").rows
         assert done == ((13,),)
@@ -460,7 +460,7 @@ def test_a_search_killed_three_times_loses_and_doubles_nothing(
         [*command, str(torn), str(at_once), str(count)], env=environment, check=True, timeout=200
     )
     with open_ledger(str(torn / "results.db")) as ledger:
-        after = ledger.trials("small")
+        after = ledger.searches.trials("small")
         assert [trial.number for trial in after] == list(range(count))
         done = "select count(*) from v_cell where state = 'done'"
         assert ledger.query(done).rows == ((count,),)
@@ -479,7 +479,7 @@ def _count(folder: Path) -> int:
         return 0
     try:
         with open_ledger(str(folder / "results.db"), create=False, read_only=True) as ledger:
-            return len(ledger.trials("small"))
+            return len(ledger.searches.trials("small"))
     except Exception:  # noqa: BLE001  # being made just now
         return 0
 
@@ -646,7 +646,7 @@ def test_one_postgres_holds_the_ledger_and_optunas_tables(tmp_path: Path, server
     with open_ledger(server) as ledger:
         go(tmp_path, text, ledger)
         search = search_of(tmp_path, text)
-        trials = pasts(search, ledger.trials("small"))
+        trials = pasts(search, ledger.searches.trials("small"))
         for _ in range(2):  # the second time it is replaced
             assert export(search, trials, name="small", url=url) == 8
     with open_ledger(server) as ledger:  # opens, and goes on

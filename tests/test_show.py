@@ -36,7 +36,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Plan
         with open_ledger("results.db") as ledger:
             for plan, file in zip(made, ("one.yaml", "two.yaml"), strict=True):
                 asked = submission(argv=("sweepctl", "run", file, "-q"), git_commit="abcdef01")
-                ledger.record_plan(plan, asked)
+                ledger.studies.record(plan, asked)
             for name in made[0].cells[0].tasks.values():
                 task = made[0].tasks[name]
                 measures = task.kind == "reconstruct"
@@ -179,7 +179,7 @@ def test_lineage_is_that_of_the_view(plans: tuple[Plan, Plan]) -> None:
         every = set(rows)
         for plan in plans:
             for name, task in plan.tasks.items():
-                up, down = ledger.lineage(name)
+                up, down = ledger.tasks.lineage(name)
                 assert {(task.id, kin.id, kin.depth) for kin in up} == {
                     row for row in every if row[0] == task.id
                 }
@@ -245,6 +245,6 @@ def test_predictions_are_compared_with_what_was_taken(call: Call, own: tuple[Pla
 
 def _finish(ledger: Ledger, plan: Plan, name: str, predicted: float) -> None:
     task = plan.tasks[name]
-    attempt = ledger.start_attempt(name, predicted_s=predicted)
+    attempt = ledger.attempts.start(name, predicted_s=predicted)
     assert attempt == 1
-    assert ledger.finish_attempt(outcome(task), result(task))
+    assert ledger.attempts.finish(outcome(task), result(task))

@@ -136,7 +136,7 @@ def test_every_link_of_every_page_leads_somewhere(place: Place, browser: TestCli
 def test_the_study_page_has_the_numbers_of_results(place: Place, browser: TestClient) -> None:
     html = browser.get("/study/small").text
     with place.reading() as ledger:
-        table = ledger.results("small")
+        table = ledger.cells.results("small")
     psnr = table.columns.index("psnr")
     for row in table.rows:
         assert f'title="{row[psnr]!r}"' in html
@@ -176,7 +176,7 @@ def test_the_laws_page_is_what_fit_says(place: Place, browser: TestClient) -> No
     html = wait_for_laws(browser)
     study = place.plan.study.study
     with place.reading() as ledger:
-        analysis = fit_study(ledger.frame("small"), study.fits, study.claims)
+        analysis = fit_study(ledger.cells.frame("small"), study.fits, study.claims)
     assert analysis.fits[0].meaning in html
     assert analysis.claims[0].verdict in html
     assert f'title="{analysis.fits[0].coefficients["slope"].estimate!r}"' in html
@@ -329,13 +329,13 @@ def test_the_reader_asks_either_database(database: str, tmp_path: Path) -> None:
         assert [one.fraction for one in standing.line("stage1")] == [None, None, 0.3, None]
         assert standing.strip("stage1") == [(0, 2, "done"), (2, 1, "running"), (3, 1, "pending")]
         point = reader.point("small", 2)
-        assert {one.name: one.value for one in point.metrics}["psnr"] == value_of(
+        assert {one.name: one.value for one in point.view.metrics}["psnr"] == value_of(
             place.plan.cells[1]
         )
-        assert [place.task for place in reader.cluster().running] == [
+        assert [one.task_id for one in reader.cluster().running] == [
             standing.line("stage1")[2].task
         ]
-        assert len(reader.task(point.tasks[-1][1].record.state.id).up) == 4
+        assert len(reader.task(point.tasks[-1][1].view.record.state.id).view.up) == 4
 
 
 def test_samples_of_a_generator_stand_by_class(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_samples_of_a_generator_stand_by_class(tmp_path: Path) -> None:
         tasks={task.fingerprint: task for task in (dit, drawn)},
     )
     with open_ledger(str(tmp_path / "results.db")) as ledger:
-        ledger.record_plan(plan, submission())  # type: ignore[arg-type]  # the part that is read
+        ledger.studies.record(plan, submission())  # type: ignore[arg-type]  # the part that is read
         finish(ledger, dit)
         finish(ledger, drawn)
     folder = tmp_path / "runs" / drawn.id
@@ -470,7 +470,7 @@ def test_hostile_names_show_as_text(tmp_path: Path) -> None:
         from ledger_plans import outcome
 
         ended = outcome(task, 1, "failed", failure="error", message=EVIL)
-        ledger.finish_attempt(ended)
+        ledger.attempts.finish(ended)
     with client(evil) as browser:
         wait_for_laws(browser)
         pages = [

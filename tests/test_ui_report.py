@@ -61,7 +61,7 @@ def test_the_report_is_one_small_file_with_the_numbers_of_results(
 ) -> None:
     out = tmp_path / "small.html"
     with place.reading() as ledger:
-        table = ledger.results("small", sort="E,cell")
+        table = ledger.cells.results("small", sort="E,cell")
         assert write_report(ledger, place.runs, "small", out, command="sweepctl report") == (out,)
     assert out.stat().st_size < 5 * 2**20
     html = out.read_text()
@@ -183,7 +183,7 @@ def test_csv_and_json_are_the_results(
     assert say(monkeypatch, "export", "small", "-o", str(tmp_path / "r.csv")) == 0
     assert say(monkeypatch, "export", "small", "-o", str(tmp_path / "r.json")) == 0
     with at_work.reading() as ledger:
-        table = ledger.results("small", columns=["*"], sort="cell")
+        table = ledger.cells.results("small", columns=["*"], sort="cell")
     rows = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
     records = json.loads((tmp_path / "r.json").read_text())
     assert len(rows) == len(records) == 4

@@ -43,7 +43,7 @@ def results(folder: Path, text: str) -> list[dict[str, Any]]:
             cli.main()
         assert ended.value.code in (0, None)
         with open_ledger(create=False, read_only=True) as ledger:
-            table = ledger.results("variants")
+            table = ledger.cells.results("variants")
     return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 

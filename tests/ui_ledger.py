@@ -81,7 +81,7 @@ def fill(
     plan = change(plan_of(folder, text))
     database = database or str(folder / "results.db")
     with open_ledger(database) as ledger:
-        ledger.record_plan(
+        ledger.studies.record(
             plan,
             Submission(
                 text=text,
@@ -100,7 +100,7 @@ def fill(
 def finish_cell(ledger: Ledger, plan: Plan, cell: Any, place: Path) -> None:
     for fingerprint in cell.tasks.values():
         task = plan.tasks[fingerprint]
-        number = ledger.start_attempt(
+        number = ledger.attempts.start(
             fingerprint, host="node<1>", device="cpu", folder=place / task.id
         )
         if number is None:
@@ -113,19 +113,23 @@ def finish_cell(ledger: Ledger, plan: Plan, cell: Any, place: Path) -> None:
             )
         write_folder(place, task, cell.index)
         made = result(task, *numbers, attempt=number, provenance={"torch": "2.14", "device": "cpu"})
-        assert ledger.finish_attempt(outcome(task, number), made)
+        assert ledger.attempts.finish(outcome(task, number), made)
 
 
 def running(place: Place, index: int, step: int = 3) -> Task:
     """Let the training of a cell run, and tell how far it is."""
-    from sweepctl.ledger import Progress
+    from sweepctl.ledger import AttemptProgress
 
     cell = place.plan.cells[index - 1]
     task = place.plan.tasks[cell.tasks["stage1"]]
     with open_ledger(place.database) as ledger:
-        number = ledger.start_attempt(task.fingerprint, folder=place.runs / task.id) or 1
-        ledger.progress(
-            [Progress(fingerprint=task.fingerprint, attempt=number, step=step, steps=10, loss=0.5)]
+        number = ledger.attempts.start(task.fingerprint, folder=place.runs / task.id) or 1
+        ledger.attempts.progress(
+            [
+                AttemptProgress(
+                    fingerprint=task.fingerprint, attempt=number, step=step, steps=10, loss=0.5
+                )
+            ]
         )
     attempt = runs.attempt_folder(place.runs / task.id, number)
     attempt.mkdir(parents=True, exist_ok=True)

@@ -75,12 +75,12 @@ def _results(what: str, db: str | None) -> tuple[str, list[ConfiguredValue]]:
         return what, _published(what)
     name = plan_file(Path(what), ()).study_name if looks_like_file(what) else what
     with open_for_reading(db) as ledger:
-        states = {state.index: state.key for state in ledger.cells(name)}
-        rows = ledger.frame(name).to_dict("records")
+        states = {state.index: state.key for state in ledger.cells.of(name)}
+        rows = ledger.cells.frame(name).to_dict("records")
         if not rows:
             raise UsageError(f"nothing of {name} has been measured", hint=f"sweepctl status {name}")
         configs = {
-            cell: ledger.cell_config(name, states[cell]) for cell in {row["cell"] for row in rows}
+            cell: ledger.cells.config(name, states[cell]) for cell in {row["cell"] for row in rows}
         }
     return name, [
         configured(

@@ -228,7 +228,7 @@ def what_is_known(plans: Sequence[Plan], db: str | None) -> Known:
         return known
     tasks = list(dict.fromkeys(name for plan in plans for name in plan.tasks))
     with open_for_reading(db) as ledger:
-        states = ledger.task_states(tasks)
+        states = ledger.tasks.states(tasks)
         known.states = {
             # What the next run tries again by itself is not blocked by its failure.
             name: "pending"
@@ -237,12 +237,12 @@ def what_is_known(plans: Sequence[Plan], db: str | None) -> Known:
             for name, state in states.items()
         }
         known.attempts = {name: state.attempts for name, state in states.items()}
-        known.speeds = ledger.speeds()
+        known.speeds = ledger.tasks.speeds()
         if len(plans) > 1:
             return known
         if any(known.states.get(name) != "done" for name in tasks):
-            known.recorded = ledger.recorded(plans[0].study_name)
-        counts = ledger.code_counts(tasks)
+            known.recorded = ledger.cells.recorded(plans[0].study_name)
+        counts = ledger.tasks.code_counts(tasks)
         known.other_code = sum(counts.values()) - counts.get(code_hash(), 0)
     return known
 

@@ -50,10 +50,12 @@ def export(
             f"{out} names no format to export", hint=f"let it end in {', '.join(EXPORTS)}"
         )
     with open_for_reading(db) as ledger:
-        table = ledger.results(study, columns=["*"], where=None if long else where, sort="cell")
+        table = ledger.cells.results(
+            study, columns=["*"], where=None if long else where, sort="cell"
+        )
         names, rows = list(table.columns), [list(row) for row in table.rows]
         if long:
-            frame = ledger.frame(study)
+            frame = ledger.cells.frame(study)
             names = [str(name) for name in frame.columns]
             values = frame.astype("object").where(frame.notna(), None)
             rows = [list(row) for row in values.itertuples(index=False)]

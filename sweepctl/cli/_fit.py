@@ -182,8 +182,8 @@ def _only_planned(what: str, db: str | None) -> Plan | None:
     if not ledger_exists(database(db)):
         return made
     with open_ledger(database(db), create=False, read_only=True) as ledger:
-        known = made.study_name in ledger.study_names()
-        return None if known and len(ledger.frame(made.study_name)) else made
+        known = made.study_name in ledger.studies.names()
+        return None if known and len(ledger.cells.frame(made.study_name)) else made
 
 
 def _fit_planned(plan: Plan, wanted: Wanted, *, as_json: bool) -> None:

@@ -37,8 +37,8 @@ def logs(
     from sweepctl.runs import attempt_folder
 
     with open_for_reading(db) as ledger:
-        found = ledger.find_task(task)
-        tries = ledger.attempts(found.state.fingerprint)
+        found = ledger.tasks.find(task)
+        tries = ledger.attempts.of(found.state.fingerprint)
         if not tries:
             raise UsageError(f"{found.state.id} was never started, so it has no log")
         number = attempt or tries[-1].number
@@ -58,7 +58,7 @@ def logs(
 
 
 def _is_running(ledger: Ledger, fingerprint: str, number: int) -> bool:
-    tries = {one.number: one for one in ledger.attempts(fingerprint)}
+    tries = {one.number: one for one in ledger.attempts.of(fingerprint)}
     return number in tries and tries[number].state == "running"
 
 

@@ -168,9 +168,9 @@ def _what_it_can_say(
     study, pilot, speeds = made.study.study, None, []
     if ledger_exists(database(db)):
         with open_for_reading(db) as ledger:
-            speeds = list(ledger.speeds())
-            if made.study_name in ledger.study_names():
-                pilot = ledger.frame(made.study_name)
+            speeds = list(ledger.tasks.speeds())
+            if made.study_name in ledger.studies.names():
+                pilot = ledger.cells.frame(made.study_name)
     design = pd.DataFrame.from_records(design_rows(made))
     told = forecast(
         design, study.fits, study.claims, noise=noise, stated=stated, pilot=pilot, draws=draws

@@ -56,5 +56,5 @@ def results(
             order = None if sort == CELL_ORDER else sort
             table = narrowed(whole, where=where, columns=names, sort=order)
         else:
-            table = ledger.results(study, where=where, columns=names, sort=sort)
+            table = ledger.cells.results(study, where=where, columns=names, sort=sort)
     give_table(table.columns, table.rows, form)

@@ -24,12 +24,12 @@ def retry(
     from sweepctl.ledger import open_ledger
 
     with open_ledger(database(db), create=False) as ledger:
-        if what in ledger.study_names():
-            states = ledger.task_states(study=what).values()
+        if what in ledger.studies.names():
+            states = ledger.tasks.states(study=what).values()
         else:
-            states = [ledger.find_task(what).state]  # type: ignore[assignment]  # a list will do
+            states = [ledger.tasks.find(what).state]  # type: ignore[assignment]  # a list will do
         again = [state for state in states if state.state == "failed"]
-        ledger.reset([state.fingerprint for state in again])
+        ledger.tasks.reset([state.fingerprint for state in again])
     for state in again:
         give(state.id)
     say(f"{many(len(again), 'failed task')} of {what} will be tried again by `sweepctl run`")

@@ -128,7 +128,7 @@ def _after_run(ledger: Ledger, made: Plan, summary: Any, quiet: bool) -> None:
             say(f"nothing to do: all {summary.tasks} tasks of {made.study_name} are done")
         if summary.tasks > 200:
             return  # the table was asked for by nobody, and would scroll everything away
-    table = ledger.results(made.study_name, sort="E,p")
+    table = ledger.cells.results(made.study_name, sort="E,p")
     give_table(table.columns, table.rows, "table")
 
 

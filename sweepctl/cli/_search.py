@@ -51,7 +51,7 @@ def search(
     with open_for_reading(db) as ledger:
         what = searched(ledger, study)
         made = trials(ledger, study, what)
-        records = ledger.searches(study)
+        records = ledger.searches.of(study)
         shown = []
         for record in records:
             mine = [one for one in made if one.record.search == record.key]
@@ -190,7 +190,7 @@ def _sheet_rows(
     if len(best) > SHEET_ROWS:
         best = [best[round(k * (len(best) - 1) / (SHEET_ROWS - 1))] for k in range(SHEET_ROWS)]
     stage = f"reconstruct:{search.objectives[0].dataset}"
-    tasks = {cell.index: cell.stages.get(stage) for cell in ledger.cells(study)}
+    tasks = {cell.index: cell.stages.get(stage) for cell in ledger.cells.of(study)}
     rows: list[SheetRow] = []
     for order, one in enumerate(best):
         task = tasks.get(one.cell or 0)

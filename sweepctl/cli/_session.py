@@ -106,7 +106,7 @@ def study_of(study: str, ledger: Ledger) -> Study:
 
     if looks_like_file(study):
         return plan_file(Path(study), ()).study.study
-    return Study.model_validate(ledger.resolved_study(study))
+    return Study.model_validate(ledger.studies.submission(study).resolved)
 
 
 def check_alone(option: str, others: Mapping[str, object]) -> None:

@@ -32,7 +32,8 @@ from sweepctl.kinds import optional_groups
 from sweepctl.paths import flat
 
 if TYPE_CHECKING:
-    from sweepctl.ledger import Asked, Attempt, CellState, Kin, Ledger, TaskRecord
+    from sweepctl.ledger import Attempt, CellMetric, CellState, Ledger, Relative, Submitted
+    from sweepctl.ledger.describe import TaskView
     from sweepctl.runs import FileRecord, MetricValue
     from sweepctl.study import StudyFile
 
@@ -74,7 +75,7 @@ def show(
     if overrides:
         raise UsageError("--set needs a study file; a recorded cell is what it is")
     with open_for_reading(db) as ledger:
-        names = ledger.study_names()
+        names = ledger.studies.names()
         if inside is not None:
             first, cell = inside[1], int(inside[2])
         if first in names or cell is not None:
@@ -88,7 +89,7 @@ def show(
                 raise UsageError(
                     f"there is no study {first!r} to find {said} in{meant}", hint=_FORM
                 )
-            told = _about_task(ledger, ledger.find_task(first), run_folder(runs))
+            told = _about_task(ledger, first, run_folder(runs))
     if as_json:
         give_json({"schema": 1, **told})
     else:
@@ -166,7 +167,7 @@ class _Point:
 
 
 def _cell_point(ledger: Ledger, study: str, number: int | None, words: Sequence[str]) -> _Point:
-    cells = ledger.cells(study)
+    cells = ledger.cells.of(study)
     wanted, metric = _wanted(words)
     if number is None:
         fitting = [one.index for one in cells if _fits({**one.values, **one.axes}, wanted)]
@@ -234,18 +235,16 @@ def _check_cell(cell: int, cells: int) -> None:
 
 
 def _about_cell(ledger: Ledger, point: _Point, folder: Path) -> dict[str, Any]:
-    cell, study = point.cell, point.study
-    asked = ledger.asked(study)
+    from sweepctl.ledger.describe import describe_cell, describe_task
+
+    study = point.study
+    view = describe_cell(ledger, study, point.cell.index)
+    cell, asked = view.cell, view.submission
     stages = {
-        stage: _task(ledger, ledger.find_task(state.id), folder)
+        stage: _task(describe_task(ledger, state.id), folder)
         for stage, state in cell.stages.items()
     }
-    measured = [
-        {"metric": one.name, "dataset": one.dataset, "protocol": one.protocol, "value": one.value,
-         "se": one.se, "n": one.n, "stage": stage, "task": state.id}
-        for stage, state in cell.stages.items()
-        for one in ledger.metrics(state.fingerprint)
-    ]  # fmt: skip
+    measured = [{**_measured(one), "stage": one.stage, "task": one.task} for one in view.metrics]
     if point.metric is not None:
         name, _, where = point.metric.partition("@")
         known = sorted({f"{one['metric']}@{one['dataset']}" for one in measured})
@@ -279,54 +278,55 @@ def _about_cell(ledger: Ledger, point: _Point, folder: Path) -> dict[str, Any]:
         "command_of_this_cell": _command_alone(asked, cell),
         "tasks": {stage: one["task"] for stage, one in stages.items()},
         "stages": stages,
-        "config": _config_rows(ledger.cell_config(study, cell.key), None),
+        "config": _config_rows(view.config, None),
     }
 
 
-def _about_task(ledger: Ledger, record: TaskRecord, folder: Path) -> dict[str, Any]:
-    told = _task(ledger, record, folder)
-    studies = dict.fromkeys(study for study, _, _ in record.cells)
-    asked = {study: ledger.asked(study) for study in studies}
+def _about_task(ledger: Ledger, name: str, folder: Path) -> dict[str, Any]:
     import json
 
+    from sweepctl.ledger.describe import describe_task
+
+    view = describe_task(ledger, name)
+    studies = dict.fromkeys(study for study, _, _ in view.record.cells)
+    asked = {study: ledger.studies.submission(study) for study in studies}
     return {
         "point": "task",
-        **told,
-        "identity": json.loads(record.identity),
+        **_task(view, folder),
+        "identity": json.loads(view.record.identity),
         "commands": {study: _command(one.argv) for study, one in asked.items()},
     }
 
 
-def _task(ledger: Ledger, record: TaskRecord, folder: Path) -> dict[str, Any]:
+def _task(view: TaskView, folder: Path) -> dict[str, Any]:
     """Everything about one task: what it is, made from, made into, how it ran, what it left."""
-    state = record.state
-    up, down = ledger.lineage(state.fingerprint)
+    state = view.record.state
     own = folder / state.id
-    tries = ledger.attempts(state.fingerprint)
     return {
         "task": state.id,
         "kind": state.kind,
         "label": state.label,
         "fingerprint": state.fingerprint,
-        "state": "blocked" if state.blocked else state.state,
+        "state": state.shown,
         "failure": state.failure,
         "message": state.message,
-        "needs": [{"role": role, "task": parent} for role, parent in record.parents],
-        "up": [_kin(one) for one in up],
-        "down": [_kin(one) for one in down],
+        "needs": [{"role": role, "task": parent} for role, parent in view.record.parents],
+        "up": [_kin(one) for one in view.up],
+        "down": [_kin(one) for one in view.down],
         "used_by": [
-            {"study": study, "cell": cell, "stage": stage} for study, cell, stage in record.cells
+            {"study": study, "cell": cell, "stage": stage}
+            for study, cell, stage in view.record.cells
         ],
         "folder": str(own),
-        "files": [_file(own, one) for one in ledger.files(state.fingerprint)],
+        "files": [_file(own, one) for one in view.files],
         "checkpoints": _names(own / "checkpoints", "*"),
         "sheets": _names(own / "sheets", "*.png"),
-        "measured": [_measured(one) for one in ledger.metrics(state.fingerprint)],
-        "attempts": [_attempt(one) for one in tries],
+        "measured": [_measured(one) for one in view.metrics],
+        "attempts": [_attempt(one) for one in view.attempts],
     }
 
 
-def _kin(one: Kin) -> dict[str, Any]:
+def _kin(one: Relative) -> dict[str, Any]:
     return {
         "id": one.id, "kind": one.kind, "label": one.label, "state": one.state, "depth": one.depth,
     }  # fmt: skip
@@ -339,7 +339,7 @@ def _file(folder: Path, one: FileRecord) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _measured(one: MetricValue) -> dict[str, Any]:
+def _measured(one: MetricValue | CellMetric) -> dict[str, Any]:
     return {
         "metric": one.name, "dataset": one.dataset, "protocol": one.protocol,
         "value": one.value, "se": one.se, "n": one.n,
@@ -377,7 +377,7 @@ def _names(folder: Path, pattern: str) -> list[str]:
         return []  # unreadable is as good as not there: the folder itself is named
 
 
-def _asked(asked: Asked) -> dict[str, Any]:
+def _asked(asked: Submitted) -> dict[str, Any]:
     return {
         "submission": asked.number,
         "at": asked.created_at,
@@ -395,7 +395,7 @@ def _command(argv: Sequence[str]) -> str | None:
     return shlex.join(["sweepctl", *argv[1:]])
 
 
-def _command_alone(asked: Asked, cell: CellState) -> str | None:
+def _command_alone(asked: Submitted, cell: CellState) -> str | None:
     """A command that runs just this cell, or None when none was found that makes the same tasks."""
     file = next((word for word in asked.argv[1:] if word.endswith((".yaml", ".yml"))), None)
     if file is None or not Path(file).is_file():

@@ -53,12 +53,12 @@ def status(
         if study is None:
             _status_of_all(ledger, as_json=as_json)
             return
-        cells = ledger.cells(study)
+        cells = ledger.cells.of(study)
         tasks = {task.fingerprint: task for cell in cells for task in cell.stages.values()}
         left = study_left(study, tasks, ledger)
-        kept = how_it_was_kept(ledger.predictions(study))
+        kept = how_it_was_kept(ledger.tasks.predictions(study))
         laws = _laws_so_far(study, cells, ledger, predict=predict) if fits or predict else None
-        recorded = () if laws or as_json else ledger.fits(study)
+        recorded = () if laws or as_json else ledger.fits.newest(study)
     if as_json:
         known = left is None or not left.unknown
         seconds = 0.0 if left is None else left.seconds
@@ -86,10 +86,10 @@ def status(
 def _status_of_all(ledger: Ledger, *, as_json: bool) -> None:
     columns = ("study", "cells", "tasks", "done", "running", "failed", "pending")
     rows = []
-    for name in ledger.study_names():
-        states = [task.state for task in ledger.task_states(study=name).values()]
+    for name in ledger.studies.names():
+        states = [task.state for task in ledger.tasks.states(study=name).values()]
         counts = [states.count(state) for state in ("done", "running", "failed", "pending")]
-        rows.append((name, len(ledger.cells(name)), len(states), *counts))
+        rows.append((name, len(ledger.cells.of(name)), len(states), *counts))
     if not rows and not as_json:
         say("no study was run yet; start with: sweepctl init my-study.yaml")
     give_table(columns, rows, "json" if as_json else "table")
@@ -104,9 +104,7 @@ def _give_grid(cells: Sequence[CellState]) -> None:
     states = {}
     for cell in cells:
         for stage, task in cell.stages.items():
-            fraction = task.step / task.steps if task.step and task.steps else None
-            state = "blocked" if task.blocked else task.state
-            states[cell.index, stage] = StageState(state=state, fraction=fraction)
+            states[cell.index, stage] = StageState(state=task.shown, fraction=task.fraction)
     if to_terminal():
         rows = [
             StatusCell(number=cell.index, axes=dict(cell.axes), E=cell.values["E"])
@@ -178,7 +176,7 @@ def _laws_so_far(
     from sweepctl.claims import fit_study
     from sweepctl.design import predict_cells
 
-    frame = ledger.frame(study)
+    frame = ledger.cells.frame(study)
     declared = study_of(study, ledger)
     settings = [{**cell.values, **cell.axes, "cell": cell.index} for cell in cells]
     if frame.empty:

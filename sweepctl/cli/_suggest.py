@@ -160,7 +160,7 @@ def _check(made: Plan, named: str | None, condition: str, db: str | None, *, as_
     if not declared:
         raise UsageError(f"there is no fit {named!r}; the study's fits are: {_listed(study)}")
     with open_for_reading(db) as ledger:
-        frame = ledger.frame(made.study_name)
+        frame = ledger.cells.frame(made.study_name)
     plain = frame.astype("object").where(frame.notna(), None)
     try:
         places = matching(list(map(str, plain.columns)), plain.to_numpy().tolist(), condition)
@@ -232,9 +232,9 @@ def _known(made: Plan, db: str | None, on: str | None) -> tuple[Any, Calibration
     if not ledger_exists(database(db)):
         return None, Calibration((), devices)
     with open_for_reading(db) as ledger:
-        known = made.study_name in ledger.study_names()
-        measured = ledger.frame(made.study_name) if known else None
-        return measured, Calibration(ledger.speeds(), devices)
+        known = made.study_name in ledger.studies.names()
+        measured = ledger.cells.frame(made.study_name) if known else None
+        return measured, Calibration(ledger.tasks.speeds(), devices)
 
 
 def _costs(

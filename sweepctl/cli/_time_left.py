@@ -51,7 +51,7 @@ def study_left(study: str, tasks: Mapping[str, TaskState], ledger: Ledger) -> Le
         return None
     from sweepctl.plan import Calibration, Cost, Open, time_left
 
-    rest, parents = {}, ledger.parents(study)
+    rest, parents = {}, ledger.tasks.parents(study)
     for name, task in open_tasks.items():
         running = task.state == "running"
         fraction = task.step / task.steps if running and task.step and task.steps else 0.0
@@ -68,7 +68,7 @@ def study_left(study: str, tasks: Mapping[str, TaskState], ledger: Ledger) -> Le
             rest_s=rest_s,
         )
     slots = sum(task.state == "running" for task in open_tasks.values())
-    return time_left(rest, Calibration(ledger.speeds()), max(slots, 1))
+    return time_left(rest, Calibration(ledger.tasks.speeds()), max(slots, 1))
 
 
 def how_it_was_kept(predictions: Sequence[Prediction]) -> Kept | None:

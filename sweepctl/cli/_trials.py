@@ -73,10 +73,10 @@ def trials(ledger: Ledger, study: str, search: Search) -> list[Made]:
     """The trials of a study, in the order in which they were asked."""
     from sweepctl.search import Ended
 
-    axes = {one.key: one.axes for one in ledger.searches(study)}
-    cells = {cell.key: cell for cell in ledger.cells(study)}
+    axes = {one.key: one.axes for one in ledger.searches.of(study)}
+    cells = {cell.key: cell for cell in ledger.cells.of(study)}
     made = []
-    for record in ledger.trials(study):
+    for record in ledger.searches.trials(study):
         cell = cells.get(record.cell)
         state = "refused" if cell is None else cell.state
         ended = None
@@ -108,7 +108,7 @@ def _at_rungs(
         step: value.value
         for step in trial.rungs
         if (task := cell.stages.get(rung_stage(measuring_stage(search), step))) is not None
-        for value in ledger.metrics(task.fingerprint, step)
+        for value in ledger.tasks.metrics(task.fingerprint, step)
         if value.name == objective.metric
     }
 
@@ -119,7 +119,7 @@ def _came_to(ledger: Ledger, search: Search, tasks: Mapping[str, str]) -> Ended:
     measured = {
         (value.name, value.dataset): value.value
         for name in final_measurements(tasks).values()
-        for value in ledger.metrics(name)
+        for value in ledger.tasks.metrics(name)
     }
     return ended(search, measured)
 
@@ -226,7 +226,7 @@ def export_optuna(ledger: Ledger, study: str, out: Path) -> int:
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror}") from error
     written = 0
-    for record in ledger.searches(study):
+    for record in ledger.searches.of(study):
         mine = [one for one in made if one.record.search == record.key]
         written += export(
             search,

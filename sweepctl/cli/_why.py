@@ -13,9 +13,9 @@ def why(task: TaskPrefix, db: Db = None, as_json: Json = False) -> None:
     Example: sweepctl why stage1-0f3a
     """
     with open_for_reading(db) as ledger:
-        found = ledger.find_task(task)
-        tries = ledger.attempts(found.state.fingerprint)
-        near = ledger.nearest_task(found.state.kind, found.identity)
+        found = ledger.tasks.find(task)
+        tries = ledger.attempts.of(found.state.fingerprint)
+        near = ledger.tasks.closest(found.state.kind, found.identity)
     nearest = None if near is None else near[0].state.id
     changed = () if near is None else near[1]
     if as_json:

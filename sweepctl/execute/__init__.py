@@ -67,8 +67,8 @@ def run_study(
                 raise ValueError("a study with a search is run with a way to plan its trials")
             searching = Searching(plan, ledger, extend)
             plan = searching.plan
-        ledger.record_plan(plan, _submission(plan, provenance, argv))
-        ledger.keep_reference(reference_edition(), reference_rows)
+        ledger.studies.record(plan, _submission(plan, provenance, argv))
+        ledger.fits.keep_reference(reference_edition(), reference_rows)
         if searching is not None:
             searching.begin()
         try:

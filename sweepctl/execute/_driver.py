@@ -23,7 +23,7 @@ from sweepctl.errors import RunFolderError
 from sweepctl.execute._searching import Searching
 from sweepctl.execute._settings import RunSummary, Settings, Watcher
 from sweepctl.kinds import KINDS
-from sweepctl.ledger import Ledger, Progress
+from sweepctl.ledger import AttemptProgress, Ledger
 from sweepctl.plan import Calibration, Open, Plan, Task, time_left
 from sweepctl.runs import FAILURES, NOT_ITS_FAULT, AttemptOutcome, AttemptRequest, TaskResult
 
@@ -118,7 +118,7 @@ class Driver:
 
     def _sync_with_ledger(self, tasks: Mapping[str, Task], *, at_start: bool = False) -> None:
         """Find out what is done of some tasks of the plan, adopt results, and what can start."""
-        states = self.ledger.task_states(list(tasks))
+        states = self.ledger.tasks.states(list(tasks))
         open_tasks = [
             task
             for name, task in tasks.items()
@@ -131,14 +131,14 @@ class Driver:
             if task.id not in there:
                 continue
             result = runs.read_result(self._folder(task), task.fingerprint)
-            if result is not None and self.ledger.adopt_result(task.fingerprint, result):
+            if result is not None and self.ledger.attempts.adopt(task.fingerprint, result):
                 adopted += 1
                 self.done.add(task.fingerprint)
         if adopted:
             self.adopted += adopted
             self.watcher.notice(f"reusing {adopted} results found in the run folder")
         if at_start:
-            lost = self.ledger.lose_running(logs_under=self.settings.folder.resolve())
+            lost = self.ledger.attempts.lose_running(logs_under=self.settings.folder.resolve())
             if lost:
                 said = f"{len(lost)} interrupted attempts will be resumed"
                 self.watcher.notice(said)
@@ -148,7 +148,7 @@ class Driver:
             if state.state == "failed" and name not in self.done and state.failure in NOT_ITS_FAULT
         ]
         if again:
-            self.ledger.reset(again)
+            self.ledger.tasks.reset(again)
         for name, state in states.items():
             if state.state == "failed" and name not in self.done and name not in again:
                 self._note_failure(
@@ -176,7 +176,7 @@ class Driver:
                 task = self.plan.tasks[parent]
                 if runs.read_result(self._folder(task), parent) is None:
                     self.done.discard(parent)
-                    self.ledger.reset([parent], done=True)
+                    self.ledger.tasks.reset([parent], done=True)
                     self.watcher.notice(f"{task.id} is recorded as done but its files are gone")
                     if parent not in mine:
                         again.append(parent)
@@ -275,7 +275,7 @@ class Driver:
         self._check_disk(task)
         self._freeze(task, folder)
         expected = self._calibration().expect(task.kind, task.cost_left)
-        attempt = self.ledger.start_attempt(
+        attempt = self.ledger.attempts.start(
             name,
             host=socket.gethostname(),
             predicted_s=None if expected is None else expected.seconds,
@@ -360,7 +360,7 @@ class Driver:
                 )
         pause = self._retry_pause(name, outcome)
         retry = pause is not None or outcome.state == "stopped"
-        self.ledger.finish_attempt(outcome, result, retry=retry)
+        self.ledger.attempts.finish(outcome, result, retry=retry)
         if outcome.state == "done":
             self.finished += 1
             self.fast_failures = 0
@@ -422,7 +422,7 @@ class Driver:
             if event is not None and event != flight.seen:
                 flight.seen = event
                 fresh.append(
-                    Progress(
+                    AttemptProgress(
                         fingerprint=flight.task.fingerprint,
                         attempt=flight.attempt,
                         step=int(event.get("step", 0)),
@@ -432,7 +432,7 @@ class Driver:
                 )
                 self.watcher.progress(flight.task, event)
         if fresh:
-            self.ledger.progress(fresh)
+            self.ledger.attempts.progress(fresh)
         if self.running:
             self.watcher.alive()
 
@@ -441,7 +441,7 @@ class Driver:
         now = time.monotonic()
         if self.calibrated_with == self.finished or now < self.calibrate_from_s:
             return self.calibration
-        self.calibration = Calibration(self.ledger.speeds())
+        self.calibration = Calibration(self.ledger.tasks.speeds())
         self.calibrated_with = self.finished
         ended = time.monotonic()
         # Never more than a twentieth of the driver's time.

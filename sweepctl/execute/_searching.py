@@ -112,7 +112,7 @@ class Searching:
         }
         self.cells: dict[str, Cell] = {}
         self.trial_rungs: dict[str, _TrialRungs] = {}
-        trials = ledger.trials(self.study, list(self.searches))
+        trials = ledger.searches.trials(self.study, list(self.searches))
         asked = [
             Trial(axes=self.searches[trial.search].record.axes, values=trial.point)
             for trial in trials
@@ -129,9 +129,9 @@ class Searching:
         """Record the searches, once their study is recorded, and settle what they start with."""
         records = [one.record for one in self.searches.values()]
         start: tuple[Mapping[str, Any], ...] = ()
-        if self.searches.keys() - {one.key for one in self.ledger.searches(self.study)}:
+        if self.searches.keys() - {one.key for one in self.ledger.searches.of(self.study)}:
             start = self._start()
-        starts = self.ledger.begin_searches(
+        starts = self.ledger.searches.begin(
             self.study, [replace(record, start=start) for record in records]
         )
         for key, one in self.searches.items():
@@ -141,16 +141,16 @@ class Searching:
         """The points to start with: those of the file, then those of finished cells."""
         points = [dict(point) for point in self.search.start]
         for name in self.search.start_studies:
-            if name not in self.ledger.study_names():
+            if name not in self.ledger.studies.names():
                 raise UsageError(
                     f"the search starts with the study {name!r}, which {self.ledger.shown} does "
                     "not know",
                     hint="run that study first, or take it out of start_with",
                 )
-            for cell in self.ledger.cells(name):
+            for cell in self.ledger.cells.of(name):
                 if cell.state != "done":
                     continue
-                config = self.ledger.cell_config(name, cell.key)
+                config = self.ledger.cells.config(name, cell.key)
                 values = {one.path: paths.get(config, one.path) for one in self.search.space}
                 point = self.search.narrowed(values)
                 if point is not None and point not in points:
@@ -228,7 +228,7 @@ class Searching:
         return {
             (value.name, value.dataset): value.value
             for name in final_measurements(tasks).values()
-            for value in self.ledger.metrics(name)
+            for value in self.ledger.tasks.metrics(name)
         }
 
     def _ask(self, one: _One) -> tuple[Plan, TrialRecord]:
@@ -253,7 +253,7 @@ class Searching:
             why_not=placed.why_not,
             sampler=asked.sampler,
         )
-        self.ledger.add_trial(plan, record)
+        self.ledger.searches.add_trial(plan, record)
         one.trials.append(record)
         self._note_cells(plan)
         return plan, record
@@ -278,7 +278,7 @@ class Searching:
 
     def _is_done(self, plan: Plan) -> bool:
         """Whether every task of a plan is, through other studies: then there is nothing to cut."""
-        states = self.ledger.task_states(list(plan.tasks))
+        states = self.ledger.tasks.states(list(plan.tasks))
         return all(name in states and states[name].state == "done" for name in plan.tasks)
 
     def _to_first_rung(self, plan: Plan) -> Plan:
@@ -296,7 +296,7 @@ class Searching:
         (objective,) = self.search.objectives
         for step in way.rungs[len(way.values) :]:
             name = tasks[rung_stage(measuring_stage(self.search), step)]
-            values = {one.name: one.value for one in self.ledger.metrics(name, step)}
+            values = {one.name: one.value for one in self.ledger.tasks.metrics(name, step)}
             value = values.get(objective.metric, math.nan)
             if not math.isfinite(value):
                 return False
@@ -329,7 +329,7 @@ class Searching:
         self.trial_rungs[trial.cell].let += 1
         asked = Trial(axes=one.record.axes, values=trial.point)
         plan = self._up_to(self.extend((asked,), first=self.cells[trial.cell].index))
-        self.ledger.let_go_on(plan)
+        self.ledger.searches.promote(plan)
         self._note_cells(plan)
         return plan
 
@@ -387,7 +387,9 @@ class Searching:
     def _seconds(self, one: _One) -> float:
         """Workers' time that the tasks of a search have taken."""
         cells = (self.cells[trial.cell] for trial in one.trials if trial.cell)
-        return self.ledger.seconds_spent({name for cell in cells for name in cell.tasks.values()})
+        return self.ledger.attempts.seconds(
+            {name for cell in cells for name in cell.tasks.values()}
+        )
 
     def _note_cells(self, plan: Plan) -> None:
         self.cells.update({cell.key: cell for cell in plan.cells})

@@ -1,57 +1,200 @@
-"""What has been measured? Reading by cell: states for `status`, numbers for fits and tables.
+"""Cells in the ledger: their states for `status`, their numbers for fits and tables.
 
-Everything about a study means its newest submission. Measured numbers come as a long frame, one row
-a value; the wide table for people is made of the same rows by `_query.results`.
+Everything about a study means its newest submission. `Cells.frame` has one row per measured value,
+`Cells.results` one row per cell.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from sweepctl.columns import COLUMNS
 from sweepctl.errors import UsageError
 from sweepctl.kinds import trainings, trainings_behind
 from sweepctl.ledger import _tables as t
-from sweepctl.ledger._records import Asked, CellState, CellStateName, FitRecord, TaskState
-from sweepctl.ledger._tasks import CELL_TASK, check_study, task_states
+from sweepctl.ledger._connect import Database
+from sweepctl.ledger._query import narrowed
+from sweepctl.ledger._records import CellMetric, CellState, Table, TaskState, cell_state
+from sweepctl.ledger._studies import check_study
+from sweepctl.ledger._tasks import study_states
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VALUES = (
-    "p",
-    "q",
-    "c",
-    "encoder",
-    "decoder",
-    "resolution",
-    "frames",
-    "seed",
-    "tokens",
-    "E",
-    "compression",
-    "parameters",
-    "macs",
-    "encoder_parameters",
-    "decoder_parameters",
-    "encoder_macs",
-    "decoder_macs",
-    "dit_parameters",
-    "dit_macs",
-)
-"""Typed values of a cell, in the order of columns."""
+    from sweepctl.plan import Recorded
 
 _FRAME_TAIL = ("training_flops", "metric", "dataset", "protocol", "n", "value", "se", "task")
 
 
-def cells(connection: Connection, study: str) -> list[CellState]:
-    """The cells of a study and how their tasks stand; see `Ledger.cells`."""
-    check_study(connection, study)
-    states = task_states(connection, None, study)
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """`Ledger.cells`: the cells of a study's newest submission."""
+
+    _database: Database
+
+    def of(self, study: str) -> list[CellState]:
+        """The cells of a study, in order, with the state of every stage.
+
+        Raises:
+            UsageError: there is no such study.
+        """
+        with self._database.reading() as connection:
+            check_study(connection, study)
+            return _cells(connection, study)
+
+    def config(self, study: str, key: str) -> dict[str, Any]:
+        """The resolved config of one cell of a study, by the cell's key.
+
+        Raises:
+            UsageError: there is no such study or cell.
+        """
+        mine = sa.and_(t.cell.c.study == study, t.cell.c.key == key)
+        with self._database.reading() as connection:
+            check_study(connection, study)
+            config = connection.execute(sa.select(t.cell.c.config).where(mine)).scalar()
+        if config is None:
+            raise UsageError(f"the study {study!r} has no cell with the key {key!r}")
+        return dict(config)
+
+    def metrics(self, study: str, cell: int | None = None) -> list[CellMetric]:
+        """The final numbers of a study's cells, in the order of cells and stages.
+
+        Args:
+            study: name of the study.
+            cell: number of the cell; None for all.
+
+        Raises:
+            UsageError: there is no such study.
+        """
+        with self._database.reading() as connection:
+            check_study(connection, study)
+            return _metrics(connection, study, cell)
+
+    def frame(self, study: str) -> pd.DataFrame:
+        """Final metrics of a study's cells in long form, for fits.
+
+        One row per value: cell, one column per axis, the derived values of `v_cell` (p to
+        dit_macs), training_flops (of all trainings behind the value), metric, dataset, protocol,
+        n, value, se, task.
+
+        Raises:
+            UsageError: there is no such study.
+        """
+        import pandas as pd
+
+        with self._database.reading() as connection:
+            check_study(connection, study)
+            rows = {row.number: row for row in _cell_rows(connection, study)}
+            flops = _training_flops(connection, study)
+            metrics = _metrics(connection, study)
+        names = axis_columns([row.axes for row in rows.values()])
+        columns = list(dict.fromkeys(["cell", *names.values(), *COLUMNS, *_FRAME_TAIL]))
+        records = []
+        for metric in metrics:
+            row = rows[metric.cell]
+            records.append(
+                {
+                    "cell": row.number,
+                    **_values(row),
+                    **{names[axis]: _level(value) for axis, value in row.axes.items()},
+                    "training_flops": sum(
+                        flops.get((metric.cell, kind), 0.0)
+                        for kind in trainings_behind(metric.kind)
+                    ),
+                    "metric": metric.name,
+                    "dataset": metric.dataset,
+                    "protocol": metric.protocol,
+                    "n": metric.n,
+                    "value": metric.value,
+                    "se": metric.se,
+                    "task": metric.task,
+                }
+            )
+        return pd.DataFrame.from_records(records, columns=columns)
+
+    def results(
+        self,
+        study: str,
+        *,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+        sort: str | None = None,
+    ) -> Table:
+        """One row per cell: axes, E, tokens, parameters, state, and the metrics measured.
+
+        A metric's column is `psnr`, `psnr@dataset` when there are several data sets, and
+        `psnr@dataset/protocol` (or `psnr/protocol`) when there are several protocols. With "_se" at
+        its end it is the standard error, where one is known; given when asked for.
+
+        Args:
+            study: name of the study.
+            where: SQL condition over all columns, every axis and every derived value of `v_cell`
+                included; in SQLite's dialect whatever the database is.
+            columns: names of the columns to give instead; ["*"] for all of them.
+            sort: columns to sort by, comma-separated, a minus before one for descending; missing
+                values last.
+
+        Raises:
+            UsageError: there is no such study or column, or the condition cannot be used.
+        """
+        with self._database.reading() as connection:
+            check_study(connection, study)
+            cells = _cells(connection, study)
+            metrics = _metrics(connection, study)
+        shown, every, rows = _wide(cells, metrics)
+        if columns is None:
+            columns = shown
+        elif list(columns) == ["*"]:
+            columns = every
+        whole = Table(columns=tuple(every), rows=tuple(rows))
+        return narrowed(whole, where=where, columns=columns, sort=sort)
+
+    def recorded(self, study: str) -> list[Recorded]:
+        """The tasks that submissions of a study used for each cell and stage, newest last.
+
+        Empty for a study that was never recorded.
+        """
+        from sweepctl.plan import Recorded
+
+        query = (
+            sa.select(
+                t.cell.c.axes,
+                t.cell_task.c.stage,
+                t.task.c.fingerprint,
+                t.task.c.identity,
+                t.task.c.state,
+            )
+            .select_from(t.cell)
+            .join(t.cell_task, t.CELL_TASK)
+            .join(t.task, t.task.c.fingerprint == t.cell_task.c.task)
+            .where(t.cell.c.study == study)
+            # The newest submission comes last: a new plan is compared with it.
+            .order_by(t.cell.c.is_current, t.cell.c.number, t.cell_task.c.position)
+        )
+        with self._database.reading() as connection:
+            return [
+                Recorded(
+                    axes=row.axes,
+                    stage=row.stage,
+                    fingerprint=row.fingerprint,
+                    identity=row.identity,
+                    state=row.state,
+                )
+                for row in connection.execute(query)
+            ]
+
+
+# --- within one transaction --------------------------------------------------------------------
+
+
+def _cells(connection: Connection, study: str) -> list[CellState]:
+    states = study_states(connection, study)
     stages: dict[str, dict[str, TaskState]] = {}
     rows = connection.execute(
         sa.select(t.cell_task.c.cell, t.cell_task.c.stage, t.cell_task.c.task)
@@ -69,7 +212,7 @@ def cells(connection: Connection, study: str) -> list[CellState]:
             values=_values(row),
             datasets=tuple(row.datasets),
             until=row.until,
-            state=_cell_state(stages.get(row.key, {}).values(), row.until),
+            state=cell_state(stages.get(row.key, {}).values(), row.until),
             stages=stages.get(row.key, {}),
         )
         for row in _cell_rows(connection, study)
@@ -86,74 +229,11 @@ def _cell_rows(connection: Connection, study: str) -> Sequence[Any]:
     ).all()
 
 
-def _values(row: Any) -> dict[str, Any]:
-    return {name: getattr(row, name.lower()) for name in VALUES}
-
-
-def _cell_state(states: Iterable[TaskState], until: int | None) -> CellStateName:
-    every = list(states)
-    names = {"blocked" if state.blocked else state.state for state in every}
-    for name in ("failed", "blocked", "running"):
-        if name in names:
-            return name
-    if names != {"done"}:
-        return "pending"
-    return "done" if until is None else "pruned"
-
-
-def resolved_study(connection: Connection, study: str) -> dict[str, Any]:
-    """The study as its newest submission resolved it."""
-    check_study(connection, study)
-    newest = (
-        sa.select(t.submission.c.resolved)
-        .where(t.submission.c.study == study)
-        .order_by(t.submission.c.number.desc())
-        .limit(1)
-    )
-    return dict(connection.execute(newest).scalar_one())
-
-
-def asked(connection: Connection, study: str) -> Asked:
-    """The newest submission of a study; see `Ledger.asked`."""
-    check_study(connection, study)
-    row = connection.execute(
-        sa.select(t.submission, t.study.c.title, t.study.c.question)
-        .join(t.study, t.study.c.name == t.submission.c.study)
-        .where(t.submission.c.study == study)
-        .order_by(t.submission.c.number.desc())
-        .limit(1)
-    ).one()
-    return Asked(
-        study=study,
-        title=row.title,
-        question=row.question,
-        number=row.number,
-        text=row.study_text,
-        resolved=row.resolved,
-        overrides=tuple(row.overrides),
-        argv=tuple(row.argv),
-        git_commit=row.git_commit,
-        git_dirty=row.git_dirty,
-        version=row.sweepctl_version,
-        created_at=row.created_at,
-    )
-
-
-def cell_config(connection: Connection, study: str, key: str) -> dict[str, Any]:
-    """The resolved config of one cell."""
-    check_study(connection, study)
-    mine = sa.and_(t.cell.c.study == study, t.cell.c.key == key)
-    config = connection.execute(sa.select(t.cell.c.config).where(mine)).scalar()
-    if config is None:
-        raise UsageError(f"the study {study!r} has no cell with the key {key!r}")
-    return dict(config)
-
-
-def final_metrics(connection: Connection, study: str) -> Sequence[Any]:
-    """Rows measured after training: cell key, task id, kind, name, dataset ... value, se."""
-    return connection.execute(
+def _metrics(connection: Connection, study: str, cell: int | None = None) -> list[CellMetric]:
+    query = (
         sa.select(
-            t.cell.c.key,
+            t.cell.c.number,
+            t.cell_task.c.stage,
             t.task.c.id,
             t.task.c.kind,
             t.metric.c.name,
@@ -164,7 +244,7 @@ def final_metrics(connection: Connection, study: str) -> Sequence[Any]:
             t.metric.c.se,
         )
         .select_from(t.cell)
-        .join(t.cell_task, CELL_TASK)
+        .join(t.cell_task, t.CELL_TASK)
         .join(t.task, t.task.c.fingerprint == t.cell_task.c.task)
         .join(t.metric, t.metric.c.task == t.task.c.fingerprint)
         .where(
@@ -181,47 +261,32 @@ def final_metrics(connection: Connection, study: str) -> Sequence[Any]:
             t.metric.c.name,
             t.metric.c.protocol,
         )
-    ).all()
-
-
-def frame(connection: Connection, study: str) -> pd.DataFrame:
-    """Measured numbers in long form; see `Ledger.frame`."""
-    import pandas as pd
-
-    check_study(connection, study)
-    rows = {row.key: row for row in _cell_rows(connection, study)}
-    names = axis_columns([row.axes for row in rows.values()])
-    columns = list(dict.fromkeys(["cell", *names.values(), *VALUES, *_FRAME_TAIL]))
-    flops = _training_flops(connection, study)
-    records = []
-    for metric in final_metrics(connection, study):
-        row = rows[metric.key]
-        records.append(
-            {
-                "cell": row.number,
-                **_values(row),
-                **{names[axis]: _level(value) for axis, value in row.axes.items()},
-                "training_flops": sum(
-                    flops.get((metric.key, kind), 0.0) for kind in trainings_behind(metric.kind)
-                ),
-                "metric": metric.name,
-                "dataset": metric.dataset,
-                "protocol": metric.protocol,
-                "n": metric.n,
-                "value": metric.value,
-                "se": metric.se,
-                "task": metric.id,
-            }
+    )
+    if cell is not None:
+        query = query.where(t.cell.c.number == cell)
+    return [
+        CellMetric(
+            cell=row.number,
+            stage=row.stage,
+            task=row.id,
+            kind=row.kind,
+            name=row.name,
+            dataset=row.dataset,
+            protocol=row.protocol,
+            value=row.value,
+            n=row.n,
+            se=row.se,
         )
-    return pd.DataFrame.from_records(records, columns=columns)
+        for row in connection.execute(query)
+    ]
 
 
-def _training_flops(connection: Connection, study: str) -> dict[tuple[str, str], float]:
-    """What each training of each cell costs, by key of the cell and kind of the task."""
+def _training_flops(connection: Connection, study: str) -> dict[tuple[int, str], float]:
+    """What each training of each cell costs, by number of the cell and kind of the task."""
     rows = connection.execute(
-        sa.select(t.cell.c.key, t.task.c.kind, t.task.c.flops)
+        sa.select(t.cell.c.number, t.task.c.kind, t.task.c.flops)
         .select_from(t.cell)
-        .join(t.cell_task, CELL_TASK)
+        .join(t.cell_task, t.CELL_TASK)
         .join(t.task, t.task.c.fingerprint == t.cell_task.c.task)
         .where(
             t.cell.c.study == study,
@@ -229,7 +294,14 @@ def _training_flops(connection: Connection, study: str) -> dict[tuple[str, str],
             t.cell_task.c.stage.in_(trainings()),  # and not what they are at a rung
         )
     )
-    return {(row.key, row.kind): float(row.flops) for row in rows}
+    return {(row.number, row.kind): float(row.flops) for row in rows}
+
+
+# --- rows as tables ----------------------------------------------------------------------------
+
+
+def _values(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name.lower()) for name in COLUMNS}
 
 
 def _level(value: object) -> object:
@@ -244,35 +316,45 @@ def axis_columns(axes: Iterable[Mapping[str, Any]], others: Iterable[str] = ()) 
     return {name: f"axis_{name}" if name.casefold() in taken else name for name in names}
 
 
-def fits(connection: Connection, study: str) -> list[FitRecord]:
-    """The newest result of every fit of a study, by name."""
-    check_study(connection, study)
-    last = (
-        sa.select(t.fit.c.name, t.fit.c.condition, sa.func.max(t.fit.c.number).label("number"))
-        .where(t.fit.c.study == study)
-        .group_by(t.fit.c.name, t.fit.c.condition)
-        .subquery()
-    )
-    newest = sa.and_(t.fit.c.name == last.c.name, t.fit.c.number == last.c.number)
-    rows = connection.execute(
-        sa.select(t.fit)
-        .join(last, newest)
-        .where(t.fit.c.study == study)
-        .order_by(t.fit.c.name, t.fit.c.number)
-    )
-    return [
-        FitRecord(
-            study=row.study,
-            name=row.name,
-            number=row.number,
-            created_at=row.created_at,
-            condition=row.condition,
-            law=row.law,
-            n=row.n,
-            slope_low=row.slope_low,
-            slope_high=row.slope_high,
-            folder=row.folder,
-            result=row.result,
+def _wide(
+    cells: Sequence[CellState], measured: Sequence[CellMetric]
+) -> tuple[list[str], list[str], list[tuple[Any, ...]]]:
+    """The default columns, all columns, and all rows in the order of the study."""
+    metrics = _metric_columns(measured)
+    # Ledgers of former plans may have an axis with the name of a metric, as the weight of LPIPS.
+    axes = axis_columns([cell.axes for cell in cells], metrics.values())
+    folded = {name.casefold() for name in axes.values()}
+    values = [name for name in COLUMNS if name.casefold() not in folded]
+    found: dict[int, dict[str, Any]] = {cell.index: {} for cell in cells}
+    for row in measured:
+        column = metrics[row.name, row.dataset, row.protocol]
+        found[row.cell][column] = row.value
+        if row.se is not None:
+            found[row.cell][f"{column}_se"] = row.se
+    names = list(dict.fromkeys(metrics.values()))
+    known = {column for measures in found.values() for column in measures}
+    errors = [error for name in names if (error := f"{name}_se") in known]
+    every = ["cell", *axes.values(), *values, "state", *names, *errors]
+    rows = [
+        (
+            cell.index,
+            *(cell.axes.get(axis) for axis in axes),
+            *(cell.values[name] for name in values),
+            cell.state,
+            *(found[cell.index].get(name) for name in (*names, *errors)),
         )
-        for row in rows
+        for cell in cells
     ]
+    derived = [name for name in ("E", "tokens", "parameters") if name in values]
+    return ["cell", *axes.values(), *derived, "state", *names], every, rows
+
+
+def _metric_columns(measured: Sequence[CellMetric]) -> dict[tuple[str, str, str], str]:
+    """(metric, data set, protocol) -> column; as short as it can be without mixing any two."""
+    keys = dict.fromkeys((row.name, row.dataset, row.protocol) for row in measured)
+    datasets = len({dataset for _, dataset, _ in keys}) > 1
+    protocols = len({protocol for _, _, protocol in keys}) > 1
+    return {
+        key: key[0] + (f"@{key[1]}" if datasets else "") + (f"/{key[2]}" if protocols else "")
+        for key in keys
+    }

@@ -1,4 +1,4 @@
-"""Where is the database and how is it spoken to? Places, engines, transactions, errors.
+"""The connection to the database: places, engines, transactions, and errors in our words.
 
 A place is a SQLite file (the default) or a PostgreSQL URL. SQLite gets two engines: writers begin
 with BEGIN IMMEDIATE, because a transaction that reads first and writes later cannot wait for its
@@ -17,6 +17,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,37 @@ class Place:
     path: Path | None
     url: URL | None
     file_system: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """An open database: what every part of `Ledger` reads from and writes to.
+
+    Attributes:
+        place: where it is.
+        reader: engine of transactions that only read.
+        writer: engine of transactions that write; the same one on PostgreSQL.
+        read_only: whether nothing may be written.
+    """
+
+    place: Place
+    reader: Engine
+    writer: Engine
+    read_only: bool
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """One transaction that sees one state of the database; raises as `transaction` does."""
+        return transaction(self.reader, self.place)
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """One transaction of which everything is recorded, or nothing.
+
+        Raises:
+            LedgerError: the ledger was opened for reading only; and as `transaction` does.
+        """
+        if self.read_only:
+            raise LedgerError(f"{self.place.shown} was opened for reading only")
+        return transaction(self.writer, self.place)
 
 
 def locate(url: str | None, folder: Path | None) -> Place:
@@ -176,7 +208,7 @@ def _create_file(path: Path) -> None:
         # SQLite gives its journal files the mode of the database: nobody else reads any of them.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
-        return  # another process was faster; both go on with the same file
+        return  # another process was faster; both use the same file
     except OSError as error:
         raise LedgerError(
             f"cannot create the results database {path}: {error.strerror}",
@@ -189,7 +221,7 @@ def damaged(shown: str, why: str) -> LedgerError:
     return LedgerError(
         f"{shown} is damaged or no database of sweepctl: {why}; nothing was changed",
         hint=f"move it aside (mv {shown} {shown}.damaged) and run again: results that are "
-        "finished in the run folder are taken up without computing them again",
+        "finished in the run folder are reused without computing them again",
     )
 
 

@@ -1,11 +1,11 @@
-"""What does a user's own SQL see? One SELECT, refused by the database itself when it is more.
+"""A user's own SQL: one SELECT, refused by the database itself when it is more.
 
 SQLite: a connection of its own, opened `mode=ro`, with an authorizer that allows four actions
 (select, read a column, call a function, recurse) and denies all others; `mode=ro` alone would let
 ATTACH and VACUUM INTO write files. PostgreSQL: a transaction that is READ ONLY, in which the
 statement becomes a cursor (the grammar of DECLARE CURSOR takes nothing but a SELECT), sent as a
 prepared statement (which cannot hold two), without superuser rights, rolled back at the end.
-Time and rows are limited on both. No list of forbidden words anywhere.
+Time and rows are limited on both. There is no list of forbidden words.
 
 `results --where` runs the user's condition the same way on a small copy in memory, so that it means
 the same on both databases and knows every axis by its name.
@@ -28,7 +28,6 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from sweepctl.errors import LedgerError, SweepctlError, UsageError
-from sweepctl.ledger import _cells
 from sweepctl.ledger._connect import BUSY_S, Place, explain, read_only_uri
 from sweepctl.ledger._records import Table
 from sweepctl.ledger._views import VIEWS
@@ -45,15 +44,6 @@ _FORBIDDEN_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer", "writefile
 _REFUSALS = ("not authorized", "authorization denied", "prohibited", "one statement")
 _LONGEST_VALUE_BYTES = 50_000_000  # zeroblob(1e9) would take the memory of the login node
 _CHECK_EVERY = 20_000  # virtual machine steps between two looks at the clock, about a millisecond
-
-
-def query(place: Place, engine: Engine, sql: str, *, limit_rows: int, timeout_s: float) -> Table:
-    """Run one SELECT; see `Ledger.query`."""
-    if limit_rows < 1 or not timeout_s > 0:
-        raise UsageError("limit_rows must be at least 1 and timeout_s above 0")
-    if place.path is not None:
-        return _query_sqlite(place, place.path, sql, limit_rows, timeout_s)
-    return _query_postgres(place, engine, sql, limit_rows, timeout_s)
 
 
 def _hint() -> str:
@@ -79,7 +69,8 @@ def _timed_out(timeout_s: float) -> LedgerError:
 # ---------------------------------------------------------------------------------------------
 
 
-def _query_sqlite(place: Place, path: Path, sql: str, limit_rows: int, timeout_s: float) -> Table:
+def query_sqlite(place: Place, path: Path, sql: str, limit_rows: int, timeout_s: float) -> Table:
+    """Run one SELECT on a SQLite file; `Ledger.query` says what it raises."""
     try:
         connection = sqlite3.connect(
             read_only_uri(path), uri=True, timeout=BUSY_S, isolation_level=None
@@ -160,9 +151,10 @@ def _unknown_name(said: str) -> LedgerError:
 _CURSOR = "DECLARE users_own NO SCROLL CURSOR FOR\n"
 
 
-def _query_postgres(
+def query_postgres(
     place: Place, engine: Engine, sql: str, limit_rows: int, timeout_s: float
 ) -> Table:
+    """Run one SELECT on a PostgreSQL server; `Ledger.query` says what it raises."""
     import psycopg
 
     with _connection(place, engine) as connection:
@@ -219,7 +211,7 @@ def _postgres_error(error: Any, place: Place, timeout_s: float) -> SweepctlError
     if state in ("25001", "25006", "42501", "0A000") or "multiple commands" in said:
         return _refused(said)
     if state == "42601" and error.diag.statement_position == str(len(_CURSOR) + 1):
-        return _refused(f"it is no SELECT ({said})")
+        return _refused(f"it is not a SELECT ({said})")
     if state in ("42P01", "42703"):
         return _unknown_name(_like_sqlite(said))
     explained = None if state and state.startswith("42") else explain(error, place)
@@ -249,26 +241,8 @@ def _plain(value: Any) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------
-# Results: a wide table, filtered by the user's condition
+# Rows of any table, filtered by the user's condition
 # ---------------------------------------------------------------------------------------------
-
-
-def results(
-    connection: Connection,
-    study: str,
-    *,
-    where: str | None,
-    columns: Sequence[str] | None,
-    sort: str | None,
-) -> Table:
-    """One row a cell, one column a metric; see `Ledger.results`."""
-    shown, every, rows = _wide(connection, study)
-    whole = Table(columns=tuple(every), rows=tuple(rows))
-    if columns is None:
-        columns = shown
-    elif list(columns) == ["*"]:
-        columns = every
-    return narrowed(whole, where=where, columns=columns, sort=sort)
 
 
 def narrowed(
@@ -278,7 +252,7 @@ def narrowed(
     columns: Sequence[str] | None = None,
     sort: str | None = None,
 ) -> Table:
-    """Rows of a table that meet a condition, in order; `Ledger.results` says how they are asked.
+    """Rows of a table that meet a condition, in order, as `Cells.results` takes them.
 
     Raises:
         UsageError: there is no such column, or the condition cannot be used.
@@ -293,50 +267,6 @@ def narrowed(
         columns=tuple(chosen),
         rows=tuple(tuple(rows[place][pick] for pick in picked) for place in places),
     )
-
-
-def _wide(connection: Connection, study: str) -> tuple[list[str], list[str], list[tuple[Any, ...]]]:
-    """The default columns, all columns, and all rows in the order of the study."""
-    cells = _cells.cells(connection, study)
-    measured = _cells.final_metrics(connection, study)
-    metrics = _metric_columns(measured)
-    # Ledgers of former plans may have an axis with the name of a metric, as the weight of LPIPS.
-    axes = _cells.axis_columns([cell.axes for cell in cells], metrics.values())
-    folded = {name.casefold() for name in axes.values()}
-    values = [name for name in _cells.VALUES if name.casefold() not in folded]
-    found: dict[str, dict[str, Any]] = {cell.key: {} for cell in cells}
-    for row in measured:
-        column = metrics[row.name, row.dataset, row.protocol]
-        found[row.key][column] = row.value
-        if row.se is not None:
-            found[row.key][f"{column}_se"] = row.se
-    names = list(dict.fromkeys(metrics.values()))
-    known = {column for measures in found.values() for column in measures}
-    errors = [error for name in names if (error := f"{name}_se") in known]
-    every = ["cell", *axes.values(), *values, "state", *names, *errors]
-    rows = [
-        (
-            cell.index,
-            *(cell.axes.get(axis) for axis in axes),
-            *(cell.values[name] for name in values),
-            cell.state,
-            *(found[cell.key].get(name) for name in (*names, *errors)),
-        )
-        for cell in cells
-    ]
-    derived = [name for name in ("E", "tokens", "parameters") if name in values]
-    return ["cell", *axes.values(), *derived, "state", *names], every, rows
-
-
-def _metric_columns(measured: Sequence[Any]) -> dict[tuple[str, str, str], str]:
-    """(metric, data set, protocol) -> column; as short as it can be without mixing any two."""
-    keys = dict.fromkeys((row.name, row.dataset, row.protocol) for row in measured)
-    datasets = len({dataset for _, dataset, _ in keys}) > 1
-    protocols = len({protocol for _, _, protocol in keys}) > 1
-    return {
-        key: key[0] + (f"@{key[1]}" if datasets else "") + (f"/{key[2]}" if protocols else "")
-        for key in keys
-    }
 
 
 def _column(name: str, every: Sequence[str], what: str) -> str:
@@ -389,7 +319,7 @@ def matching(
 
     Args:
         columns: names of the columns.
-        rows: one sequence of values a row.
+        rows: one sequence of values per row.
         where: the condition.
         unknown: whether a row that lacks what the condition asks for is kept.
 

@@ -1,4 +1,4 @@
-"""What crosses the border of the ledger? The rows that go in and come out, as frozen dataclasses.
+"""The records that go into the ledger and come out of it, as frozen dataclasses.
 
 Nothing of the database leaves the package: no connection, no SQLAlchemy row, no URL. Plans come in
 as `sweepctl.plan` defines them, results and outcomes as `sweepctl.runs` does.
@@ -7,11 +7,12 @@ as `sweepctl.plan` defines them, results and outcomes as `sweepctl.runs` does.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
 
 TaskStateName = Literal["pending", "running", "done", "failed"]
+ShownState = Literal["pending", "blocked", "running", "done", "failed"]
 AttemptStateName = Literal["running", "done", "failed", "stopped", "lost"]
 CellStateName = Literal["pending", "running", "done", "pruned", "failed", "blocked"]
 
@@ -20,7 +21,7 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """How a study was handed in; the record of what was asked, when and by which code.
+    """How a study is submitted: what is asked, and by which code.
 
     Attributes:
         text: the study file as given.
@@ -46,36 +47,39 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """How a study was handed in last.
+class Submitted(Submission):
+    """A recorded submission.
 
     Attributes:
         study: name of the study.
-        title: short name for people; empty when the study has none.
-        question: the question the study asks.
         number: number of the submission, from 1.
-        text: the study file as given.
-        resolved: the whole study after bases, defaults and overrides; plain JSON.
-        overrides: the `--set` options as given.
-        argv: the command line.
-        git_commit: commit of the working tree; empty outside of git.
-        git_dirty: whether that tree had changes.
-        version: version of sweepctl.
         created_at: when it was recorded.
     """
 
     study: str
+    number: int
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySummary:
+    """One study and how far it is.
+
+    Attributes:
+        name: name of the study.
+        title: short name for people; empty without one.
+        question: what it asks.
+        cells: number of its cells.
+        counts: state, blocked included -> number of tasks; a task of several cells counts once.
+        submitted_at: when its newest submission was recorded.
+    """
+
+    name: str
     title: str
     question: str
-    number: int
-    text: str
-    resolved: Mapping[str, Any]
-    overrides: tuple[str, ...]
-    argv: tuple[str, ...]
-    git_commit: str
-    git_dirty: bool
-    version: str
-    created_at: dt.datetime
+    cells: int
+    counts: Mapping[str, int]
+    submitted_at: dt.datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,7 @@ class TaskState:
         failed_attempts: attempts that failed since the task was last reset.
         flops: floating point operations expected of the task.
         samples: images or clips it goes through, 0 where there are none.
-        step: newest training step of the newest attempt, None when it told none.
+        step: newest training step of the newest attempt, None when it reported none.
         steps: steps that attempt will do.
         loss: newest loss of that attempt.
         started_at: when the newest attempt began.
@@ -124,6 +128,16 @@ class TaskState:
     host: str
     device: str
 
+    @property
+    def shown(self) -> ShownState:
+        """The state in one word: blocked, or else pending, running, done or failed."""
+        return "blocked" if self.blocked else self.state
+
+    @property
+    def fraction(self) -> float | None:
+        """Share of the steps that the newest attempt has done, 0 to 1; None where unknown."""
+        return min(1.0, self.step / self.steps) if self.step and self.steps else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
@@ -149,21 +163,21 @@ class TaskRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kin:
+class Relative:
     """A task that another one was made from, or that was made from it.
 
     Attributes:
         id: name of the task.
         kind: its kind.
         label: what people call it.
-        state: pending, running, done or failed.
+        state: pending, blocked, running, done or failed.
         depth: steps between them, 1 for a parent or child.
     """
 
     id: str
     kind: str
     label: str
-    state: TaskStateName
+    state: ShownState
     depth: int
 
 
@@ -195,7 +209,7 @@ class Attempt:
         state: running, done, failed, stopped (asked to) or lost (its driver went away).
         failure: class of the failure, None without one.
         message: one line for people.
-        started_at: when it was handed to a worker.
+        started_at: when it was submitted to a worker.
         ended_at: when its end was recorded; None while it runs.
         seconds: wall time of the child.
         peak_memory_bytes: largest resident size of the child, 0 where it is not known.
@@ -203,14 +217,14 @@ class Attempt:
         exit_code: of the child; negative for a signal; None when it is not known.
         host: host name.
         device: torch device.
-        device_name: kind of device; empty where the attempt did not tell.
+        device_name: kind of device; empty where the attempt did not report it.
         predicted_s: how long the task was expected to take when the attempt began, in seconds.
         worker: name of the worker.
         code: hash of the code that ran it.
         log: path of its log file.
-        step: newest training step told.
+        step: newest training step reported.
         steps: steps it will do.
-        loss: newest loss told.
+        loss: newest loss reported.
         values: other facts of its result (`TaskResult.values`).
         provenance: where its numbers come from (`TaskResult.provenance`).
     """
@@ -241,13 +255,46 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecentAttempt:
+    """The newest attempt of a task that runs or has ended, and where.
+
+    Attributes:
+        task_id: the task.
+        kind: its kind.
+        label: what people call it.
+        state: running, done or failed.
+        message: one line on the last failure; empty without one.
+        host: host name; empty where it is not known.
+        device: torch device; empty where it is not known.
+        worker: name of the worker; empty where it is not known.
+        step: newest training step reported.
+        steps: steps it will do.
+        loss: newest loss reported.
+        since: when it started, or ended; None when the task never had an attempt.
+    """
+
+    task_id: str
+    kind: str
+    label: str
+    state: TaskStateName
+    message: str
+    host: str
+    device: str
+    worker: str
+    step: int | None
+    steps: int | None
+    loss: float | None
+    since: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """How long a finished task was expected to take, and took.
 
     Attributes:
         task_id: the task.
         kind: its kind.
-        predicted_s: expected when it was handed out, in seconds.
+        predicted_s: expected when it was submitted, in seconds.
         seconds: wall time of its one attempt.
     """
 
@@ -258,7 +305,34 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class KindCost:
+    """What the tasks of one kind have cost, over all studies; a task counts in each that uses it.
+
+    Attributes:
+        kind: kind of the tasks.
+        tasks: number of tasks.
+        tasks_done: number of tasks that are done.
+        attempts: number of attempts.
+        seconds: wall time of all ended attempts.
+        seconds_lost: wall time of attempts that failed or whose driver went away.
+        flops: floating point operations expected of all tasks.
+        peak_memory_bytes: largest resident size of any attempt.
+        file_bytes: bytes of the files of finished results.
+    """
+
+    kind: str
+    tasks: int
+    tasks_done: int
+    attempts: int
+    seconds: float
+    seconds_lost: float
+    flops: float
+    peak_memory_bytes: int
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptProgress:
     """How far a running attempt is.
 
     Attributes:
@@ -284,12 +358,11 @@ class CellState:
         index: number of the cell in its study, from 1.
         key: hash of its config.
         axes: short axis name -> value, in the study's order.
-        values: p, q, c, encoder, decoder, resolution, frames, seed, tokens, E, compression,
-            parameters, macs, and both of encoder and decoder alone.
+        values: the derived values that are columns of `v_cell`, p to dit_macs.
         datasets: evaluation data sets in the study's order.
-        until: training step that a search has let it come to, None for its end.
+        until: training step up to which a search has promoted it, None for its end.
         state: failed when a task failed, blocked when one cannot start, running when one runs,
-            pending when some are not done; else done, or pruned when it has not come to its end.
+            pending when some are not done; else done, or pruned when it did not reach its end.
         stages: stage -> state of its task, in the order in which the stages run.
     """
 
@@ -302,6 +375,51 @@ class CellState:
     state: CellStateName
     stages: Mapping[str, TaskState]
 
+    def now(self, states: Mapping[str, TaskState]) -> CellState:
+        """The cell with newer states of its tasks, by fingerprint."""
+        stages = {stage: states.get(task.fingerprint, task) for stage, task in self.stages.items()}
+        return replace(self, stages=stages, state=cell_state(stages.values(), self.until))
+
+
+def cell_state(tasks: Iterable[TaskState], until: int | None) -> CellStateName:
+    """The state of a cell by those of its tasks; `CellState` says what each means."""
+    names = {task.shown for task in tasks}
+    for name in ("failed", "blocked", "running"):
+        if name in names:
+            return cast("CellStateName", name)
+    if names != {"done"}:
+        return "pending"
+    return "done" if until is None else "pruned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellMetric:
+    """One final number of a cell, with everything that it must not be read without.
+
+    Attributes:
+        cell: number of the cell.
+        stage: what the measuring task is to the cell.
+        task: id of that task.
+        kind: its kind.
+        name: name of the metric.
+        dataset: data set it was measured on.
+        protocol: protocol it was measured under.
+        value: the number, in the metric's unit.
+        n: samples behind it.
+        se: standard error, None where none is known.
+    """
+
+    cell: int
+    stage: str
+    task: str
+    kind: str
+    name: str
+    dataset: str
+    protocol: str
+    value: float
+    n: int
+    se: float | None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
@@ -309,7 +427,7 @@ class Table:
 
     Attributes:
         columns: names, in order.
-        rows: one tuple a row, None where there is no value.
+        rows: one tuple per row, None where there is no value.
         truncated: whether there were more rows than the limit allowed.
     """
 

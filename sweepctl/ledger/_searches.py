@@ -1,8 +1,8 @@
-"""What have searches asked? Trials get in together with their cells, and come out in their order.
+"""Searches in the ledger: trials get in together with their cells, and come out in their order.
 
-A trial points to an ordinary cell; how it stands and what it came to is read from that cell's
-tasks, so there is one truth. What is stored beside the point is what the sampler needs to find
-again when the driver is started anew.
+A trial points to an ordinary cell; its state and its result are read from that cell's tasks, so
+there is one truth. What is stored with the point is what the sampler needs when the driver is
+restarted.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from sweepctl.ledger import _plans
 from sweepctl.ledger import _tables as t
-from sweepctl.ledger._connect import chunks, now
-from sweepctl.ledger._opened import Opened
+from sweepctl.ledger._connect import Database, now
+from sweepctl.ledger._studies import add_cells, insert
 
 if TYPE_CHECKING:
     from sweepctl.plan import Plan
@@ -50,9 +49,9 @@ class TrialRecord:
         point: config path -> value of what is searched.
         cell: key of its cell; empty when no cell could be made of it.
         why_not: why there is none.
-        sampler: what the sampler has to find again.
+        sampler: what the sampler needs after a restart.
         rungs: training steps before the end at which its cell is or will be measured.
-        until: the last of them while it has not been let go to its end, else None.
+        until: the last of them while it is not promoted to its end, else None.
     """
 
     search: str
@@ -65,10 +64,13 @@ class TrialRecord:
     until: int | None = None
 
 
-class Searches(Opened):
-    """What the ledger knows of searches; part of `Ledger`."""
+@dataclass(frozen=True, slots=True)
+class Searches:
+    """`Ledger.searches`: the searches of studies and their trials."""
 
-    def begin_searches(
+    _database: Database
+
+    def begin(
         self, study: str, searches: Sequence[SearchRecord]
     ) -> dict[str, tuple[Mapping[str, Any], ...]]:
         """Make these the searches of a recorded study.
@@ -76,7 +78,7 @@ class Searches(Opened):
         Returns:
             Key -> the points each starts with: those of its first beginning.
         """
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             mine = t.search.c.study == study
             connection.execute(t.search.update().where(mine).values(is_current=False))
             rows = [
@@ -91,15 +93,15 @@ class Searches(Opened):
                 }
                 for one in searches
             ]
-            _plans.insert(connection, t.search, rows, update=("position", "is_current"))
+            insert(connection, t.search, rows, update=("position", "is_current"))
             stored = connection.execute(
                 sa.select(t.search.c.key, t.search.c.start).where(mine, t.search.c.is_current)
             )
             return {row.key: tuple(row.start) for row in stored}
 
-    def searches(self, study: str) -> list[SearchRecord]:
-        """The searches of a study as it was handed in last, in the order of its axes."""
-        with self._reading() as connection:
+    def of(self, study: str) -> list[SearchRecord]:
+        """The searches of a study as it was last submitted, in the order of its axes."""
+        with self._database.reading() as connection:
             rows = connection.execute(
                 sa.select(t.search)
                 .where(t.search.c.study == study, t.search.c.is_current)
@@ -117,9 +119,9 @@ class Searches(Opened):
 
         Args:
             study: name of the study; one that was never recorded has none.
-            keys: the searches; None for those of the study as it was handed in last.
+            keys: the searches; None for those of the study as it was last submitted.
         """
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             mine = sa.and_(t.search.c.study == t.trial.c.study, t.search.c.key == t.trial.c.search)
             theirs = sa.and_(t.cell.c.study == t.trial.c.study, t.cell.c.key == t.trial.c.cell)
             asked = (
@@ -155,8 +157,8 @@ class Searches(Opened):
             trial: the trial; its search was begun, its cell is in the plan or recorded.
         """
         study = plan.study_name
-        with self._writing() as connection:
-            _plans.add_cells(connection, plan)
+        with self._database.writing() as connection:
+            add_cells(connection, plan)
             last = connection.execute(
                 sa.select(sa.func.max(t.trial.c.place)).where(t.trial.c.study == study)
             ).scalar()
@@ -174,25 +176,14 @@ class Searches(Opened):
                 )
             )
 
-    def let_go_on(self, plan: Plan) -> None:
-        """Record that trials go on: their cells as they are now, and the tasks that are new.
+    def promote(self, plan: Plan) -> None:
+        """Record that trials were promoted: their cells as they are now, and the new tasks.
 
         Args:
             plan: the cells of some trials that were recorded, and their tasks.
         """
-        with self._writing() as connection:
-            _plans.add_cells(connection, plan)
-
-    def seconds_spent(self, fingerprints: Collection[str]) -> float:
-        """Wall time of all ended attempts of some tasks, in seconds."""
-        spent = 0.0
-        with self._reading() as connection:
-            for some in chunks(list(fingerprints)):
-                total = connection.execute(
-                    sa.select(sa.func.sum(t.attempt.c.seconds)).where(t.attempt.c.task.in_(some))
-                ).scalar()
-                spent += float(total or 0.0)
-        return spent
+        with self._database.writing() as connection:
+            add_cells(connection, plan)
 
 
 def _rungs(connection: Connection, study: str) -> dict[str, set[int]]:

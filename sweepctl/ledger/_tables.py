@@ -1,7 +1,7 @@
-"""Which facts does the ledger keep? The tables, and nothing but the tables.
+"""The tables: which facts the ledger keeps.
 
-One row a study, a submission of it, a cell, a task, an attempt, a measured value, a file, a fit,
-a search, a trial of it, a published number.
+One row per study, submission, cell, task, attempt, measured value, file, fit, search, trial, and
+published number.
 What is plotted, filtered or joined has a typed column; what is only read back is JSON. All names
 begin with `sweep_`, so that other tools may use the same database. Users read the views
 (`sweepctl.ledger.VIEWS`); these tables may change with every schema revision.
@@ -36,6 +36,8 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import Dialect
+
+from sweepctl.columns import COLUMNS
 
 PREFIX = "sweep_"
 
@@ -103,6 +105,9 @@ submission = Table(
     PrimaryKeyConstraint("study", "number"),
 )
 
+_TYPES: dict[type, type[sa.types.TypeEngine[Any]]] = {int: BigInteger, float: Double, str: Text}
+
+
 cell = Table(
     "sweep_cell",
     metadata,
@@ -110,28 +115,13 @@ cell = Table(
     Column("key", Text, nullable=False),
     Column("number", Integer, nullable=False),
     Column("is_current", Boolean, nullable=False),
-    Column("p", Integer, nullable=False),
-    Column("q", Integer, nullable=False),
-    Column("c", Integer, nullable=False),
-    Column("encoder", Text, nullable=False),
-    Column("decoder", Text, nullable=False),
-    Column("resolution", Integer, nullable=False),
-    Column("frames", Integer, nullable=False),
-    Column("seed", BigInteger, nullable=False),
-    Column("tokens", BigInteger, nullable=False),
-    Column("e", BigInteger, nullable=False),
-    Column("compression", Double, nullable=False),
-    Column("parameters", BigInteger, nullable=False),
-    Column("macs", BigInteger, nullable=False),
-    Column("encoder_parameters", BigInteger, nullable=False),
-    Column("decoder_parameters", BigInteger, nullable=False),
-    Column("encoder_macs", BigInteger, nullable=False),
-    Column("decoder_macs", BigInteger, nullable=False),
-    Column("dit_parameters", BigInteger),  # NULL without a DiT, like the next one
-    Column("dit_macs", BigInteger),
+    *(
+        Column(one.name.lower(), Integer if one.small else _TYPES[one.type], nullable=one.nullable)
+        for one in COLUMNS.values()
+    ),
     Column("dataset", Text),  # the first evaluation data set; NULL without evaluation
     Column("generation_dataset", Text),  # the first one that samples are compared with, or NULL
-    Column("until", BigInteger),  # training step a search has let it come to; NULL for its end
+    Column("until", BigInteger),  # step up to which a search promoted it; NULL for its end
     Column("datasets", JSON, nullable=False),
     Column("axes", JSON, nullable=False),
     Column("config", JSON, nullable=False),
@@ -200,7 +190,7 @@ attempt = Table(
     Column("started_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
     Column("seconds", Double, nullable=False),
-    Column("predicted_s", Double),  # of the whole task, when the attempt was handed out
+    Column("predicted_s", Double),  # of the whole task, when the attempt was submitted
     Column("peak_memory_bytes", BigInteger, nullable=False),
     Column("flops", Double, nullable=False),
     Column("exit_code", Integer),
@@ -241,7 +231,7 @@ metric = Table(
     Column("se", Double),  # standard error of the value; NULL where none is known
     PrimaryKeyConstraint("task", "name", "dataset", "protocol", "step"),
     Index(None, "name", "dataset", "step"),
-    # Few rows of many: what is asked all day must not read the curves.
+    # Few rows of many: what is read all day must not scan the curves.
     Index(
         "ix_sweep_metric_final",
         "task",
@@ -347,13 +337,22 @@ reference = Table(
 )
 
 
+NEWEST_ATTEMPT = sa.and_(attempt.c.task == task.c.fingerprint, attempt.c.number == task.c.attempts)
+"""Joins a task with its newest attempt."""
+
+RESULT_ATTEMPT = sa.and_(
+    attempt.c.task == task.c.fingerprint, attempt.c.number == task.c.result_attempt
+)
+"""Joins a done task with the attempt that finished it."""
+
+CELL_TASK = sa.and_(cell_task.c.study == cell.c.study, cell_task.c.cell == cell.c.key)
+"""Joins a cell with its tasks."""
+
+
 def tasks_of(study: str) -> sa.Select[tuple[str]]:
     """The fingerprints of the tasks of a study's newest submission, as a subquery."""
     return (
         sa.select(cell_task.c.task)
-        .join(
-            cell,
-            sa.and_(cell.c.study == cell_task.c.study, cell.c.key == cell_task.c.cell),
-        )
+        .join(cell, CELL_TASK)
         .where(cell.c.study == study, cell.c.is_current)
     )

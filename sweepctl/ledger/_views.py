@@ -1,4 +1,4 @@
-"""What may a user read? The views: the public interface of the database, column by column.
+"""The views: the public interface of the database, column by column.
 
 `VIEWS` documents them (view -> what a row is, column -> meaning) for `sweepctl query --help` and
 the docs; a test holds it against the database. The SQL is written once for both databases: where
@@ -12,6 +12,7 @@ import hashlib
 
 from sqlalchemy.engine import Connection
 
+from sweepctl.columns import COLUMNS
 from sweepctl.kinds import measuring_kind
 
 METRIC_COLUMNS = ("psnr", "ssim", "lpips", "rfd_lite0", "rkid_lite0", "rfid")
@@ -23,26 +24,7 @@ _CELL = {
     "study": "name of the study",
     "cell": "number of the cell in its study, from 1",
 }
-_VALUES = {
-    "p": "spatial patch size, pixels",
-    "q": "temporal stride, frames",
-    "c": "channels of the code",
-    "encoder": "size of the encoder",
-    "decoder": "size of the decoder",
-    "resolution": "height and width of the images, pixels",
-    "frames": "frames of a sample, 1 for images",
-    "seed": "seed of training",
-    "tokens": "tokens of a code, L; of a masked tokenizer the length it is measured at",
-    "E": "floating point numbers of a code, E = L * c",
-    "compression": "numbers of a sample over numbers of its code",
-    "parameters": "parameters of the tokenizer",
-    "macs": "multiply-accumulates of one sample",
-    "encoder_parameters": "parameters of the encoder",
-    "decoder_parameters": "parameters of the decoder",
-    "encoder_macs": "multiply-accumulates of the encoder, one sample",
-    "decoder_macs": "multiply-accumulates of the decoder, one sample",
-    "dit_parameters": "parameters of the DiT, NULL without one",
-    "dit_macs": "multiply-accumulates of one prediction of the DiT, one sample",
+_VALUES = {one.name: one.meaning for one in COLUMNS.values()} | {
     "axes": "JSON object: axis -> value, every axis of the study",
 }
 _TASK = {
@@ -52,15 +34,15 @@ _TASK = {
 
 VIEWS: dict[str, tuple[str, dict[str, str]]] = {
     "v_cell": (
-        "One row a cell: its axes, derived values, state, and its final metrics on the first "
+        "One row per cell: its axes, derived values, state, and its final metrics on the first "
         "evaluation data set of the study.",
         _CELL
         | _VALUES
         | {
             "state": "failed: a task failed; blocked: a task it needs failed; running: one runs; "
-            "done: all are; pruned: all are, and a search has not let it come to its end; pending "
+            "done: all are; pruned: all are, and a search did not promote it to its end; pending "
             "otherwise",
-            "until": "training step that a search has let it come to, NULL for its end",
+            "until": "training step up to which a search has promoted it, NULL for its end",
             "tasks": "number of its tasks",
             "tasks_done": "number of its tasks that are done",
             "dataset": "data set of the metrics in this row",
@@ -80,14 +62,14 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "v_cell_task": (
-        "One row a cell and stage: which task does it. Tasks may belong to several cells.",
+        "One row per cell and stage: which task does it. Tasks may belong to several cells.",
         _CELL
         | {"stage": "what the task is to the cell, for example reconstruct:photos"}
         | _TASK
         | {"state": "pending, blocked, running, done or failed"},
     ),
     "v_task": (
-        "One row a task, shared tasks once, with its newest attempt.",
+        "One row per task, shared tasks once, with its newest attempt.",
         _TASK
         | {
             "fingerprint": "tagged hash of everything that changes its numbers",
@@ -116,7 +98,7 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "v_metric": (
-        "One row a measured value and cell; a value of a shared task appears for each cell.",
+        "One row per measured value and cell; a value of a shared task appears for each cell.",
         _CELL
         | _VALUES
         | {"stage": "what the measuring task is to the cell"}
@@ -132,7 +114,7 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "v_cost": (
-        "One row a study and kind of task: what it costs. Shared tasks count in each study.",
+        "One row per study and kind of task: what it costs. Shared tasks count in each study.",
         {
             "study": "name of the study",
             "kind": "kind of the tasks",
@@ -152,7 +134,7 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "v_lineage": (
-        "One row a task and each task it was made from, however far back.",
+        "One row per task and each task it was made from, however far back.",
         _TASK
         | {
             "ancestor": "id of a task it was made from",
@@ -161,7 +143,7 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "v_fit": (
-        "One row a fit and condition: the newest result of `sweepctl fit`; claims are named "
+        "One row per fit and condition: the newest result of `sweepctl fit`; claims are named "
         "`claim: NAME`.",
         {
             "study": "name of the study",
@@ -171,7 +153,7 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
             "condition": "what `fit --where` said, empty for all cells",
             "law": "the fitted law as an equation, NULL for a claim and where there is none",
             "n": "number of configurations",
-            "slope": "slope a doubling of x",
+            "slope": "slope per doubling of x",
             "slope_low": "lower end of its 95 % interval",
             "slope_high": "upper end",
             "r2": "share of the variance explained",
@@ -180,7 +162,7 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "v_trial": (
-        "One row a trial of a search, in the order in which they were asked. A trial is a cell; "
+        "One row per trial of a search, in the order in which they were asked. A trial is a cell; "
         "its numbers are those of v_cell.",
         {
             "study": "name of the study",
@@ -193,7 +175,7 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "v_reference": (
-        "One row a number that the ViTok paper published, plotted or printed. Facts to compare "
+        "One row per number that the ViTok paper published, plotted or printed. Facts to compare "
         "with; what the paper does not state is NULL.",
         {
             "id": "number of the row in the published list",
@@ -238,10 +220,8 @@ BLOCKED = """blocked(task) AS (
 
 _STATE = "CASE WHEN t.state = 'pending' AND b.task IS NOT NULL THEN 'blocked' ELSE t.state END"
 
-_CELL_VALUES = (
-    "c.p, c.q, c.c, c.encoder, c.decoder, c.resolution, c.frames, c.seed, c.tokens, "
-    "c.e AS {E}, c.compression, c.parameters, c.macs, c.encoder_parameters, c.decoder_parameters, "
-    "c.encoder_macs, c.decoder_macs, c.dit_parameters, c.dit_macs, {axes} AS axes"
+_CELL_VALUES = ", ".join(
+    [*("c.e AS {E}" if name == "E" else f"c.{name}" for name in COLUMNS), "{axes} AS axes"]
 )
 
 _SAMPLING = measuring_kind("generation").name

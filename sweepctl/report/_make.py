@@ -148,7 +148,7 @@ def measured(ledger: Ledger, study: str, where: str | None) -> tuple[pd.DataFram
     Raises:
         UsageError: nothing was measured yet, or none of it meets the condition.
     """
-    frame = ledger.frame(study)
+    frame = ledger.cells.frame(study)
     if frame.empty:
         raise UsageError(
             f"nothing of {study} was measured yet",
@@ -157,7 +157,7 @@ def measured(ledger: Ledger, study: str, where: str | None) -> tuple[pd.DataFram
     every = len(set(frame["cell"]))
     if not (where or "").strip():
         return frame, (every, every)
-    rows = ledger.results(study, where=where, columns=["cell"]).rows
+    rows = ledger.cells.results(study, where=where, columns=["cell"]).rows
     chosen = frame[frame["cell"].isin({row[0] for row in rows})].reset_index(drop=True)
     if chosen.empty:
         raise UsageError(
@@ -234,7 +234,7 @@ def _record(
     for fit, plain in zip(analysis.fits, said["fits"], strict=True):
         slope = None if fit.slope is None else (fit.slope.estimate, *fit.slope_interval())
         folder = kept.get(fit.name)
-        ledger.save_fit(
+        ledger.fits.save(
             study,
             fit.name,
             plain,
@@ -246,7 +246,7 @@ def _record(
             folder=None if folder is None else str(folder.absolute()),
         )
     for claim in said["claims"]:
-        ledger.save_fit(study, f"claim: {claim['name']}", claim, condition=condition)
+        ledger.fits.save(study, f"claim: {claim['name']}", claim, condition=condition)
 
 
 def draw_kinds(

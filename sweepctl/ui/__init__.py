@@ -1,15 +1,14 @@
-"""What do people look at? A live dashboard, a report in one file, a plot in the terminal.
+"""A live dashboard, a report in one file, and a plot in the terminal.
 
-All three are made of the same reading of the ledger's views and the run folders, and nothing here
-writes to either: a running study is not slowed, and a dashboard can be started and ended at any
-time. The dashboard needs the extra `ui` (Starlette, uvicorn); report and plot do not.
+All three are made from the same reading of the ledger and the run folders, and nothing here writes
+to either: a running study is not slowed, and a dashboard can be started and ended at any time. The
+dashboard needs the extra `ui` (Starlette, uvicorn); report and plot do not.
 
     _folders    what lies in a task's folder       _records    the parts of pages
-    _reading    what the ledger says               _kept       ... and how it is kept fresh
-    _plots      which plots a study has            _words      how values are written; templates
-    _pages      one function a page                _report     one file for people without a server
-    _guard      who may look                       _serve      addresses and sockets
-    _server     the routes
+    _reading    what is read, and kept fresh       _words      how values are written; templates
+    _plots      which plots a study has            _report     one file for people without a server
+    _pages      one function per page              _serve      addresses and sockets
+    _server     the routes                         _guard      who may look
 
 Templates and static files lie beside the code; the scripts of others are listed with version,
 licence and SHA-256 in static/vendor.toml. No page asks another host for anything.

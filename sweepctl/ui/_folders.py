@@ -1,4 +1,4 @@
-"""What lies in a task's run folder that is worth a look? Curves, pictures, the end of the log.
+"""The curves, the pictures and the end of the log in a task's run folder.
 
 Everything here is asked by the id of a task and a number, never by a path: what a browser sends
 cannot name a file. What is missing or half written gives nothing instead of an error, since people
@@ -95,7 +95,7 @@ def newest_log_mark(folder: Path) -> str:
 
 
 def curves(folder: Path, attempt: int) -> tuple[Curve, ...]:
-    """The curves of a training: those of its result, or what the running attempt told so far."""
+    """The curves of a training: those of its result, or those of the running attempt so far."""
     try:
         raw = read_json(folder / "result.json").get("values", {}).get("curve", [])
     except (RunFolderError, AttributeError):
@@ -140,15 +140,6 @@ def _thinned(points: list[tuple[float, float]]) -> tuple[tuple[float, ...], tupl
     if kept[-1] != points[-1]:
         kept.append(points[-1])
     return tuple(step for step, _ in kept), tuple(value for _, value in kept)
-
-
-def files_of(folder: Path) -> tuple[tuple[str, int], ...]:
-    """Name and bytes of the files that belong to a finished result."""
-    try:
-        records = read_json(folder / "result.json").get("files", [])
-        return tuple((str(record["name"]), int(record["bytes"])) for record in records)
-    except (RunFolderError, AttributeError, KeyError, TypeError, ValueError):
-        return ()
 
 
 # --- pictures ---------------------------------------------------------------------------------

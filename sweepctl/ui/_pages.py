@@ -18,7 +18,7 @@ from sweepctl.ledger import Table
 from sweepctl.ui._folders import Curve
 from sweepctl.ui._plots import better, choices, drawn, rows_of
 from sweepctl.ui._reading import Reader
-from sweepctl.ui._records import STATES, Point, Standing, TaskView
+from sweepctl.ui._records import STATES, Point, Standing, TaskPage
 from sweepctl.ui._words import environment, span
 
 ROWS = 50
@@ -70,14 +70,14 @@ def studies_live(reader: Reader, root: str) -> str:
 
 def study(reader: Reader, root: str, name: str, asking: Asking) -> str:
     """A study: figure, claims, grid, cells."""
-    asked = reader.asked(name)
+    submission = reader.submission(name)
     standing = reader.standing(name)
     table = reader.table(name, standing=standing)
     axes = axes_of(standing)
     return render(
         "study.html",
         root=root,
-        asked=asked,
+        submission=submission,
         axes={name: values for name, values in axes.items() if 1 < len(values) <= 24},
         asking=asking,
         chosen=asking.chosen or {},
@@ -220,12 +220,11 @@ def point(reader: Reader, root: str, name: str, cell: int, other: int | None) ->
 def point_live(reader: Reader, root: str, name: str, cell: int, other: int | None) -> str:
     """What of a cell changes while it runs."""
     found = reader.point(name, cell, other)
-    asked = reader.asked(name)
     return render(
         "_point.html",
         root=root,
         point=found,
-        asked=asked,
+        submission=found.view.submission,
         pictures=_pictures(found),
         shown=PAIRS,
         checkpoints=checkpoints(found),
@@ -233,14 +232,14 @@ def point_live(reader: Reader, root: str, name: str, cell: int, other: int | Non
     )
 
 
-def _logs(found: Point) -> list[tuple[str, TaskView]]:
+def _logs(found: Point) -> list[tuple[str, TaskPage]]:
     """The logs worth reading: of what runs or has failed, else of the last thing that ran."""
     told = [(stage, task) for stage, task in found.tasks if task.log]
-    live = [(stage, task) for stage, task in told if task.record.state.state in _UNDECIDED]
+    live = [(stage, task) for stage, task in told if task.view.record.state.state in _UNDECIDED]
     return live or told[-1:]
 
 
-def _pictures(found: Point) -> list[tuple[str, TaskView]]:
+def _pictures(found: Point) -> list[tuple[str, TaskPage]]:
     return [(stage, task) for stage, task in found.tasks if task.pictures]
 
 
@@ -266,10 +265,10 @@ def task_live(reader: Reader, root: str, name: str) -> str:
 
 def task_curve(reader: Reader, name: str, measure: str) -> dict[str, Any]:
     """One curve of a task; UsageError when it has none of that name."""
-    view = reader.task(name, lineage=False)
-    for curve in view.curves:
+    page = reader.task(name)
+    for curve in page.curves:
         if curve.name == measure:
-            return _curves([(view.record.state.label, curve)], measure)
+            return _curves([(page.view.record.state.label, curve)], measure)
     raise UsageError(f"{name} has no curve {measure!r}")
 
 
@@ -287,7 +286,7 @@ def compare(reader: Reader, root: str, name: str, cells: Sequence[int]) -> str:
         dict.fromkeys(
             (metric.name, metric.dataset, metric.protocol)
             for one in points
-            for metric in one.metrics
+            for metric in one.view.metrics
         )
     )
     return render(
@@ -297,7 +296,7 @@ def compare(reader: Reader, root: str, name: str, cells: Sequence[int]) -> str:
         points=points,
         metrics=metrics,
         values=[
-            {(one.name, one.dataset, one.protocol): one for one in point.metrics}
+            {(one.name, one.dataset, one.protocol): one for one in point.view.metrics}
             for point in points
         ],
         settings=_settings(points),
@@ -314,16 +313,17 @@ def compare(reader: Reader, root: str, name: str, cells: Sequence[int]) -> str:
 
 def _settings(points: Sequence[Point]) -> dict[str, list[Any]]:
     """Axes and values in which the points differ, and those that say how large they are."""
-    names = [*points[0].axes, "E", "tokens", "compression", "parameters", "macs"]
+    names = [*points[0].view.cell.axes, "E", "tokens", "compression", "parameters", "macs"]
     rows = {}
     for name in dict.fromkeys(names):
-        values = [one.axes.get(name, one.values.get(name)) for one in points]
+        cells = [one.view.cell for one in points]
+        values = [one.axes.get(name, one.values.get(name)) for one in cells]
         if any(value != values[0] for value in values) or name == "E":
             rows[name] = values
     return rows
 
 
-def _reconstruction(found: Point) -> TaskView | None:
+def _reconstruction(found: Point) -> TaskPage | None:
     for _, one in found.tasks:
         if one.pictures.get("reconstruction"):
             return one
@@ -336,7 +336,7 @@ def compare_curve(reader: Reader, name: str, cells: Sequence[int], measure: str)
     first, *_ = trainings()
     for cell in list(dict.fromkeys(cells))[:MOST_COMPARED]:
         found = reader.point(name, cell)
-        settings = ", ".join(f"{key} {value}" for key, value in found.axes.items())
+        settings = ", ".join(f"{key} {value}" for key, value in found.view.cell.axes.items())
         for stage, one in found.tasks:
             lines += [
                 (f"cell {cell}: {settings}" + ("" if stage == first else f" ({stage})"), curve)

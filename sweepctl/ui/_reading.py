@@ -1,9 +1,8 @@
-"""What do the pages show? Everything that is asked of the ledger and the run folders, once.
+"""What pages, the report and the terminal's plot read from the ledger and the run folders.
 
-A `Reader` asks the ledger's views and methods and gives frozen dataclasses; pages, the report and
-the terminal's plot are made of them. What costs little (states, progress) is read whenever the
-ledger's mark moves. What costs more (the wide table, the laws) is kept and made anew beside the
-requests: a poll answers with what there is and finds the news next time. Nothing is ever written.
+A `Reader` gives frozen dataclasses. What costs little (states, progress) is read whenever the
+ledger's mark moves. What costs more (the wide table, the laws) is kept, and recomputed in a thread
+of its own: a poll answers with what there is and finds the news next time. Nothing is written.
 """
 
 from __future__ import annotations
@@ -13,52 +12,85 @@ import json
 import math
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sweepctl.errors import SweepctlError, UsageError
 from sweepctl.kinds import KINDS
 from sweepctl.ledger import (
-    Asked,
+    CellMetric,
     CellState,
-    Difference,
     Ledger,
+    StudySummary,
+    Submitted,
     Table,
     TaskRecord,
     narrowed,
 )
-from sweepctl.paths import flat
+from sweepctl.ledger.describe import describe_cell, describe_task
+from sweepctl.runs import attempt_folder
 from sweepctl.ui import _folders
-from sweepctl.ui._kept import Kept
-from sweepctl.ui._records import (
-    STATES,
-    Cluster,
-    Kin,
-    Metric,
-    Place,
-    Point,
-    Standing,
-    StudyCard,
-    TaskView,
-)
+from sweepctl.ui._records import STATES, Cluster, Point, Standing, TaskPage
 
 if TYPE_CHECKING:
     from sweepctl.analyse import Score
     from sweepctl.claims import Analysis
 
-_MOST_ROWS = 2_000_000
+
+_T = TypeVar("_T")
+
+
+class _Kept(Generic[_T]):
+    """A value that is kept while its key stays, and recomputed in a thread when it has changed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._value: tuple[object, _T] | None = None
+        self._making = False
+        self.version = 0
+
+    def get(self, key: object, make: Callable[[], _T], *, wait: bool = True) -> _T | None:
+        """The value of that key.
+
+        Without `wait` an older value while the new one is made in a thread, and None while the
+        very first one is.
+        """
+        with self._lock:
+            if self._value is not None and self._value[0] == key:
+                return self._value[1]
+            if not wait:
+                if not self._making:
+                    self._making = True
+                    threading.Thread(target=self._remake, args=(key, make), daemon=True).start()
+                return None if self._value is None else self._value[1]
+        return self._put(key, make())
+
+    def _remake(self, key: object, make: Callable[[], _T]) -> None:
+        # An error here (a database that does not answer for a moment) is raised again by the next
+        # request, which reports it.
+        try:
+            with contextlib.suppress(SweepctlError):
+                self._put(key, make())
+        finally:
+            self._making = False
+
+    def _put(self, key: object, value: _T) -> _T:
+        with self._lock:
+            self._value = (key, value)
+            self.version += 1
+        return value
 
 
 @dataclass(slots=True)
 class _Known:
     """What a reader keeps of one study."""
 
-    static: Kept[list[CellState]] = field(default_factory=Kept)
-    standing: Kept[Standing] = field(default_factory=Kept)
-    table: Kept[Table] = field(default_factory=Kept)
-    analysis: Kept[tuple[Analysis | None, str]] = field(default_factory=Kept)
+    cells: _Kept[list[CellState]] = field(default_factory=_Kept)
+    standing: _Kept[Standing] = field(default_factory=_Kept)
+    table: _Kept[Table] = field(default_factory=_Kept)
+    analysis: _Kept[tuple[Analysis | None, str]] = field(default_factory=_Kept)
 
 
 class Reader:
@@ -77,10 +109,10 @@ class Reader:
         self._lock = threading.Lock()
 
     def warm(self) -> None:
-        """Read the newest study beside the requests, so that its first page is there at once."""
+        """Read the newest study in a thread, so that its first page is there at once."""
 
         def read() -> None:
-            # What goes wrong here goes wrong in the first request, too, and is told there.
+            # An error here is raised again by the first request, which reports it.
             with contextlib.suppress(SweepctlError):
                 for card in self.studies()[:1]:
                     self.table(card.name)
@@ -98,72 +130,37 @@ class Reader:
         known = self._of(study)
         return f"{mark}-{known.table.version}-{known.analysis.version}"
 
-    def studies(self) -> list[StudyCard]:
-        """All studies, those that were handed in last first."""
-        counted: dict[str, Counter[str]] = {}
-        for study, state, count in self._rows(
-            "SELECT study, state, count(*) FROM (SELECT DISTINCT study, task, state "
-            "FROM v_cell_task) AS used GROUP BY study, state"
-        ):
-            counted.setdefault(study, Counter())[state] = count
-        cells = dict(
-            self._rows("SELECT study, count(DISTINCT cell) FROM v_cell_task GROUP BY study")
-        )
-        cards = []
-        for name in self._ledger.study_names():
-            asked = self._ledger.asked(name)
-            cards.append(
-                StudyCard(
-                    name=name,
-                    title=asked.title,
-                    question=asked.question,
-                    cells=cells.get(name, 0),
-                    counts=_ordered(counted.get(name, Counter())),
-                    recorded_at=asked.created_at,
-                )
-            )
-        return sorted(cards, key=lambda card: card.recorded_at, reverse=True)
+    def studies(self) -> list[StudySummary]:
+        """All studies, the newest submission first."""
+        return self._ledger.studies.summaries()
 
-    def asked(self, study: str) -> Asked:
-        """How a study was handed in; UsageError when there is no such study."""
-        return self._ledger.asked(study)
+    def submission(self, study: str) -> Submitted:
+        """The newest submission of a study; UsageError when there is no such study."""
+        return self._ledger.studies.submission(study)
 
     def standing(self, study: str) -> Standing:
-        """How a study stands now; UsageError when there is no such study."""
+        """The state of a study now; UsageError when there is no such study."""
         mark = self._ledger.mark()
         made = self._of(study).standing.get(mark, lambda: self._standing(study, mark))
         assert made is not None
         return made
 
     def _standing(self, study: str, mark: str) -> Standing:
-        number = self._ledger.asked(study).number
-        cells = self._of(study).static.get(number, lambda: self._ledger.cells(study)) or []
-        tasks: dict[str, str] = dict(
-            self._rows(f"SELECT DISTINCT task, state FROM v_cell_task WHERE study = {_text(study)}")
-        )
-        running = {
-            task.fingerprint
-            for cell in cells
-            for task in cell.stages.values()
-            if tasks.get(task.id) == "running"
-        }
-        fractions = {
-            task.id: min(1.0, task.step / task.steps)
-            for task in self._ledger.task_states(running).values()
-            if task.step and task.steps
-        }
+        number = self._ledger.studies.submission(study).number
+        known = self._of(study).cells.get(number, lambda: self._ledger.cells.of(study)) or []
+        tasks = self._ledger.tasks.states(study=study)
+        cells = [cell.now(tasks) for cell in known]
         # The cell with most stages has them in the order of the flow.
         longest_first = sorted(cells, key=lambda cell: -len(cell.stages))
+        counts = Counter(task.shown for task in tasks.values())
         return Standing(
             study=study,
             number=number,
             mark=mark,
             cells=cells,
             stages=tuple(dict.fromkeys(stage for cell in longest_first for stage in cell.stages)),
-            tasks=tasks,
-            fractions=fractions,
-            states={cell.index: _state_of(cell, tasks) for cell in cells},
-            counts=_ordered(Counter(tasks.values())),
+            states={cell.index: cell.state for cell in cells},
+            counts={state: counts[state] for state in STATES if counts[state]},
         )
 
     def table(self, study: str, *, standing: Standing | None = None, wait: bool = False) -> Table:
@@ -192,7 +189,7 @@ class Reader:
         return Table(columns=whole.columns, rows=rows)
 
     def _whole_table(self, study: str) -> Table:
-        return self._ledger.results(study, columns=["*"])
+        return self._ledger.cells.results(study, columns=["*"])
 
     def shown_columns(self, standing: Standing, table: Table) -> list[str]:
         """The columns that a page shows: axes, E, tokens, parameters, state, numbers."""
@@ -229,7 +226,7 @@ class Reader:
     ) -> tuple[Analysis | None, str]:
         """Laws and verdicts as `sweepctl fit` gives them, and why there are none.
 
-        They are made anew, beside the request, whenever more tasks are done.
+        They are recomputed in a thread of its own whenever more tasks are done.
         """
         standing = standing or self.standing(study)
         key = (standing.number, standing.counts.get("done", 0))
@@ -240,14 +237,14 @@ class Reader:
         from sweepctl.claims import fit_study
         from sweepctl.study import Study
 
-        asked = Study.model_validate(self._ledger.resolved_study(study))
-        frame = self._ledger.frame(study)
+        declared = Study.model_validate(self._ledger.studies.submission(study).resolved)
+        frame = self._ledger.cells.frame(study)
         if frame.empty:
             return None, "nothing was measured yet"
-        if not asked.fits and not asked.claims:
+        if not declared.fits and not declared.claims:
             return None, "the study declares no fits and no claims"
         try:
-            return fit_study(frame, asked.fits, asked.claims), ""
+            return fit_study(frame, declared.fits, declared.claims), ""
         except SweepctlError as error:
             return None, str(error)
 
@@ -265,101 +262,42 @@ class Reader:
         Raises:
             UsageError: there is no such study or cell.
         """
-        standing = self.standing(study)
-        mine = _cell_of(standing, cell)
-        neighbours = _neighbours(standing.cells, mine)
-        near = other or _nearest(standing.cells, mine)
-        differences: tuple[Difference, ...] = ()
-        if near is not None:
-            there = _cell_of(standing, near)
-            differences = _differences(
-                self._ledger.cell_config(study, there.key),
-                self._ledger.cell_config(study, mine.key),
-            )
-        numbers = [one.index for one in standing.cells]
-        place = numbers.index(cell)
-        return Point(
-            study=study,
-            cell=cell,
-            state=standing.states[cell],
-            axes=mine.axes,
-            values=mine.values,
-            metrics=self._metrics(study, cell),
-            tasks=tuple(
-                (stage, self.task(task.id, lineage=False)) for stage, task in mine.stages.items()
-            ),
-            neighbours=neighbours,
-            differences=differences,
-            other=near,
-            before=numbers[place - 1] if place else None,
-            after=numbers[place + 1] if place + 1 < len(numbers) else None,
-        )
+        cells = self.standing(study).cells
+        view = describe_cell(self._ledger, study, cell, other=other, cells=cells)
+        tasks = tuple((stage, self.task(task.id)) for stage, task in view.cell.stages.items())
+        return Point(view=view, tasks=tasks)
 
-    def finals(self, study: str) -> tuple[Metric, ...]:
+    def finals(self, study: str) -> list[CellMetric]:
         """The final numbers of all cells."""
-        frame = self._ledger.frame(study)
-        columns = ["metric", "dataset", "protocol", "value", "n", "se", "task"]
-        return tuple(
-            Metric(
-                name=name,
-                dataset=dataset,
-                protocol=protocol,
-                value=float(value),
-                n=int(n),
-                se=float(se) if is_number(se) else None,
-                task=task,
-            )
-            for name, dataset, protocol, value, n, se, task in frame[columns].itertuples(
-                index=False
-            )
-        )
+        return self._ledger.cells.metrics(study)
 
-    def _metrics(self, study: str, cell: int) -> tuple[Metric, ...]:
-        rows = self._rows(
-            "SELECT name, dataset, protocol, value, n, se, task FROM v_metric "
-            f"WHERE study = {_text(study)} AND cell = {cell:d} AND step IS NULL "
-            "ORDER BY dataset, name, protocol"
-        )
-        return tuple(
-            Metric(
-                name=name, dataset=dataset, protocol=protocol, value=value, n=n, se=se, task=task
-            )
-            for name, dataset, protocol, value, n, se, task in rows
-        )
-
-    def task(self, task: str, *, lineage: bool = True) -> TaskView:
+    def task(self, task: str) -> TaskPage:
         """Everything about one task.
 
         Args:
             task: its id, whole.
-            lineage: whether all tasks before and after it are looked up; those next to it are
-                named by `TaskView.record` anyway.
 
         Raises:
             UsageError: there is no task with exactly this id.
         """
-        record = self._ledger.find_task(task)
+        view = describe_task(self._ledger, task)
+        record = view.record
         if record.state.id != task:
             raise UsageError(f"there is no task {task!r}")
-        attempts = tuple(self._ledger.attempts(record.state.fingerprint))
         folder = _folders.task_folder(self.runs, task)
         number = record.state.attempts
-        started = folder is not None and number > 0
-        return TaskView(
-            record=record,
-            attempts=attempts,
-            curves=_folders.curves(folder, number) if folder and started else (),
-            log=_folders.log_tail(folder, number) if folder and started else "",
-            log_path=str(folder / "attempts" / str(number) / "log.txt")
-            if folder and started
-            else "",
-            files=tuple((str(folder / name), size) for name, size in _folders.files_of(folder))
-            if folder
-            else (),
+        if folder is None:
+            return TaskPage(
+                view=view, curves=(), log="", log_path="", files=(), pictures={}, sheets=0
+            )
+        return TaskPage(
+            view=view,
+            curves=_folders.curves(folder, number) if number else (),
+            log=_folders.log_tail(folder, number) if number else "",
+            log_path=str(attempt_folder(folder, number) / "log.txt") if number else "",
+            files=tuple((str(folder / file.name), file.bytes) for file in view.files),
             pictures=_pictures(folder, record.state.kind),
-            sheets=len(_folders.sheets(folder)) if folder else 0,
-            up=self._kin("task", "ancestor", task) if lineage else (),
-            down=self._kin("ancestor", "task", task) if lineage else (),
+            sheets=len(_folders.sheets(folder)),
             classes=self._classes(record),
         )
 
@@ -368,34 +306,25 @@ class Reader:
         kind = KINDS.get(record.state.kind)
         for role, parent in record.parents:
             if kind is not None and role == kind.measures:
-                config = json.loads(self._ledger.find_task(parent).identity).get("config", {})
-                classes = config.get("classes", 0)
+                identity = self._ledger.tasks.find(parent).identity
+                classes = json.loads(identity).get("config", {}).get("classes", 0)
                 return classes if isinstance(classes, int) else 0
         return 0
 
-    def _kin(self, mine: str, theirs: str, task: str) -> tuple[Kin, ...]:
-        rows = self._rows(
-            f"SELECT l.{theirs}, t.kind, l.depth, t.label, t.state FROM v_lineage l "
-            f"JOIN v_task t ON t.task = l.{theirs} WHERE l.{mine} = {_text(task)} "
-            f"ORDER BY l.depth, l.{theirs} LIMIT 200"
-        )
-        return tuple(
-            Kin(task=other, kind=kind, depth=depth, label=label, state=state)
-            for other, kind, depth, label, state in rows
-        )
-
     def task_mark(self, task: str) -> str:
         """Changes whenever the page of a task would show something else."""
-        record = self._ledger.find_task(task)
+        record = self._ledger.tasks.find(task)
         folder = _folders.task_folder(self.runs, record.state.id)
         log = _folders.log_mark(folder, record.state.attempts) if folder else ""
         return f"{self._ledger.mark()}-{log}"
 
     def point_mark(self, study: str, cell: int) -> str:
         """Changes whenever the page of a cell would show something else."""
-        standing = self.standing(study)
+        found = next((one for one in self.standing(study).cells if one.index == cell), None)
+        if found is None:
+            raise UsageError(f"the study {study!r} has no cell {cell}")
         logs = []
-        for task in _cell_of(standing, cell).stages.values():
+        for task in found.stages.values():
             folder = _folders.task_folder(self.runs, task.id)
             logs.append(_folders.newest_log_mark(folder) if folder else "")
         return f"{self._ledger.mark()}-{'-'.join(logs)}"
@@ -404,145 +333,23 @@ class Reader:
 
     def cluster(self) -> Cluster:
         """What runs where."""
-        running = self._places("state = 'running'", "t.task")
-        ended = self._places("finished_at IS NOT NULL", "finished_at DESC", limit=20)
-        columns = (
-            *("kind", "tasks", "tasks_done", "attempts", "seconds", "seconds_lost"),
-            *("flops", "peak_memory_bytes", "file_bytes"),
-        )
-        costs = self._rows(
-            "SELECT kind, sum(tasks), sum(tasks_done), sum(attempts), sum(seconds), "
-            "sum(seconds_lost), sum(flops), max(peak_memory_bytes), sum(file_bytes) "
-            "FROM v_cost GROUP BY kind ORDER BY sum(seconds) DESC"
-        )
+        recent = self._ledger.attempts.recent()
         return Cluster(
-            running=running,
-            ended=ended,
-            costs=tuple(dict(zip(columns, row, strict=True)) for row in costs),
+            running=tuple(one for one in recent if one.state == "running"),
+            ended=tuple(one for one in recent if one.state != "running"),
+            costs=tuple(self._ledger.tasks.costs()),
         )
-
-    def _places(self, condition: str, order: str, limit: int = 500) -> tuple[Place, ...]:
-        rows = self._rows(
-            "SELECT t.task, kind, label, state, host, device, step, steps, loss, fingerprint, "
-            f"seconds, message FROM v_task t WHERE {condition} ORDER BY {order} LIMIT {limit:d}"
-        )
-        places = []
-        for task, kind, label, state, host, device, step, steps, loss, mark, _, message in rows:
-            newest = self._ledger.attempts(mark)[-1:]
-            places.append(
-                Place(
-                    task=task,
-                    kind=kind,
-                    label=label,
-                    state=state,
-                    host=host or "",
-                    device=device or "",
-                    worker=newest[0].worker if newest else "",
-                    step=step,
-                    steps=steps,
-                    loss=loss,
-                    since=(
-                        (newest[0].ended_at or newest[0].started_at).isoformat() if newest else ""
-                    ),
-                    message=message or "",
-                )
-            )
-        return tuple(places)
-
-    # --- asking -----------------------------------------------------------------------------
 
     def _of(self, study: str) -> _Known:
         with self._lock:
             if study not in self._known:
-                if study not in self._ledger.study_names():
+                if study not in self._ledger.studies.names():
                     raise UsageError(f"there is no study {study!r}")
                 self._known[study] = _Known()
             return self._known[study]
 
-    def _rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
-        return self._ledger.query(sql, limit_rows=_MOST_ROWS).rows
 
-
-def _text(value: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + value.replace("'", "''").replace("\x00", "") + "'"
-
-
-def _ordered(counts: Mapping[str, int]) -> dict[str, int]:
-    return {state: counts[state] for state in STATES if counts.get(state)}
-
-
-def _cell_of(standing: Standing, number: int) -> CellState:
-    for cell in standing.cells:
-        if cell.index == number:
-            return cell
-    raise UsageError(f"the study {standing.study!r} has no cell {number}")
-
-
-def _state_of(cell: CellState, tasks: Mapping[str, str]) -> str:
-    seen = {tasks.get(task.id, "pending") for task in cell.stages.values()}
-    for state in ("failed", "blocked", "running"):
-        if state in seen:
-            return state
-    if seen != {"done"}:
-        return "pending"
-    return "done" if cell.until is None else "pruned"
-
-
-def _order(value: object) -> tuple[int, float, str]:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return (0, float(value), "")
-    return (1, 0.0, str(value))
-
-
-def _neighbours(
-    cells: Sequence[CellState], mine: CellState
-) -> dict[str, tuple[int | None, int | None]]:
-    """For each axis the cells with the value before and after, all other axes being equal."""
-    found = {}
-    for axis in mine.axes:
-        line = sorted(
-            (cell for cell in cells if _equal_but(cell.axes, mine.axes, axis)),
-            key=lambda cell: _order(cell.axes.get(axis)),
-        )
-        place = [cell.index for cell in line].index(mine.index)
-        before = line[place - 1].index if place else None
-        after = line[place + 1].index if place + 1 < len(line) else None
-        if before or after:
-            found[axis] = (before, after)
-    return found
-
-
-def _equal_but(one: Mapping[str, Any], other: Mapping[str, Any], axis: str) -> bool:
-    return all(one.get(name) == value for name, value in other.items() if name != axis)
-
-
-def _nearest(cells: Sequence[CellState], mine: CellState) -> int | None:
-    """The cell that differs in the fewest axes; among equals the one before, else the next."""
-    others = [cell for cell in cells if cell.index != mine.index]
-    if not others:
-        return None
-
-    def distance(cell: CellState) -> tuple[int, int]:
-        differing = sum(cell.axes.get(name) != value for name, value in mine.axes.items())
-        return (differing, abs(cell.index - mine.index))
-
-    return min(others, key=distance).index
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> tuple[Difference, ...]:
-    old, new = flat(there), flat(here)
-    gone = "(missing)"
-    return tuple(
-        Difference(path=path, recorded=old.get(path, gone), given=new.get(path, gone))
-        for path in sorted(old.keys() | new.keys())
-        if old.get(path, gone) != new.get(path, gone)
-    )
-
-
-def _pictures(folder: Path | None, kind: str) -> dict[str, int]:
-    if folder is None:
-        return {}
+def _pictures(folder: Path, kind: str) -> dict[str, int]:
     # A prepared data set has samples.npy too: those are its originals, not what a model drew.
     pictures = KINDS[kind].pictures if kind in KINDS else ()
     return {name: many for name in pictures if (many := _folders.count(folder, name))}

@@ -1,38 +1,16 @@
-"""What is shown? The rows and parts of pages, as frozen dataclasses; nothing is asked here."""
+"""The parts of pages, as frozen dataclasses; nothing is read here."""
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sweepctl.ledger import Attempt, CellState, Difference, TaskRecord
+from sweepctl.ledger import CellState, KindCost, RecentAttempt, ShownState
+from sweepctl.ledger.describe import PointView, TaskView
 from sweepctl.ui._folders import Curve
 
-STATES = ("done", "running", "failed", "blocked", "pending")
+STATES: tuple[ShownState, ...] = ("done", "running", "failed", "blocked", "pending")
 """In the order in which they are counted and drawn."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyCard:
-    """One study on the first page.
-
-    Attributes:
-        name: name of the study.
-        title: short name for people; empty without one.
-        question: what it asks.
-        cells: number of its cells.
-        counts: state -> number of tasks, shared tasks once.
-        recorded_at: when it was handed in last.
-    """
-
-    name: str
-    title: str
-    question: str
-    cells: int
-    counts: Mapping[str, int]
-    recorded_at: dt.datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +32,14 @@ class Square:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a study stands at one moment.
+    """The state of a study at one moment.
 
     Attributes:
         study: name of the study.
         number: number of its newest submission.
         mark: the ledger's mark at that moment.
-        cells: its cells, without the states of their tasks.
+        cells: its cells with the states of their tasks.
         stages: names of the stages, in order.
-        tasks: id of a task -> its state.
-        fractions: id of a running task -> share that is done, 0 to 1.
         states: number of a cell -> its state.
         counts: state -> number of tasks, shared tasks once.
     """
@@ -73,19 +49,17 @@ class Standing:
     mark: str
     cells: Sequence[CellState]
     stages: tuple[str, ...]
-    tasks: Mapping[str, str]
-    fractions: Mapping[str, float]
     states: Mapping[int, str]
     counts: Mapping[str, int]
 
     def line(self, stage: str) -> list[Square]:
         """A stage of every cell that has it, in the order of the cells."""
-        return [self._square(cell, stage) for cell in self.cells if stage in cell.stages]
+        return [_square(cell, stage) for cell in self.cells if stage in cell.stages]
 
     def of_cells(self, numbers: Collection[int]) -> dict[int, list[Square]]:
         """The stages of some cells, by the number of the cell."""
         return {
-            cell.index: [self._square(cell, stage) for stage in cell.stages]
+            cell.index: [_square(cell, stage) for stage in cell.stages]
             for cell in self.cells
             if cell.index in numbers
         }
@@ -97,7 +71,7 @@ class Standing:
         for cell in self.cells:
             if stage not in cell.stages:
                 continue
-            state = self.tasks.get(cell.stages[stage].id, "pending")
+            state = cell.stages[stage].shown
             if runs and runs[-1][2] == state:
                 runs[-1] = (runs[-1][0], runs[-1][1] + 1, state)
             else:
@@ -105,127 +79,60 @@ class Standing:
             place += 1
         return runs
 
-    def _square(self, cell: CellState, stage: str) -> Square:
-        task = cell.stages[stage].id
-        return Square(
-            cell=cell.index,
-            task=task,
-            state=self.tasks.get(task, "pending"),
-            fraction=self.fractions.get(task),
-        )
+
+def _square(cell: CellState, stage: str) -> Square:
+    task = cell.stages[stage]
+    fraction = task.fraction if task.state == "running" else None
+    return Square(cell=cell.index, task=task.id, state=task.shown, fraction=fraction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One measured number of a cell, with all that it must not be read without."""
-
-    name: str
-    dataset: str
-    protocol: str
-    value: float
-    n: int
-    se: float | None
-    task: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kin:
-    """A task in a lineage: how far it is from the one that is shown, and how it stands."""
-
-    task: str
-    kind: str
-    depth: int
-    label: str = ""
-    state: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskView:
-    """Everything about one task.
+class TaskPage:
+    """One task: what the ledger says of it, and what its run folder holds.
 
     Attributes:
-        record: what it is and how it stands.
-        attempts: all attempts, oldest first.
+        view: what the ledger says.
         curves: how its training went.
         log: the end of the newest attempt's log.
         log_path: that log, as an absolute path; empty when it was never started.
-        files: (absolute path, bytes) of the files of its result.
+        files: (absolute path, bytes) of the files of its result; none when its folder is gone.
         pictures: kind of picture -> how many there are.
         sheets: how many sheets of samples it left while it ran.
-        up: the tasks it was made from, nearest first.
-        down: the tasks that were made from it, nearest first.
         classes: number of classes of its samples, 0 without labels.
     """
 
-    record: TaskRecord
-    attempts: tuple[Attempt, ...]
+    view: TaskView
     curves: tuple[Curve, ...]
     log: str
     log_path: str
     files: tuple[tuple[str, int], ...]
     pictures: Mapping[str, int]
     sheets: int
-    up: tuple[Kin, ...]
-    down: tuple[Kin, ...]
     classes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One cell of a study.
+    """One cell: what the ledger says of it, and the pages of its tasks.
 
     Attributes:
-        study: name of the study.
-        cell: number of the cell.
-        state: one of `STATES`.
-        axes: short axis name -> value.
-        values: p, q, c, E, tokens, parameters, macs and so on.
-        metrics: final numbers.
+        view: what the ledger says.
         tasks: (stage, task), in order.
-        neighbours: axis -> (number of the cell with the value before, with the value after), None
-            where there is none.
-        differences: fields of the config in which it differs from `other`.
-        other: number of the cell it is compared with, None when it is alone.
-        before: number of the cell before it in the study, None for the first.
-        after: number of the cell after it.
     """
 
-    study: str
-    cell: int
-    state: str
-    axes: Mapping[str, Any]
-    values: Mapping[str, Any]
-    metrics: tuple[Metric, ...]
-    tasks: tuple[tuple[str, TaskView], ...]
-    neighbours: Mapping[str, tuple[int | None, int | None]]
-    differences: tuple[Difference, ...]
-    other: int | None
-    before: int | None
-    after: int | None
+    view: PointView
+    tasks: tuple[tuple[str, TaskPage], ...]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """One running attempt, or one that ended lately, and where."""
-
-    task: str
-    kind: str
-    label: str
-    state: str
-    host: str
-    device: str
-    worker: str
-    step: int | None
-    steps: int | None
-    loss: float | None
-    since: str
-    message: str = ""
+    @property
+    def cell(self) -> int:
+        """Number of the cell."""
+        return self.view.cell.index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """What runs where: running attempts, those that ended last, and what each kind has cost."""
 
-    running: tuple[Place, ...]
-    ended: tuple[Place, ...]
-    costs: tuple[Mapping[str, Any], ...]
+    running: tuple[RecentAttempt, ...]
+    ended: tuple[RecentAttempt, ...]
+    costs: tuple[KindCost, ...]

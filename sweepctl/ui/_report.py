@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweepctl.errors import UsageError
-from sweepctl.ledger import Asked, Ledger, Table
+from sweepctl.ledger import Ledger, Submitted, Table
 from sweepctl.runs import write_chosen
 from sweepctl.ui import _folders
 from sweepctl.ui._pages import axes_of, best_of, checkpoints, numeric_columns
@@ -119,7 +119,7 @@ def html_report(reader: Reader, study: str, *, command: str = "") -> str:
     from sweepctl.analyse import equation
     from sweepctl.figures import plotly
 
-    asked = reader.asked(study)
+    submission = reader.submission(study)
     table = reader.table(study, wait=True)
     analysis, why = reader.analysis(study, wait=True)
     standing = reader.standing(study)
@@ -144,7 +144,7 @@ def html_report(reader: Reader, study: str, *, command: str = "") -> str:
             policy=_policy(scripts),
             style=static_bytes("look.css").decode(),
             scripts=scripts,
-            asked=asked,
+            submission=submission,
             standing=standing,
             analysis=analysis,
             why=why,
@@ -210,7 +210,7 @@ def _thumbnails(reader: Reader, task: str, kind: str) -> list[str]:
 def _task_with(point: Point, kind: str) -> str:
     for _, task in point.tasks:
         if task.pictures.get(kind):
-            return task.record.state.id
+            return task.view.record.state.id
     return ""
 
 
@@ -234,7 +234,7 @@ def _provenance(points: Sequence[Point]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for point in points:
         for _, task in point.tasks:
-            for attempt in task.attempts[-1:]:
+            for attempt in task.view.attempts[-1:]:
                 facts = {**attempt.provenance, "host": attempt.host, "device": attempt.device}
                 for name in ("host", "device", "device_name", "python", "torch", "commit", "code"):
                     if facts.get(name):
@@ -255,12 +255,15 @@ def markdown_report(reader: Reader, study: str, *, command: str = "") -> str:
     Raises:
         UsageError: there is no such study.
     """
-    asked = reader.asked(study)
+    submission = reader.submission(study)
     table = _by_e(reader.table(study, wait=True))
     analysis, why = reader.analysis(study, wait=True)
     columns = reader.shown_columns(reader.standing(study), table)
     places = [table.columns.index(name) for name in columns]
-    parts = [f"# {_md(asked.title or study)}", *([_md(asked.question)] if asked.question else [])]
+    parts = [
+        f"# {_md(submission.title or study)}",
+        *([_md(submission.question)] if submission.question else []),
+    ]
     if analysis is None:
         parts.append(_md(why))
     else:
@@ -268,7 +271,7 @@ def markdown_report(reader: Reader, study: str, *, command: str = "") -> str:
     parts += [
         "## Results",
         _md_table(columns, [[row[place] for place in places] for row in table.rows]),
-        _md(_origin(reader, study, asked, table, command)),
+        _md(_origin(reader, study, submission, table, command)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -292,15 +295,15 @@ def _laws(analysis: Analysis, command: str) -> list[str]:
     return parts
 
 
-def _origin(reader: Reader, study: str, asked: Asked, table: Table, command: str) -> str:
+def _origin(reader: Reader, study: str, submission: Submitted, table: Table, command: str) -> str:
     counts: dict[str, set[str]] = {}
     for metric in reader.finals(study):
         counts.setdefault(f"{metric.dataset}, protocol {metric.protocol}", set()).add(
             f"{metric.n:,}"
         )
     said = "; ".join(f"{name}, n = {', '.join(sorted(ns))}" for name, ns in counts.items())
-    when = f"{asked.created_at:%Y-%m-%d}"
-    text = f"{len(table.rows)} cells, handed in {when}. Measured on {said or 'nothing yet'}."
+    when = f"{submission.created_at:%Y-%m-%d}"
+    text = f"{len(table.rows)} cells, submitted {when}. Measured on {said or 'nothing yet'}."
     return f"{text} Made by: {command}" if command else text
 
 

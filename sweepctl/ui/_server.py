@@ -1,4 +1,4 @@
-"""What does a browser get for an address? The routes, and what every answer has in common.
+"""The routes of the dashboard, and what every answer has in common.
 
 Requests are answered by threads, each with one page function; nothing is written and nothing waits
 for the driver. A live part carries an ETag made of the ledger's mark: when nothing was recorded
@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from starlette.routing import Route
 
 from sweepctl.errors import SweepctlError, UnreachableError, UsageError
 from sweepctl.ledger import Ledger
-from sweepctl.plain import to_json
 from sweepctl.ui import _folders, _pages
 from sweepctl.ui._guard import LOOPBACK, Guard
 from sweepctl.ui._pages import Asking
@@ -65,155 +65,132 @@ def application(
     reader = Reader(ledger, runs)
     if warm:
         reader.warm()
-
-    def page(make: Callable[..., str]) -> Callable[[Request], Response]:
-        """A whole page."""
-
-        @functools.wraps(make)
-        def answer(request: Request) -> Response:
-            return _answered(request, lambda: HTMLResponse(make(reader, _root(request), request)))
-
-        return answer
-
-    def live(
-        make: Callable[..., str], mark: Callable[[Reader, Request], str]
-    ) -> Callable[[Request], Response]:
-        """The part of a page that is asked for again and again."""
-
-        def answer(request: Request) -> Response:
-            def respond() -> Response:
-                tag = _tag(mark(reader, request), str(request.url))
-                if request.headers.get("if-none-match") == tag:
-                    return Response(status_code=304, headers={"ETag": tag})
-                html = make(reader, _root(request), request)
-                # Made anew: what was made beside the request may have come in meanwhile.
-                return HTMLResponse(html, headers={"ETag": tag})
-
-            return _answered(request, respond)
-
-        return answer
-
-    def drawn(
-        make: Callable[..., Any], mark: Callable[[Reader, Request], str]
-    ) -> Callable[[Request], Response]:
-        """A figure as JSON."""
-
-        def answer(request: Request) -> Response:
-            def respond() -> Response:
-                tag = _tag(mark(reader, request), str(request.url))
-                if request.headers.get("if-none-match") == tag:
-                    return Response(status_code=304, headers={"ETag": tag})
-                text = to_json(make(reader, request))
-                return Response(text, media_type="application/json", headers={"ETag": tag})
-
-            return _answered(request, respond)
-
-        return answer
-
-    def of_study(reader: Reader, request: Request) -> str:
-        return reader.mark(_study(request))
-
-    def of_all(reader: Reader, request: Request) -> str:
-        return reader.mark()
-
-    def of_task(reader: Reader, request: Request) -> str:
-        return reader.task_mark(request.path_params["task"])
-
-    def of_point(reader: Reader, request: Request) -> str:
-        return reader.point_mark(_study(request), _whole(request, "cell"))
-
-    study, point = "/study/{study}", "/study/{study}/point/{cell}"
     routes = [
-        Route("/", page(lambda r, root, _: _pages.studies(r, root))),
-        Route("/live", live(lambda r, root, _: _pages.studies_live(r, root), of_all)),
-        Route("/cluster", page(lambda r, root, _: _pages.cluster(r, root))),
-        Route("/cluster/live", live(lambda r, root, _: _pages.cluster_live(r, root), of_all)),
-        Route(
-            study,
-            page(lambda r, root, q: _pages.study(r, root, _study(q), _asking(q))),
+        *(Route(path, partial(_page, reader, make)) for path, make in _PAGES.items()),
+        *(
+            Route(f"{path}/live".replace("//", "/"), partial(_live, reader, make, mark))
+            for path, (make, mark) in _LIVE.items()
         ),
-        Route(
-            f"{study}/live",
-            live(lambda r, root, q: _pages.study_live(r, root, _study(q), _asking(q)), of_study),
+        *(
+            Route(f"{path}.json", partial(_figure, reader, make, mark))
+            for path, (make, mark) in _FIGURES.items()
         ),
-        Route(
-            f"{study}/figure.json",
-            drawn(
-                lambda r, q: _pages.figure(r, _study(q), q.query_params.get("show", "")), of_study
-            ),
-        ),
-        Route(f"{study}/fits", page(lambda r, root, q: _pages.fits(r, root, _study(q)))),
-        Route(
-            f"{study}/fits/live",
-            live(lambda r, root, q: _pages.fits_live(r, root, _study(q)), of_study),
-        ),
-        Route(
-            f"{study}/fits/figure.json",
-            drawn(
-                lambda r, q: _pages.fit_figure(
-                    r, _study(q), q.query_params.get("fit", ""), q.query_params.get("kind", "")
-                ),
-                of_study,
-            ),
-        ),
-        Route(
-            f"{study}/pareto.json",
-            drawn(
-                lambda r, q: _pages.pareto(
-                    r, _study(q), q.query_params.get("metric", ""), q.query_params.get("cost", "")
-                ),
-                of_study,
-            ),
-        ),
-        Route(
-            f"{study}/compare",
-            page(lambda r, root, q: _pages.compare(r, root, _study(q), _cells(q))),
-        ),
-        Route(
-            f"{study}/compare/curve.json",
-            drawn(
-                lambda r, q: _pages.compare_curve(
-                    r, _study(q), _cells(q), q.query_params.get("name", "loss")
-                ),
-                of_study,
-            ),
-        ),
-        Route(
-            point,
-            page(lambda r, root, q: _pages.point(r, root, _study(q), _whole(q, "cell"), _other(q))),
-        ),
-        Route(
-            f"{point}/live",
-            live(
-                lambda r, root, q: _pages.point_live(
-                    r, root, _study(q), _whole(q, "cell"), _other(q)
-                ),
-                of_point,
-            ),
-        ),
-        Route(
-            "/task/{task}",
-            page(lambda r, root, q: _pages.task(r, root, q.path_params["task"])),
-        ),
-        Route(
-            "/task/{task}/live",
-            live(lambda r, root, q: _pages.task_live(r, root, q.path_params["task"]), of_task),
-        ),
-        Route(
-            "/task/{task}/curve.json",
-            drawn(
-                lambda r, q: _pages.task_curve(
-                    r, q.path_params["task"], q.query_params.get("name", "loss")
-                ),
-                of_task,
-            ),
-        ),
-        Route("/task/{task}/picture/{kind}/{index}", lambda q: _picture(reader, q)),
-        Route("/task/{task}/sheet/{index}", lambda q: _sheet(reader, q)),
+        Route(f"{_TASK}/picture/{{kind}}/{{index}}", partial(_picture, reader)),
+        Route(f"{_TASK}/sheet/{{index}}", partial(_sheet, reader)),
         Route("/static/{name}", _static),
     ]
     app = Starlette(routes=routes, exception_handlers={404: _missing})
     return Guard(app=app, hosts=frozenset(hosts), token=token, root=root.rstrip("/"))
+
+
+# --- the routes --------------------------------------------------------------------------------
+
+_STUDY, _POINT, _TASK = "/study/{study}", "/study/{study}/point/{cell}", "/task/{task}"
+
+Html = Callable[[Reader, Request], str]
+Drawing = Callable[[Reader, Request], Any]
+Mark = Callable[[Reader, Request], str]
+
+
+def _all_mark(reader: Reader, _: Request) -> str:
+    return reader.mark()
+
+
+def _study_mark(reader: Reader, request: Request) -> str:
+    return reader.mark(_study(request))
+
+
+def _task_mark(reader: Reader, request: Request) -> str:
+    return reader.task_mark(_task(request))
+
+
+def _point_mark(reader: Reader, request: Request) -> str:
+    return reader.point_mark(_study(request), _cell(request))
+
+
+_PAGES: dict[str, Html] = {
+    "/": lambda r, q: _pages.studies(r, _root(q)),
+    "/cluster": lambda r, q: _pages.cluster(r, _root(q)),
+    _STUDY: lambda r, q: _pages.study(r, _root(q), _study(q), _asking(q)),
+    f"{_STUDY}/fits": lambda r, q: _pages.fits(r, _root(q), _study(q)),
+    f"{_STUDY}/compare": lambda r, q: _pages.compare(r, _root(q), _study(q), _cells(q)),
+    _POINT: lambda r, q: _pages.point(r, _root(q), _study(q), _cell(q), _other(q)),
+    _TASK: lambda r, q: _pages.task(r, _root(q), _task(q)),
+}
+"""Whole pages."""
+
+_LIVE: dict[str, tuple[Html, Mark]] = {
+    "/": (lambda r, q: _pages.studies_live(r, _root(q)), _all_mark),
+    "/cluster": (lambda r, q: _pages.cluster_live(r, _root(q)), _all_mark),
+    _STUDY: (
+        lambda r, q: _pages.study_live(r, _root(q), _study(q), _asking(q)),
+        _study_mark,
+    ),
+    f"{_STUDY}/fits": (lambda r, q: _pages.fits_live(r, _root(q), _study(q)), _study_mark),
+    _POINT: (
+        lambda r, q: _pages.point_live(r, _root(q), _study(q), _cell(q), _other(q)),
+        _point_mark,
+    ),
+    _TASK: (lambda r, q: _pages.task_live(r, _root(q), _task(q)), _task_mark),
+}
+"""The part of a page that is requested every two seconds, and what changes when it does."""
+
+_FIGURES: dict[str, tuple[Drawing, Mark]] = {
+    f"{_STUDY}/figure": (
+        lambda r, q: _pages.figure(r, _study(q), _given(q, "show")),
+        _study_mark,
+    ),
+    f"{_STUDY}/fits/figure": (
+        lambda r, q: _pages.fit_figure(r, _study(q), _given(q, "fit"), _given(q, "kind")),
+        _study_mark,
+    ),
+    f"{_STUDY}/pareto": (
+        lambda r, q: _pages.pareto(r, _study(q), _given(q, "metric"), _given(q, "cost")),
+        _study_mark,
+    ),
+    f"{_STUDY}/compare/curve": (
+        lambda r, q: _pages.compare_curve(r, _study(q), _cells(q), _given(q, "name", "loss")),
+        _study_mark,
+    ),
+    f"{_TASK}/curve": (
+        lambda r, q: _pages.task_curve(r, _task(q), _given(q, "name", "loss")),
+        _task_mark,
+    ),
+}
+"""Figures as JSON."""
+
+
+def _page(reader: Reader, make: Html, request: Request) -> Response:
+    return _answered(request, lambda: HTMLResponse(make(reader, request)))
+
+
+def _live(reader: Reader, make: Html, mark: Mark, request: Request) -> Response:
+    return _if_changed(request, reader, mark, lambda: HTMLResponse(make(reader, request)))
+
+
+def _figure(reader: Reader, make: Drawing, mark: Mark, request: Request) -> Response:
+    def respond() -> Response:
+        text = json.dumps(make(reader, request), allow_nan=False, separators=(",", ":"))
+        return Response(text, media_type="application/json")
+
+    return _if_changed(request, reader, mark, respond)
+
+
+def _if_changed(
+    request: Request, reader: Reader, mark: Mark, respond: Callable[[], Response]
+) -> Response:
+    """An answer with an ETag, or 304 when the browser has it already."""
+
+    def tagged() -> Response:
+        # The tag is made first: what changes while the answer is made is found by the next poll.
+        headers = {"ETag": _tag(mark(reader, request), str(request.url))}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        answer = respond()
+        answer.headers.update(headers)
+        return answer
+
+    return _answered(request, tagged)
 
 
 def _missing(request: Request, _: Exception) -> Response:
@@ -255,11 +232,19 @@ def _study(request: Request) -> str:
     return str(request.path_params["study"])
 
 
-def _whole(request: Request, name: str) -> int:
-    text = request.path_params[name]
+def _task(request: Request) -> str:
+    return str(request.path_params["task"])
+
+
+def _cell(request: Request) -> int:
+    text = request.path_params["cell"]
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise UsageError(f"{text!r} is no number")
+        raise UsageError(f"{text!r} is not a number")
     return int(text)
+
+
+def _given(request: Request, name: str, default: str = "") -> str:
+    return request.query_params.get(name, default)
 
 
 def _other(request: Request) -> int | None:
