@@ -43,6 +43,7 @@ from vitok_core.protocols import (
     explained,
     not_under,
 )
+from vitok_core.sources import SOURCES as SOURCE_KINDS
 from vitok_core.spec import SIZES, DiTSpec, TokenizerSpec, parse_variant
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,6 +165,10 @@ def site_keys() -> str:
     """Keys of the site file, from the docstrings of its models."""
     rows = []
     for model, lead in ((Site, ""), (Workers, "workers."), (OwnSet, "datasets.NAME.")):
+        if model is OwnSet:
+            rows += [
+                (f"`{lead}{name}`", "none", f"{one.about}.") for name, one in SOURCE_KINDS.items()
+            ]
         attributes = (model.__doc__ or "").partition("Attributes:")[2]
         for name, about in re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", attributes, re.M):
             if name in ("workers", "datasets"):
@@ -301,15 +306,33 @@ def _range(low: float | None, high: float | None) -> str:
 
 
 def protocols() -> str:
-    """The protocols, rule by rule."""
-    parts = []
-    for name, one in PROTOCOLS.items():
-        rows = [
-            (f"`{rule}`", f"`{value}`" if value else "", meaning)
-            for rule, value, meaning in explained(name)
+    """The protocols: what each is, their rules next to each other, and their networks."""
+    about = [(f"`{name}`", one.about, one.differs) for name, one in PROTOCOLS.items()]
+    values: dict[str, dict[str, str]] = {}
+    meanings: dict[str, dict[str, None]] = {}
+    seen: dict[tuple[str, str, str], list[str]] = {}
+    for name in PROTOCOLS:
+        for rule, value, meaning, network in explained(name):
+            if network:
+                seen.setdefault((rule, value, meaning), []).append(f"`{name}`")
+            else:
+                values.setdefault(rule, {})[name] = value
+                meanings.setdefault(rule, {})[meaning] = None
+    rules = [
+        (f"`{rule}`", *(f"`{of[name]}`" for name in PROTOCOLS), "; ".join(meanings[rule]))
+        for rule, of in values.items()
+    ]
+    networks = [
+        (f"`{features}`", f"`{network}`", ", ".join(names), meaning)
+        for (features, network, meaning), names in seen.items()
+    ]
+    return "\n\n".join(
+        [
+            table(("Protocol", "About", "Differs from its namesake"), about),
+            table(("Rule", *(f"`{name}`" for name in PROTOCOLS), "Meaning"), rules),
+            table(("Features", "Network", "Protocols", "About"), networks),
         ]
-        parts.append(f"`{name}`: {one.about}\n\n{table(('Rule', 'Value', 'Meaning'), rows)}")
-    return "\n\n".join(parts)
+    )
 
 
 def sizes() -> str:

@@ -260,5 +260,5 @@ def test_a_part_that_lost_its_end_is_told(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         compute(tmp_path, made_by={"task": 1}, should_stop=stops_after(2))
     os.truncate(tmp_path / ".mean.npy.part", 200)
-    with pytest.raises(DataError, match=r"is shorter than \.latents\.json beside it says; delete"):
+    with pytest.raises(DataError, match=r"is shorter than \.latents\.json next to it says; delete"):
         compute(tmp_path, made_by={"task": 1})

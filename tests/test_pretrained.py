@@ -141,5 +141,5 @@ def test_what_is_said_of_the_files(tmp_path: Path) -> None:
     assert {state["path"] for state in states if state["source"] is None} == {None}
     with pytest.raises(SweepctlError, match="no weights 'none'"):
         pretrained.files(["none"])
-    with pytest.raises(SweepctlError, match="is no file"):
+    with pytest.raises(SweepctlError, match="is not a file"):
         pretrained.add("i3d", tmp_path)

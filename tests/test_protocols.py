@@ -263,8 +263,10 @@ def test_records_differ_and_are_frozen() -> None:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_protocol_is_explained_rule_by_rule(name: str) -> None:
     rows = explained(name)
-    assert len({rule for rule, _, _ in rows}) == len(rows)
-    said = {rule: (value, meaning) for rule, value, meaning in rows}
+    assert len({rule for rule, *_ in rows}) == len(rows)
+    said = {rule: (value, meaning) for rule, value, meaning, _ in rows}
+    read = {field for one in METRICS.values() for field in one.reads}
+    assert read | {"version"} == {rule for rule, _, _, network in rows if not network}
     protocol = PROTOCOLS[name]
     assert said["rounding"][0] == protocol.rounding
     assert said["kid_subset"][0] == str(protocol.kid_subset)

@@ -131,7 +131,7 @@ def test_what_is_not_the_pinned_file_is_not_added(folder: Path, tmp_path: Path) 
     other.write_bytes(DATA[:-1])
     with pytest.raises(WeightsError, match="not the pinned file of inception-fid"):
         add_weights(NAME, other)
-    with pytest.raises(WeightsError, match="is no file"):
+    with pytest.raises(WeightsError, match="is not a file"):
         add_weights(NAME, tmp_path)
     assert not folder.exists()
 

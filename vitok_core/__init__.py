@@ -13,7 +13,7 @@ Imports go only downward:
     tokenizer | dit | discriminator | diffusion | features | data
     layers | artefacts | settings
     weights
-    spec | protocols
+    spec | protocols | sources
     files | errors
 
 Nothing is imported here before it is asked for: `spec`, `settings`, `protocols`, `weights`,

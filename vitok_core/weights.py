@@ -40,7 +40,7 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsState:
-    """One pretrained file as it stands on this machine.
+    """One pretrained file on this machine.
 
     Attributes:
         name: key into `FILES`.
@@ -137,7 +137,7 @@ def weights_missing(name: str) -> str | None:
 
 
 def weights_state(name: str, *, verify: bool = False) -> WeightsState:
-    """How a pretrained file stands here.
+    """Where a pretrained file is on this machine, and what is known of it.
 
     Args:
         name: key into `FILES`.
@@ -172,7 +172,7 @@ def add_weights(name: str, file: Path) -> Path:
     """
     expected = _hash(name)
     if not file.is_file():
-        raise WeightsError(f"{file} is no file")
+        raise WeightsError(f"{file} is not a file")
     sha256, path = sha256_of(file), _places(name)["added"]
     if expected and sha256 != expected:
         recorded = f" (recorded in {_record(path)})" if isinstance(FILES[name], Unpinned) else ""
@@ -194,7 +194,7 @@ def fetch_weights(name: str, progress: Callable[[int, int], None] | None = None)
 
     Args:
         name: key into `FILES`; for files of pip packages the error says what to install.
-        progress: told (bytes done, bytes of all) now and then.
+        progress: called with (bytes done, bytes of all) after every block.
 
     Raises:
         WeightsError: no such name; the file comes with a package; $SWEEPCTL_OFFLINE or

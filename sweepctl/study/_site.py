@@ -1,4 +1,4 @@
-"""Where does this machine keep things? The user's site file: database, folders, data sets, workers.
+"""The site file: where this machine keeps its database, folders, data sets and workers.
 
 Studies are portable and hold no paths, hosts or secrets; those live here. Which file applies is
 found by the command line, whose options win over it.
@@ -7,15 +7,16 @@ found by the command line, whose options win over it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, create_model, field_validator, model_validator
 
 from sweepctl.clusters import find_cluster
 from sweepctl.errors import Problem, StudyError
 from sweepctl.study._values import NAME, Flag, Number, Strict, Text, Whole
 from sweepctl.study._words import in_words
 from sweepctl.study._yaml import read
+from vitok_core.sources import SOURCES
 
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 """What a device may be called."""
@@ -46,21 +47,12 @@ class Workers(Strict):
         return where
 
 
-Source = Literal["folder", "videos", "webdataset", "huggingface"]
-
-SOURCES: tuple[Source, ...] = ("folder", "videos", "webdataset", "huggingface")
-"""Keys that say where a data set is; each has exactly one of them."""
-
-
-class OwnSet(Strict):
+class _OwnSet(Strict):
     """A data set of the user's. Relative paths start at the site file.
 
+    One key more says of what kind it is and where, see `vitok_core.sources`.
+
     Attributes:
-        folder: folder of pictures; the first sub-folder is the class.
-        videos: folder of videos; the first sub-folder is the class.
-        webdataset: tar files, for example /data/shards-{000..127}.tar; * and ? are understood too.
-        huggingface: a folder that `save_to_disk` wrote, beginning with / or ./ or ~, or the name of
-            a repository.
         crop: how a picture becomes a square: "adm" as in guided diffusion and DiT, or "centre" as
             in torchvision.
         labels: whether classes are read; without, every label is 0.
@@ -71,10 +63,6 @@ class OwnSet(Strict):
         label: column of its labels.
     """
 
-    folder: Text | None = None
-    videos: Text | None = None
-    webdataset: Text | None = None
-    huggingface: Text | None = None
     crop: Literal["adm", "centre"] = "adm"
     labels: Flag = True
     broken: Annotated[Number, Field(ge=0, le=1)] = 0.01
@@ -84,7 +72,7 @@ class OwnSet(Strict):
     label: Text = "label"
 
     @model_validator(mode="after")
-    def _one_source(self) -> OwnSet:
+    def _one_source(self) -> _OwnSet:
         given = [name for name in SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
@@ -94,8 +82,8 @@ class OwnSet(Strict):
         return self
 
     @property
-    def kind(self) -> Source:
-        """Which of `SOURCES` it has."""
+    def kind(self) -> str:
+        """Which of the keys of `SOURCES` it has."""
         return next(name for name in SOURCES if getattr(self, name) is not None)
 
     @property
@@ -103,15 +91,22 @@ class OwnSet(Strict):
         """Where it is."""
         return str(getattr(self, self.kind))
 
-    def seen_from(self, folder: Path) -> OwnSet:
+    def seen_from(self, folder: Path) -> _OwnSet:
         """The same with an absolute place; relative ones start at `folder`."""
-        if self.kind == "huggingface" and not self.place.startswith(("/", ".", "~")):
+        if SOURCES[self.kind].on_a_hub and not self.place.startswith(("/", ".", "~")):
             return self
         if "://" in self.place:
             return self  # refused by whoever reads it
         return self.model_copy(
             update={self.kind: str(folder.absolute() / Path(self.place).expanduser())}
         )
+
+
+if TYPE_CHECKING:
+    OwnSet = _OwnSet
+else:
+    _PLACES: dict[str, Any] = dict.fromkeys(SOURCES, (Text | None, None))
+    OwnSet = create_model("OwnSet", __base__=_OwnSet, __doc__=_OwnSet.__doc__, **_PLACES)
 
 
 class Site(Strict):
@@ -145,7 +140,7 @@ def load_site(file: Path) -> Site:
         problems: list[Problem] = []
         for wrong in error.errors():
             prefer_key = wrong["type"] == "extra_forbidden"
-            said = in_words({**wrong, "loc": ("", *wrong["loc"])})
+            said = in_words(dict(wrong), Site)
             problems.append(document.problem(wrong["loc"], said, prefer_key=prefer_key))
         raise StudyError(problems) from None
     own = {name: one.seen_from(file.parent) for name, one in site.datasets.items()}

@@ -31,8 +31,8 @@ _NEEDS = {
 }
 
 
-def in_words(error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors as a sentence: what was given, what is allowed."""
+def in_words(error: Mapping[str, Any], model: type[BaseModel] = Study) -> str:
+    """One of pydantic's errors of a model as a sentence: what was given, what is allowed."""
     kind, given, context = error["type"], error.get("input"), error.get("ctx") or {}
     if kind in _NEEDS:
         return f"{_NEEDS[kind]}, not {shown(given)}"
@@ -40,7 +40,7 @@ def in_words(error: Mapping[str, Any]) -> str:
         return f"the key {error['loc'][-1]!r} is missing; give it a value or put it on an axis"
     if kind == "extra_forbidden":
         key = str(error["loc"][-1])
-        allowed = _allowed_keys(error["loc"])
+        allowed = _allowed_keys(error["loc"], model)
         if not allowed:
             return f"unknown key {key!r}"
         return f"unknown key {key!r}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
@@ -83,9 +83,9 @@ def shown(value: object) -> str:
     return "nothing" if value is None else f"{value!r}"[:60]
 
 
-def _allowed_keys(loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that are known beside an unknown one, found by walking the models."""
-    model: type[BaseModel] | None = Study
+def _allowed_keys(loc: tuple[str | int, ...], root: type[BaseModel]) -> list[str]:
+    """The keys that are known where an unknown one stands, found by walking the models."""
+    model: type[BaseModel] | None = root
     for part in loc[:-1]:
         if part in CLAIM_KINDS:
             model = CLAIM_KINDS[str(part)]

@@ -10,9 +10,9 @@ picture is divided once into a training and an evaluation region with a gap betw
 `clips-train` and `clips-eval` are cut from real videos of a pip package, which are divided in time,
 shot by shot: no clip holds a cut, and no evaluation frame is in a training clip.
 
-A user-defined data set (`OwnData`: a folder of pictures or videos, WebDataset shards, a Hugging
-Face data set) is scanned once: its content identity is the hash over the hashes of its files. Then
-it is prepared like the built-in ones, or decoded as it is needed (`StreamSet`).
+A user-defined data set (`OwnData`, of one of the kinds in `vitok_core.sources`) is scanned once:
+its content identity is the hash over the hashes of its files. Then it is prepared like the built-in
+ones, or decoded as it is needed (`StreamSet`).
 
 Which sample comes next is a function of (seed, position). No torch here: samples leave as numpy
 arrays. Of the built-in sets `_sources` and `_datasets` name sources and data sets, `_crops` says
@@ -24,7 +24,7 @@ decode, `_own_prepare` puts on disk, `_stream` does without. `_prepared` and `_s
 from vitok_core.data._crops import fitting_shots
 from vitok_core.data._datasets import DATASETS, content_identity, dataset
 from vitok_core.data._listing import ScanProgress
-from vitok_core.data._own import KINDS, OwnData
+from vitok_core.data._own import OwnData
 from vitok_core.data._own_prepare import prepare_own
 from vitok_core.data._pixels import square
 from vitok_core.data._prepare import prepare
@@ -33,15 +33,17 @@ from vitok_core.data._sampler import Draw, Sampler
 from vitok_core.data._scan import Reader, Scan, find_scan, open_scan, scan, scans_folder
 from vitok_core.data._sources import PICTURES, Side
 from vitok_core.data._stream import StreamSet
+from vitok_core.data._units import Entry, Indexed, Unit
 
 Samples = SampleSet | StreamSet
 """What a training takes: prepared and mapped from disk, or decoded when asked for."""
 
 __all__ = [
     "DATASETS",
-    "KINDS",
     "PICTURES",
     "Draw",
+    "Entry",
+    "Indexed",
     "OwnData",
     "Reader",
     "SampleSet",
@@ -51,6 +53,7 @@ __all__ = [
     "ScanProgress",
     "Side",
     "StreamSet",
+    "Unit",
     "content_identity",
     "dataset",
     "find_scan",

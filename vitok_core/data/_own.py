@@ -1,8 +1,7 @@
-"""User-defined data sets: folders, shards and rows under a name; no file is read.
+"""User-defined data sets: their names, places and settings; no file is read.
 
-A user-defined data set is a name and a place: a folder of pictures, a folder of videos, WebDataset
-shards, or a data set of the Hugging Face library. The place is this machine's business; what the
-data set is to a study follows from its content alone (`_scan`).
+A user-defined data set is a name and a place of one of the kinds in `vitok_core.sources`. The place
+is this machine's business; what the data set is to a study follows from its content (`_scan`).
 """
 
 from __future__ import annotations
@@ -14,19 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vitok_core.errors import DataError
+from vitok_core.sources import SOURCES
 
-Kind = Literal["folder", "videos", "webdataset", "huggingface"]
 Fit = Literal["adm", "centre"]
-
-KINDS: tuple[Kind, ...] = ("folder", "videos", "webdataset", "huggingface")
-"""What a place can be."""
 
 FITS: tuple[Fit, ...] = ("adm", "centre")
 """How a picture becomes a square, see `_pixels`."""
-
-RECIPES: dict[Kind, int] = {"folder": 1, "videos": 2, "webdataset": 1, "huggingface": 1}
-"""Version of everything that decides the pixels of a kind; part of the identity. 2: videos with
-alpha are put on white, where 1 showed what lies under it."""
 
 ORDER = 1
 """Version of the order in which samples, and the clips of a video, are taken."""
@@ -58,7 +50,7 @@ class OwnData:
 
     Attributes:
         name: as studies call it: lower case, digits, dot, dash, underscore; at most 64.
-        kind: what `place` is.
+        kind: what `place` is, key into `SOURCES`.
         place: a folder; for webdataset a pattern of tar files, with {000..127} and * and ?; for
             huggingface a folder that `save_to_disk` wrote, or the name of a repository.
         crop: how a picture becomes a square: "adm" (halved by box averages, bicubic, cropped), or
@@ -73,7 +65,7 @@ class OwnData:
     """
 
     name: str
-    kind: Kind
+    kind: str
     place: str
     crop: Fit = "adm"
     labels: bool = True
@@ -86,12 +78,12 @@ class OwnData:
     @property
     def video(self) -> bool:
         """Whether it has clips."""
-        return self.kind == "videos"
+        return SOURCES[self.kind].video
 
     @property
     def on_the_hub(self) -> bool:
-        """Whether the place is a repository of the Hugging Face hub, not a folder."""
-        return self.kind == "huggingface" and not self.place.startswith(("/", ".", "~"))
+        """Whether the place is a repository of a hub, not a folder."""
+        return SOURCES[self.kind].on_a_hub and not self.place.startswith(("/", ".", "~"))
 
     def check(self) -> OwnData:
         """Itself, when it says something that can be read.
@@ -123,25 +115,26 @@ def _check(own: OwnData) -> None:
             f"{name!r} cannot be the name of a data set; lower-case letters, digits, dots, dashes "
             "and underscores can, at most 64"
         )
-    for what, given, allowed in (("kind", own.kind, KINDS), ("crop", own.crop, FITS)):
+    for what, given, allowed in (("kind", own.kind, tuple(SOURCES)), ("crop", own.crop, FITS)):
         if given not in allowed:
             raise DataError(f"{name}: {what} = {given!r}; there are {', '.join(allowed)}")
     if not own.place.strip() or "\0" in own.place:
         raise DataError(f"{name}: no place is given; name a folder, or a pattern of tar files")
-    if own.kind != "huggingface" and re.match(r"[a-z0-9+.-]+://|pipe:", own.place):
+    hub = SOURCES[own.kind].on_a_hub
+    if not hub and re.match(r"[a-z0-9+.-]+://|pipe:", own.place):
         raise DataError(
             f"{name}: {own.place} is an address, and only local files are read; copy or mount it"
         )
     if not 0 <= own.broken_share <= 1 or math.isnan(own.broken_share):
         raise DataError(f"{name}: broken = {own.broken_share}; a share from 0 to 1 is needed")
-    if own.kind != "huggingface" and (own.split is not None or own.revision is not None):
+    if not hub and (own.split is not None or own.revision is not None):
         raise DataError(f"{name}: split and revision are about huggingface; leave them out")
     if own.on_the_hub and not COMMIT.fullmatch(own.revision or ""):
         raise DataError(
             f"{name}: the repository {own.place} can change, so its commit is needed: give "
             f"revision as 40 hex digits, not {own.revision!r} (a local folder begins with / or ./)"
         )
-    if own.kind == "huggingface" and not own.on_the_hub and own.revision is not None:
+    if hub and not own.on_the_hub and own.revision is not None:
         raise DataError(f"{name}: {own.place} is a folder and has no revision; leave it out")
     if own.on_the_hub and own.split is None:
         raise DataError(f"{name}: give split, for example train")

@@ -27,14 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitok_core.data._listing import LeftOutNames, Reporter, ScanProgress, from_line, list_units
-from vitok_core.data._own import RECIPES, Fit, Kind, OwnData
+from vitok_core.data._own import Fit, OwnData
 from vitok_core.data._units import NO_LABEL, Units, open_units
 from vitok_core.data._walk import legible, no_sample
 from vitok_core.errors import DataError
 from vitok_core.files import write_json
-
-FORMATS: dict[Kind, int] = {"folder": 1, "videos": 1, "webdataset": 2, "huggingface": 1}
-"""Version of the files and of the rules of a scan; what another one scanned is scanned again."""
+from vitok_core.sources import SOURCES
 
 ENTRY = np.dtype(
     [
@@ -89,7 +87,7 @@ class Scan:
         """What decides the pixels of the data set, as plain data; no path is in it."""
         return {
             "data": self.own.kind,
-            "recipe": RECIPES[self.own.kind],
+            "recipe": SOURCES[self.own.kind].recipe,
             "content": self.content,
             "samples": self.samples,
             "crop": self.own.crop,
@@ -187,7 +185,7 @@ def find_scan(identity: Mapping[str, Any], *, cache: Path | None = None) -> Scan
     """
     cache = cache or scans_folder()
     content, crop = identity["content"], identity["crop"]
-    recipe = RECIPES[identity["data"]]
+    recipe = SOURCES[identity["data"]].recipe
     if identity["recipe"] != recipe:
         raise DataError(
             f"the samples were planned by recipe {identity['recipe']}, this version has recipe "
@@ -245,7 +243,7 @@ def scan(
 
 def _folder(own: OwnData, cache: Path) -> Path:
     """Where a data set's scan is: by its name and by what the scan depends on."""
-    key = json.dumps([FORMATS[own.kind], own.reading()], sort_keys=True)
+    key = json.dumps([SOURCES[own.kind].format, own.reading()], sort_keys=True)
     return cache / f"{own.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
@@ -278,7 +276,7 @@ def _finish(
     shutil.rmtree(kept, ignore_errors=True)
     fresh.rename(kept)
     summary = {
-        "format": FORMATS[own.kind],
+        "format": SOURCES[own.kind].format,
         "name": own.name,
         "reading": own.reading(),
         **facts,
@@ -352,7 +350,7 @@ def _opened(folder: Path, own: OwnData | None, *, crop: Fit = "adm") -> Scan | N
     """The scan in a folder, or None; `own` None takes the data set from the summary."""
     try:
         found = json.loads((folder / "summary.json").read_bytes())
-        if found["format"] != FORMATS[found["reading"]["kind"]]:
+        if found["format"] != SOURCES[found["reading"]["kind"]].format:
             return None
         if any(no_sample(name) for name in found["class_names"]):
             return None  # of a version that took what an archive program left for a class

@@ -2,7 +2,7 @@
 
 A unit is what a change can be seen of without reading it: a picture or video file, a shard, a block
 of rows. A scan asks for the units in order and indexes those it does not know yet; whoever wants a
-sample later reads it from its unit by position. Each kind of data set is one class here.
+sample later reads it from its unit by position. Each kind of data set is a class like `Units`.
 
 Shards are read with tarfile of the standard library and not with the webdataset package: exact
 resume and random access need the place of each picture in its shard, which that package does not
@@ -15,6 +15,7 @@ import glob
 import hashlib
 import importlib.util
 import os
+import pkgutil
 import tarfile
 import threading
 from collections import Counter
@@ -35,6 +36,7 @@ from vitok_core.data._walk import (
     walk,
 )
 from vitok_core.errors import DataError
+from vitok_core.sources import SOURCES
 
 ROWS = 1000
 """Rows of a Hugging Face data set that are one unit."""
@@ -131,9 +133,8 @@ def open_units(own: OwnData) -> Units:
         DataError: what it says cannot be read, the place is missing, or a library is.
     """
     own.check()
-    if own.kind == "webdataset":
-        return Shards(own)
-    return Rows(own) if own.kind == "huggingface" else Files(own)
+    units: Units = pkgutil.resolve_name(SOURCES[own.kind].opener)(own)
+    return units
 
 
 class Files:

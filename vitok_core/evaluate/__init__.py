@@ -1,7 +1,7 @@
 """From a tokenizer or generated samples to measured numbers.
 
 _reconstruct   all metrics of one tokenizer on one set of samples, and pairs for a picture
-_generation    all metrics of one set of generated samples, and a sheet by class
+_generation    all metrics of one set of generated samples, and a samples grid by class
 _reference     features of originals, computed once for every model measured against them
 _codes         metrics that look at codes: statistics, and how codes answer to transformations
 _batches       which samples a process gets, and how processes put their parts together

@@ -1,4 +1,4 @@
-"""Which samples does a process see, and how do processes put their parts together?
+"""Which samples a process evaluates, and how processes put their parts together.
 
 Batches are cut from the samples in order. Where torch.distributed is initialised, each process
 takes a run of whole batches; what it has collected is then exchanged and put into the order of the
@@ -51,13 +51,13 @@ def batches(
     should_stop: Callable[[], bool] | None,
     what: str,
 ) -> Iterator[NDArray[np.int64]]:
-    """Consecutive indices of this process's share, asking before and telling after every batch.
+    """Consecutive indices of this process's share; stops before a batch, reports after it.
 
     Args:
         samples: all of them.
         batch: images, or frames of whole clips, at a time.
-        progress: told after every batch.
-        should_stop: asked before every batch.
+        progress: called after every batch.
+        should_stop: called before every batch.
         what: name of the work, for the message of a stop.
 
     Raises:

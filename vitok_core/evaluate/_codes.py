@@ -59,8 +59,8 @@ def code_metrics(
         length: first tokens of the code that are looked at; None for all.
         device: where the tokenizer runs.
         batch: images, or frames of whole clips, at a time.
-        progress: told after every batch.
-        should_stop: asked before every batch.
+        progress: called after every batch.
+        should_stop: called before every batch.
 
     Returns:
         One value per metric, in the order of `metrics`; also those of channels, see `CodeSet`.

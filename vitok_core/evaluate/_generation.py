@@ -25,7 +25,7 @@ KEPT = 64
 """Samples that stay as samples.npy; the first ones."""
 
 ROWS, COLUMNS = 16, 8
-"""Classes of a sheet, and samples of each (or frames of one clip)."""
+"""Classes of a samples grid, and samples of each (or frames of one clip)."""
 
 
 def measure_generation(
@@ -41,7 +41,7 @@ def measure_generation(
     progress: Callable[[EvaluateProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[Measured]:
-    """Measure generated samples; keep the first ones and a sheet by class.
+    """Measure generated samples; keep the first ones and a samples grid by class.
 
     Where torch.distributed is initialised, the processes share the samples, every one returns the
     values, and the first writes the files.
@@ -58,8 +58,8 @@ def measure_generation(
             and sheet.png go there; made if missing.
         device: where the networks run.
         batch: images, or frames of whole clips, at a time; changes no number beyond float rounding.
-        progress: told after every batch.
-        should_stop: asked before every batch.
+        progress: called after every batch.
+        should_stop: called before every batch.
 
     Returns:
         One value per metric, in the order of `metrics`.
@@ -96,7 +96,7 @@ def measure_generation(
 
 
 def write_class_sheet(path: Path, samples: SampleSet) -> None:
-    """A PNG of the first samples of each of up to 16 classes, spread over all; a row a class.
+    """A PNG grid of the first samples of each of up to 16 classes, one row per class.
 
     Of clips a row is one clip, by up to 8 frames spread over it. Samples without classes fill the
     rows in their order. Written whole or not at all.
@@ -122,7 +122,7 @@ def write_class_sheet(path: Path, samples: SampleSet) -> None:
 
 
 def _by_class(labels: NDArray[np.int64], columns: int) -> NDArray[np.int64]:
-    """Indices of the samples of a sheet, row by row; -1 where a class has no more."""
+    """Indices of the samples of a grid, row by row; -1 where a class has no more."""
     classes = np.unique(labels)
     if len(classes) == 1:
         shown = np.arange(columns * min(ROWS, -(-len(labels) // columns)))

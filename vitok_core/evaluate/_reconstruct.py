@@ -66,8 +66,8 @@ def reconstruct(
             missing.
         device: where the networks run.
         batch: images, or frames of whole clips, at a time; changes no number beyond float rounding.
-        progress: told after every batch.
-        should_stop: asked before every batch.
+        progress: called after every batch.
+        should_stop: called before every batch.
 
     Returns:
         One value per metric, in the order of `metrics`.

@@ -43,8 +43,8 @@ def reference_features(
         folder: where the file goes; made if missing.
         device: where the network runs.
         batch: images, or frames of whole clips, at a time.
-        progress: told after every batch.
-        should_stop: asked before every batch.
+        progress: called after every batch.
+        should_stop: called before every batch.
 
     Raises:
         SpecError: unknown protocol, or a backbone that it has no rules for.

@@ -1,12 +1,12 @@
-"""What codes does a generator learn from? The posteriors of a data set, computed once, on disk.
+"""The codes that a generator learns from: the posteriors of a data set, computed once, on disk.
 
 Encoding a sample costs as much as a training step of a small generator, and a tokenizer does not
 change any more; so the posterior of every sample is computed once and mapped into memory. Stored
-are its parameters, mean and log-variance in float32, not a draw from it: every epoch draws anew.
-With mirroring, the mirrored samples are encoded too and stand behind the others.
+are its parameters, mean and log-variance in float32, not a draw from it: every epoch draws again.
+With mirroring, the mirrored samples are encoded too and follow the others.
 
     mean.npy             float32 (N or 2N, L, c)
-    logvar.npy           the same; not there for tokenizers whose code is not random
+    logvar.npy           the same; absent for tokenizers whose code is not random
     labels.npy           int64 (N,)
     weights.safetensors  the tokenizer, with the statistics of exactly these codes inside
 
@@ -16,12 +16,12 @@ and tokens, in float64. They live inside the tokenizer's file, where decoding fi
 are normalised for training and decoded as they are give noise.
 
 Writing needs memory for one batch only, whatever the number of samples. On request an interrupted
-computation is gone on with: what was written stays under a hidden name, with the statistics so far,
+computation can be resumed: what was written stays under a hidden name, with the statistics so far,
 and the same batches follow, so that the files are the same byte for byte.
 
     _compute     encode everything, once
     _statistics  mean and variance of drawn codes
-    _part        files that are whole, or gone on with
+    _part        files that are whole, or can be resumed
     _read        what a generator is trained on
 """
 
@@ -29,11 +29,10 @@ from __future__ import annotations
 
 from vitok_core.latents._compute import LatentsInfo, compute_latents
 from vitok_core.latents._part import PROGRESS_FILE
-from vitok_core.latents._read import WEIGHTS_FILE, Latents, LatentSet, open_latents
+from vitok_core.latents._read import Latents, LatentSet, open_latents
 
 __all__ = [
     "PROGRESS_FILE",
-    "WEIGHTS_FILE",
     "LatentSet",
     "Latents",
     "LatentsInfo",

@@ -1,4 +1,4 @@
-"""What are the codes of all samples? Every sample encoded once, written batch by batch."""
+"""Computes latents: every sample is encoded once, and written batch by batch."""
 
 from __future__ import annotations
 
@@ -71,11 +71,12 @@ def compute_latents(
         device: where the tokenizer runs.
         batch: samples at a time.
         made_by: plain data that tells this tokenizer and these samples from others, such as hashes
-            of their files: an interrupted call of the same is gone on with. None begins anew and
+            of their files: an interrupted call of the same is resumed. None starts over and
             leaves nothing behind when it is interrupted.
         about: plain data for the tokenizer's file, see `vitok_core.tokenizer.save_tokenizer`.
-        progress: told (done, total) before every batch and at the end; mirrored copies count.
-        should_stop: asked before every batch.
+        progress: called with (done, total) before every batch and at the end; mirrored copies
+            count.
+        should_stop: called before every batch.
 
     Raises:
         DataError: samples of another shape than the tokenizer's.

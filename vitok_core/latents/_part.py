@@ -1,4 +1,4 @@
-"""What is left of an interrupted computation? Files under hidden names, and how far they are safe.
+"""What an interrupted computation leaves: files under hidden names, and how far they are safe.
 
 A file has its real name only when it is whole. Until then it is deleted when the work ends early,
 or kept as a part: `Part` then says in PROGRESS_FILE how many rows were safe on disk, made by what,
@@ -52,7 +52,7 @@ class Part:
         try:
             state = json.loads(self._path.read_text()) if self.kept else {}
         except (OSError, ValueError):
-            state = {}  # none, or damaged: computed anew
+            state = {}  # none, or damaged: computed again
         if not isinstance(state, dict) or state.get("identity") != self._identity:
             return 0, Statistics(c)
         self._saved = state["done"]
@@ -82,7 +82,7 @@ class Unfinished:
 
     Args:
         path: what it will be.
-        part: whether it is kept, and gone on with, when it is not finished.
+        part: whether it is kept, to be resumed, when it is not finished.
     """
 
     def __init__(self, path: Path, *, part: bool = False) -> None:
@@ -98,7 +98,7 @@ class Unfinished:
         return self
 
     def begin(self, header: bytes, rows: int) -> None:
-        """Keep the header and that many bytes of rows behind it; without rows begin anew.
+        """Keep the header and that many bytes of rows behind it; without rows start over.
 
         Raises:
             DataError: it holds fewer.
@@ -108,12 +108,12 @@ class Unfinished:
             read = self._file.read(min(left, 2**20))
             if not read:
                 raise DataError(
-                    f"{self._temporary} is shorter than {PROGRESS_FILE} beside it says; delete "
-                    "both to compute the latents anew"
+                    f"{self._temporary} is shorter than {PROGRESS_FILE} next to it says; delete "
+                    "both to compute the latents again"
                 )
             self._hash.update(read)
             left -= len(read)
-        # What stands behind the rows that are known to be safe is written again.
+        # What follows the rows that are known to be safe is written again.
         self._file.truncate()
         if not rows:
             self.write(header)

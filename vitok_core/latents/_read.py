@@ -1,4 +1,4 @@
-"""What does a generator read? Posteriors mapped from disk, and their normalisation."""
+"""What a generator is trained on: posteriors mapped from disk, and their normalization."""
 
 from __future__ import annotations
 

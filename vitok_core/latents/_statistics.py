@@ -12,7 +12,7 @@ from vitok_core.tokenizer import Mode, Normalisation, Posterior
 
 
 class Statistics:
-    """Mean and variance of drawn codes a channel, merged batch by batch (Chan et al. 1983)."""
+    """Mean and variance of drawn codes per channel, merged batch by batch (Chan et al. 1983)."""
 
     _TENSORS = ("mean_C", "squares_C", "variances_C")
 

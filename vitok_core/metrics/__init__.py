@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from vitok_core.metrics._codes import Codes, gaussianity, linear_probe, spectrum_slope
 from vitok_core.metrics._distances import (
-    Gaussian,
     bootstrap_error,
     frechet_distance,
     frechet_infinity,
@@ -27,23 +26,19 @@ from vitok_core.metrics._distances import (
 from vitok_core.metrics._measure import (
     Measured,
     MetricSet,
-    Seen,
     backbone_of,
     check_metrics,
     frames_of,
     protocol,
     rounded,
 )
-from vitok_core.metrics._neighbours import Cover, cover
+from vitok_core.metrics._neighbours import cover
 from vitok_core.metrics._pairs import ms_ssim, psnr, ssim
 
 __all__ = [
     "Codes",
-    "Cover",
-    "Gaussian",
     "Measured",
     "MetricSet",
-    "Seen",
     "backbone_of",
     "bootstrap_error",
     "check_metrics",

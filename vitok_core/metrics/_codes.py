@@ -105,7 +105,7 @@ def spectrum_slope(codes_NTHWC: Array) -> float:
     fitted by least squares, every ring counting alike. 0 for white noise, about -2 for images.
 
     Raises:
-        DataError: a grid with fewer than 4 tokens a side has no two rings.
+        DataError: a grid with fewer than 4 tokens per side has no two rings.
     """
     height, width = codes_NTHWC.shape[2:4]
     highest = min(height, width) // 2

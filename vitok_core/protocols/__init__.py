@@ -70,12 +70,11 @@ def not_under(metric: str, protocol: str) -> str | None:
 
 def not_in_group(metric: str, group: MetricGroup) -> str | None:
     """Why a group of `evaluate` does not measure a metric, or None."""
-    own = METRICS[metric].group
+    own, twin = METRICS[metric].group, METRICS[metric].twin
     if own == group:
         return None
     what = {"reconstruction": "reconstructions or codes", "generation": "generated samples"}
-    twin = ("g" if group == "generation" else "r") + metric[1:]
-    hint = f"; its twin here is {twin}" if twin in METRICS else ""
+    hint = f"; its twin here is {twin}" if twin else ""
     return (
         f"{metric} is a metric of {what[own]} and belongs under evaluate.{own}.metrics, not under "
         f"evaluate.{group}.metrics{hint}"

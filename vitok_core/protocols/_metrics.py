@@ -51,6 +51,7 @@ class Metric:
             and bounded scores (fitting practice of the ViTok paper, figures 3 to 12).
         unit: unit of the value; empty for a pure number.
         bounds: smallest and largest value there can be; None where there is no end.
+        twin: its twin in the other group, "" without one.
         of: what it is a function of: "pairs" of an original and its reconstruction, "features" of
             whole sets, or "codes".
         group: which group of `evaluate` measures it: "reconstruction" (metrics of codes too) or
@@ -84,6 +85,7 @@ class Metric:
     scale: Literal["log2", "raw"]
     unit: str = ""
     bounds: tuple[float | None, float | None] = (None, None)
+    twin: str = ""
     of: Literal["pairs", "features", "codes"] = "features"
     group: MetricGroup = "reconstruction"
     features: str | None = None
@@ -461,6 +463,11 @@ _CODES = (
 )
 
 
+def _twin(name: str) -> str:
+    """The name by which samples are measured as a metric of reconstructions measures those."""
+    return f"g{name.removeprefix('r')}"
+
+
 def _of_samples(metric: Metric) -> Metric:
     """The twin of a metric of reconstructions that looks at generated samples."""
     about = metric.about
@@ -472,7 +479,8 @@ def _of_samples(metric: Metric) -> Metric:
         about = about.replace(said, instead)
     return replace(
         metric,
-        name=f"g{metric.name[1:]}",
+        name=_twin(metric.name),
+        twin=metric.name,
         group="generation",
         # A metric that is explained by another one has that one's twin.
         about=_SAMPLES_ABOUT.get(metric.name, re.sub(r"\brf(id|d|vd)", r"gf\1", about)),
@@ -482,13 +490,15 @@ def _of_samples(metric: Metric) -> Metric:
 _SAMPLES_ABOUT = {"ris": "Inception score of samples: sure of a class each, and all classes."}
 """What twins say where "samples" in the place of "reconstructions" is not enough."""
 
-_SAMPLES = tuple(
-    _of_samples(one) for group in (_LITE0, _INCEPTION, _DINO, _CLIP, _VIDEO) for one in group
-)
+_SETS = (*_LITE0, *_INCEPTION, *_DINO, *_CLIP, *_VIDEO)
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
-    for group in (_PAIRS, _LITE0, _INCEPTION, _DINO, _CLIP, _VIDEO, _CODES, _SAMPLES)
-    for metric in group
+    for metric in (
+        *_PAIRS,
+        *(replace(one, twin=_twin(one.name)) for one in _SETS),
+        *_CODES,
+        *(_of_samples(one) for one in _SETS),
+    )
 }
 """Every metric by name."""

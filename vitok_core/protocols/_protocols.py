@@ -173,53 +173,52 @@ PROTOCOLS: dict[str, Protocol] = {
 
 _SAID: dict[str, dict[Any, str] | str] = {
     "rounding": {
-        "nearest": "clamped to [-1, 1], to uint8 by 127.5 x + 127.5, rounded to nearest",
-        "half-up": "clamped to [-1, 1], to uint8 by 127.5 x + 128, truncated and clipped",
-        "truncate": "clamped to [-1, 1], to uint8 by 127.5 x + 127.5, truncated",
+        "nearest": "nearest: clamped to [-1, 1], 127.5 x + 127.5 rounded to uint8",
+        "half-up": "half-up: clamped to [-1, 1], 127.5 x + 128 truncated to uint8 and clipped",
+        "truncate": "truncate: clamped to [-1, 1], 127.5 x + 127.5 truncated to uint8",
     },
     "ssim_border": {
-        "mirrored": "a window per pixel, the image mirrored beyond its border",
-        "inside": "windows inside the image",
+        "mirrored": "mirrored: a window per pixel, the image mirrored beyond its border",
+        "inside": "inside: windows inside the image",
     },
     "psnr_over": {
-        "image": "mean squared error per image, floor 1e-10 of the squared range, range 255",
-        "all": "mean squared error pooled over all images, range 255",
+        "image": "image: PSNR of each image's squared error, floor 1e-10 of the squared range",
+        "all": "all: PSNR of the squared error pooled over all images",
     },
     "frames_apart": {
-        False: "scores averaged within a clip; features of all frames of all clips pooled",
-        True: "scores averaged within a clip; distributions compared frame index by frame index, "
-        "and the values averaged",
+        False: "false: features of all frames of all clips pooled",
+        True: "true: distributions compared frame index by frame index, and the values averaged",
     },
     "inception_splits": "parts of the Inception score; a size of parts when negative",
-    "inception_shuffled": {True: "samples are shuffled first", False: "in the order of samples"},
+    "inception_shuffled": "whether samples are shuffled before they are split",
     "inception_seed": "seed of that shuffle",
-    "inception_bias": {True: "logits with their bias", False: "logits without their bias"},
+    "inception_bias": "whether the classifier's bias is added to the logits",
     "kid_subsets": "number of subsets of the kernel distance (cubic polynomial)",
     "kid_subset": "largest size of such a subset",
     "kid_seed": "seed of their draw",
-    "precision_neighbours": "neighbours of precision and recall, Euclidean",
-    "density_neighbours": "neighbours of density and coverage, Euclidean",
+    "precision_neighbours": "neighbors of precision and recall, Euclidean",
+    "density_neighbours": "neighbors of density and coverage, Euclidean",
 }
 
 
-def explained(protocol: str) -> list[tuple[str, str, str]]:
-    """A protocol for people: name, value and meaning of every rule and network.
+def explained(protocol: str) -> list[tuple[str, str, str, bool]]:
+    """A protocol for people: name, value and meaning of every rule, and then of every network.
+
+    Returns:
+        (rule, value, meaning, False), and (features, network, what it is, True).
 
     Raises:
         KeyError: there is no such protocol.
     """
-    one, read = PROTOCOLS[protocol], {name for metric in METRICS.values() for name in metric.reads}
-    rows = [("version", str(one.version), "bumped when code changes a number")]
-    for name, said in _SAID.items():
-        if name in read:
-            value = getattr(one, name)
-            text = said if isinstance(said, str) else said[value]
-            rows.append((name, str(value).lower() if isinstance(value, bool) else str(value), text))
+    one = PROTOCOLS[protocol]
+    rows = [("version", str(one.version), "bumped when code changes a number", False)]
+    for rule, said in _SAID.items():
+        value = getattr(one, rule)
+        meaning = said if isinstance(said, str) else said[value]
+        rows.append((rule, str(value).lower(), meaning, False))
     asked = sorted({metric.features for metric in METRICS.values() if metric.features})
     for features in (one.features, *(name for name in asked if name != one.features)):
         if backbone := one.backbone(features):
             size = "" if backbone.size is None else f"; {backbone.size} px, {backbone.resize}"
-            rows.append((features, backbone.name, f"{backbone.about}{size}"))
-    if one.differs:
-        rows.append(("differs", "", one.differs))
+            rows.append((features, backbone.name, f"{backbone.about}{size}", True))
     return rows
