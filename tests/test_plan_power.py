@@ -1,4 +1,4 @@
-"""Does `plan --power` foresee what a design can say? Against closed forms and other simulations."""
+"""Does `plan --power` predict what a design can say? Against closed forms and other simulations."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from sweepctl.datasets import data_identities
 from sweepctl.errors import StudyError
 from sweepctl.ledger import Ledger, open_ledger
 from sweepctl.plan import Plan, make_plan, rung_steps, up_to
-from sweepctl.search import Climb, last_hope, promoted
+from sweepctl.search import TrialProgress, best_waiting, promoted
 from sweepctl.study import Prune, load_study
 from vitok_core.errors import Stopped
 
@@ -110,13 +110,15 @@ def climb(
     measured: dict[int, int] = {}
     went_on: list[tuple[int, int]] = []
     while True:
-        climbs = [
-            Climb(number=number, costs=tuple(costs[number][: measured[number]]), asked=rungs)
+        progress = [
+            TrialProgress(
+                number=number, costs=tuple(costs[number][: measured[number]]), asked=rungs
+            )
             for number, rungs in asked.items()
         ]
-        draw.shuffle(climbs)  # the answer depends on what was measured, not on an order
-        open_ones = [one for one in climbs if not one.waits and one.asked <= prune.rungs]
-        number = promoted(prune, climbs)
+        draw.shuffle(progress)  # the answer depends on what was measured, not on an order
+        open_ones = [one for one in progress if not one.waits and one.asked <= prune.rungs]
+        number = promoted(prune, progress)
         if number is not None:
             rung = asked[number] - 1
             there = [costs[one][rung] for one in asked if measured[one] > rung]
@@ -164,14 +166,14 @@ def test_the_median_lets_the_better_half_go_on(costs: list[tuple[float, float]],
 
 
 def test_nobody_goes_on_before_he_is_measured_and_the_furthest_goes_first() -> None:
-    on_the_way = Climb(number=0, costs=(1.0,), asked=2)
-    first = [Climb(number=n, costs=(float(n + 2),), asked=1) for n in range(1, 6)]
+    on_the_way = TrialProgress(number=0, costs=(1.0,), asked=2)
+    first = [TrialProgress(number=n, costs=(float(n + 2),), asked=1) for n in range(1, 6)]
     assert promoted(ASHA, [on_the_way, *first]) == 1
-    second = [Climb(number=10 + n, costs=(0.0, float(n)), asked=2) for n in range(3)]
+    second = [TrialProgress(number=10 + n, costs=(0.0, float(n)), asked=2) for n in range(3)]
     assert promoted(ASHA, [*first, *second]) == 10
     assert promoted(ASHA, first[:2]) is None
-    assert last_hope([*first, on_the_way]) == 1
-    assert last_hope([on_the_way]) is None
+    assert best_waiting([*first, on_the_way]) == 1
+    assert best_waiting([on_the_way]) is None
 
 
 # --- with the driver ----------------------------------------------------------------------------
