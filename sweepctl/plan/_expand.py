@@ -156,7 +156,7 @@ class _Expander:
         if point.key in self.seen:
             result.drop(axes, f"the same as cell {self.seen[point.key]}", point.key)
             return
-        for path, message in absences(cell.config, self.data, self.missing):
+        for path, message in absences(cell.config, cell.stages, self.data, self.missing):
             value = paths.get(cell.config, path)
             self.absent.setdefault((path, message), study.problem(path, message, value))
         result.points.append(point)

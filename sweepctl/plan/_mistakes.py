@@ -85,6 +85,7 @@ def _in_shape(error: SpecError, target: str) -> Mistake:
 
 def absences(
     config: Mapping[str, Any],
+    stages: Stages,
     data: Mapping[str, DataSet],
     missing: Callable[[str], str | None],
 ) -> Iterator[Mistake]:
@@ -92,6 +93,7 @@ def absences(
 
     Args:
         config: the cell's config.
+        stages: the settings of its stages.
         data: the data sets by name.
         missing: why a pretrained file cannot be used, or None.
     """
@@ -101,7 +103,7 @@ def absences(
             if (problem := data[name].problem) and name not in said:
                 said.add(name)
                 yield path, problem
-    yield from _in_weights(config, missing, off)
+    yield from _in_weights(config, stages, missing, off)
 
 
 def _asked(
@@ -244,7 +246,10 @@ def _in_measured(measured: Mapping[str, Any], spec: TokenizerSpec, group: str) -
 
 
 def _in_weights(
-    config: Mapping[str, Any], missing: Callable[[str], str | None], off: tuple[str, ...]
+    config: Mapping[str, Any],
+    stages: Stages,
+    missing: Callable[[str], str | None],
+    off: tuple[str, ...],
 ) -> Iterator[Mistake]:
     """Pretrained files that are not there, each once, though several metrics wait for it."""
     said: set[str] = set()
@@ -267,8 +272,7 @@ def _in_weights(
     for stage in trainings("tokenizer"):
         if f"stages.{stage}" in off:
             continue
-        loss = settings.from_plain(settings.Loss, config["stages"][stage]["loss"])
-        for term, backbone in loss.networks.items():
+        for term, backbone in getattr(stages, stage).loss.networks.items():
             for file in backbone.weights:
                 if why := why_not(file):
                     yield f"stages.{stage}.loss.{term}", why
