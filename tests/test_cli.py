@@ -164,10 +164,11 @@ def test_status_show_why_and_logs(call: Call, there: Path) -> None:
     task = json.loads(out)["tasks"]["stage1"]
     code, out, err = call("show", "small", "-c", "5")
     assert code == 2 and "there is no cell 5; the study has 4 cells" in err
-    code, out, _ = call("why", task)
+    code, out, _ = call("show", task)
     assert f"{task}  nano-nano/4 c16 32px seed 0" in out and "which differs in" in out
-    code, out, _ = call("why", task, "--json")
-    # Two others are as near: the one with another c, and the one with another p.
+    code, out, _ = call("show", task, "--json")
+    assert call("why", task)[0] == 2 and "sweepctl show" in call("why", task)[2]
+    # Two others are as close: the one with another c, and the one with another p.
     nearest = json.loads(out)["differences"]
     assert [one["path"] in ("config.tokenizer.c", "config.tokenizer.p") for one in nearest] == [
         True
@@ -187,14 +188,14 @@ def test_fit_prints_laws_and_draws(call: Call, there: Path, tmp_path: Path) -> N
     figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert figures == ["small-samples.png", "small.png", "small.svg"]
     assert str(tmp_path / "figures" / "small.png") in err
-    code, out, _ = call("fit", "small", "--no-figures", "--json")
+    code, out, _ = call("fit", "small", "--figures", "none", "--json")
     said = json.loads(out)
     fit = said["fits"][0]
     assert set(fit) >= {"name", "metric", "on", "form", "n", "r2", "coefficients", "warnings"}
     assert set(said["claims"][0]) >= {"name", "verdict", "evidence"}
     # Fits may be edited after the run: the file as it is now is what is fitted.
     write(there, REAL.replace("law:", "other:").replace("fit: law", "fit: other"), "new.yaml")
-    code, out, _ = call("fit", "new.yaml", "--no-figures")
+    code, out, _ = call("fit", "new.yaml", "--figures", "none")
     assert code == 0 and "other\tpsnr" in out
 
 
@@ -211,7 +212,7 @@ def test_plan_gives_the_reason_of_a_rerun(call: Call, there: Path) -> None:
 
 
 def test_spec_counts_a_tokenizer_without_a_study(call: Call) -> None:
-    code, out, err = call("spec", "S-B/16", "-r", "256", "-c", "16", "--lengths", "64,256")
+    code, out, err = call("spec", "S-B/16", "-r", "256", "-c", "16", "--set", "lengths=64,256")
     assert code == 0 and err.startswith("S-B/16 at 256 px: 1 x 16 x 16 tubelets")
     table = list(csv.DictReader(io.StringIO(out), dialect="excel-tab"))
     assert [row["part"] for row in table] == [
@@ -222,7 +223,7 @@ def test_spec_counts_a_tokenizer_without_a_study(call: Call) -> None:
         *(("256", "4096"), ("64", "1024"), ("256", "4096")),
     ]
     assert float(table[2]["GFLOPs"]) == pytest.approx(2 * float(table[2]["GMACs"]), rel=1e-3)
-    code, out, _ = call("spec", "S-B/4x8", "-r", "128", "--frames", "16", "--dit", "L", "--json")
+    code, out, _ = call("spec", "S-B/4x8", "-r", "128", "-s", "frames=16", "--dit", "L", "--json")
     said = json.loads(out)
     assert code == 0 and said["code"] == {"tokens": 1024, "E": 16384, "compression": 48.0}
     assert [part["part"] for part in said["parts"]][-1] == "DiT-L"
@@ -233,9 +234,12 @@ def test_spec_counts_a_tokenizer_without_a_study(call: Call) -> None:
     [
         (["S-B/15"], "p = 15 does not divide the resolution 256; possible are 1, 2, 4"),
         (["S-B"], "write encoder-decoder/p as in S-B/16"),
-        (["S-B/16", "--norm", "batch"], "choose one of layernorm, rmsnorm"),
-        (["S-B/16", "--classes", "10"], "ask for one with --dit"),
-        (["S-B/16", "--lengths", "1,x"], "for example --lengths 64,128,256"),
+        (["S-B/16", "--set", "norm=batch"], "choose one of layernorm, rmsnorm"),
+        (["S-B/16", "--classes", "10"], "need a DiT"),
+        (["S-B/16", "-s", "lengths=1,x"], "for example --set lengths=64,128,256"),
+        (["S-B/16", "-s", "qk_norm=yes"], "for example --set qk_norm=true"),
+        (["S-B/16", "-s", "depth=3"], "--set depth=3: not a setting"),
+        (["S-B/16", "-s", "target=v"], "need a DiT"),
         (["S-B/16", "--resolution", "big"], "valid integer"),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_kind_of_claim_is_one_model_and_one_test(tmp_path: Path) -> None:
     filled(tmp_path)
     file = tmp_path / "nine.yaml"
     file.write_text(STUDY.partition("claims:")[0] + CLAIMS)
-    done = sweepctl(tmp_path, "fit", "nine.yaml", "--no-figures", "--json")
+    done = sweepctl(tmp_path, "fit", "nine.yaml", "--figures", "none", "--json")
     assert done.returncode == 0, done.stderr
     flat, small, helps = json.loads(done.stdout)["claims"]
     assert (flat["verdict"], small["verdict"]) == ("contradicted", "supported")

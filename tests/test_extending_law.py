@@ -105,7 +105,7 @@ def test_a_form_of_law_is_one_record(tmp_path: Path) -> None:
     assert slow["slope"]["estimate"] < 0 and slow["points"][0]["fitted"] is not None
     assert said["claims"][0]["verdict"] == "supported"
     # Words, bands and pictures come from the record, too.
-    told = sweepctl(tmp_path, "fit", "nine.yaml", "--no-figures").stdout
+    told = sweepctl(tmp_path, "fit", "nine.yaml", "--figures", "none").stdout
     assert "decay" in told and " exp(-E / " in told
     assert any((tmp_path / "runs").rglob("*slow*.png")) or done.stderr.count(".png")
     schema = json.loads(sweepctl(tmp_path, "schema").stdout)

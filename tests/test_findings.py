@@ -24,7 +24,7 @@ every study: [results.md](results.md) says what they ask. What counts as nothing
 gFID, which is what a tenth of a doubling of E buys in rFID, and 0.25 dB of PSNR, the same tenth.
 
 ```sh
-sweepctl fit paper/finding-1 --reference --no-figures    # the same numbers, with all digits
+sweepctl fit paper/finding-1 --reference --figures none    # the same numbers, with all digits
 sweepctl fit paper/figure-3 --reference                  # a figure's laws, drawn
 sweepctl query "select figure, count(*) as n from v_reference group by figure"
 ```

@@ -116,7 +116,9 @@ def table(text: str) -> list[dict[str, str]]:
 
 def test_where_chooses_cells_as_results_does_and_says_so(call: Call, tmp_path: Path) -> None:
     filled(tmp_path)
-    code, out, err = call("fit", "nine", "--where", "p = 8 or psnr > 30", "--no-figures", "--json")
+    code, out, err = call(
+        "fit", "nine", "--where", "p = 8 or psnr > 30", "--figures", "none", "--json"
+    )
     assert code == 0 and "only cells where p = 8 or psnr > 30: " in err
     said = json.loads(out)
     _, rows, _ = call("results", "nine", "--where", "p = 8 or psnr > 30", "--format", "json")
@@ -126,23 +128,34 @@ def test_where_chooses_cells_as_results_does_and_says_so(call: Call, tmp_path: P
     assert {c for point in said["fits"][0]["points"] for c in point["cells"]} == chosen
     assert said["claims"][1]["details"]["n"] == len(chosen)
     # What is recorded with a condition stands beside the law of all cells, not in its place.
-    call("fit", "nine", "--no-figures")
+    call("fit", "nine", "--figures", "none")
     sql = "select condition, n from v_fit where fit = 'fidelity' order by n"
     _, out, _ = call("query", sql, "--format", "json")
     assert json.loads(out) == [
         {"condition": "p = 8 or psnr > 30", "n": len(chosen)},
         {"condition": "", "n": 9},
     ]
-    code, _, err = call("fit", "nine", "--where", "p = 99", "--no-figures")
+    code, _, err = call("fit", "nine", "--where", "p = 99", "--figures", "none")
     assert code == 2 and "no measured cell of nine meets --where 'p = 99'" in err
-    code, _, err = call("fit", "nine", "--where", "P8 = 1", "--no-figures")
+    code, _, err = call("fit", "nine", "--where", "P8 = 1", "--figures", "none")
     assert code == 2 and "--where 'P8 = 1' cannot be used" in err
 
 
 def test_where_chooses_rows_of_a_table_and_points_of_the_paper(call: Call, tmp_path: Path) -> None:
     rows = [f"{2**i},{8 + 8 * (i % 2)},{2**-i * (1 + i % 2)!r}" for i in range(8)]
     (tmp_path / "t.csv").write_text("\n".join(["E,p,loss", *rows]) + "\n")
-    words = ("fit", "t.csv", "--y", "loss", "--x", "E", "--form", "loglog", "--no-figures")
+    words = (
+        "fit-table",
+        "t.csv",
+        "--y",
+        "loss",
+        "--x",
+        "E",
+        "--form",
+        "loglog",
+        "--figures",
+        "none",
+    )
     code, out, err = call(*words, "--json", "--where", "p = 16")
     said = json.loads(out)
     assert code == 0 and said["fits"][0]["n"] == 4 and said["rows"] == 4
@@ -150,7 +163,7 @@ def test_where_chooses_rows_of_a_table_and_points_of_the_paper(call: Call, tmp_p
     assert [point["cells"] for point in said["fits"][0]["points"]] == [[2], [4], [6], [8]]
     code, _, err = call(*words, "--where", "p = 7")
     assert code == 2 and "no row of the table meets" in err
-    words = ("fit", "paper/figure-4", "--reference", "--no-figures", "--json")
+    words = ("fit", "paper/figure-4", "--reference", "--figures", "none", "--json")
     code, out, err = call(*words, "--where", "c <= 16")
     assert code == 0 and "only points where c <= 16" in err
     assert {fit["n"] for fit in json.loads(out)["fits"]} == {9}
@@ -158,17 +171,17 @@ def test_where_chooses_rows_of_a_table_and_points_of_the_paper(call: Call, tmp_p
 
 def test_the_papers_points_stand_beside_a_study(call: Call, tmp_path: Path) -> None:
     filled(tmp_path)
-    code, out, err = call("fit", "nine", "--reference", "--no-figures", "--json")
+    code, out, err = call("fit", "nine", "--reference", "--figures", "none", "--json")
     assert code == 0 and "fidelity compared with paper/figure-3" in err
     beside = json.loads(out)["paper_comparison"]
     assert {row["fit"] for row in beside} == {"fidelity"}  # the paper has no rfd_lite0
     assert {row["as"] for row in beside} == {"difference"}
     assert [row["paper"] is None for row in beside] == [row["x"] < 256 for row in beside]
-    code, out, _ = call("fit", "nine", "--reference", "paper/figure-12", "--no-figures")
+    code, out, _ = call("fit", "nine", "--reference", "paper/figure-12", "--figures", "none")
     assert code == 0 and out.splitlines()[-1].split("\t")[-2] == "paper/figure-12"
-    code, _, err = call("fit", "nine", "--reference", "figure-9", "--no-figures")
+    code, _, err = call("fit", "nine", "--reference", "figure-9", "--figures", "none")
     assert code == 2 and "paper/figure-9 has no points of psnr against E" in err
-    code, _, err = call("fit", "nine", "paper/figure-3", "--no-figures")
+    code, _, err = call("fit", "nine", "paper/figure-3", "--figures", "none")
     assert code == 2 and "is --reference missing?" in err
 
 
@@ -189,14 +202,14 @@ def test_the_papers_own_points_are_found_by_a_file_in_a_folder_called_paper(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(PAPER.parent)
-    words = ("--reference", "--no-figures", "--db", "/nowhere/results.db")
+    words = ("--reference", "--figures", "none", "--db", "/nowhere/results.db")
     code, _, err = call("fit", "paper/figure-3.yaml", *words)
     assert code == 0 and "these are the paper's own points" in err
 
 
 def test_kept_fits_are_listed_with_their_folder(call: Call, tmp_path: Path) -> None:
     filled(tmp_path)
-    code, out, err = call("fit", "nine", "--save", "--no-figures", "--json")
+    code, out, err = call("fit", "nine", "--save", "fits", "--figures", "none", "--json")
     kept = json.loads(out)["kept"]
     assert code == 0 and set(kept) == {"fidelity", "distance"}
     assert all((tmp_path / folder / "fit.yaml").is_file() for folder in kept.values())
@@ -209,24 +222,26 @@ def test_kept_fits_are_listed_with_their_folder(call: Call, tmp_path: Path) -> N
     assert rows["fidelity"]["law"].startswith("psnr = ") and rows["fidelity"]["n"] == 9
     assert rows["fidelity"]["slope_low"] < 1.6 < rows["fidelity"]["slope_high"]
     # Asking again without --save finds the same law and forgets no folder.
-    call("fit", "nine", "--no-figures")
+    call("fit", "nine", "--figures", "none")
     _, again, _ = call("query", sql + "where folder is not null", "--format", "json")
     assert json.loads(again) == json.loads(out)
-    code, _, err = call("fit", "nine", "--fits", "elsewhere", "--no-figures")
-    assert code == 2 and "--save" in err
+    _, out, _ = call("fit", "nine", "--save", "elsewhere", "--figures", "none", "--json")
+    assert {Path(folder).parent.name for folder in json.loads(out)["kept"].values()} == {
+        "elsewhere"
+    }
 
 
 @pytest.mark.slow
 def test_every_kind_of_figure_in_every_format(call: Call, tmp_path: Path) -> None:
     filled(tmp_path)
-    code, _, err = call("fit", "nine", "--figures", "all", "--format", "svg,pdf", "--out", "f")
+    code, _, err = call("fit", "nine", "--figures", "all,svg,pdf", "--out", "f")
     assert code == 0
     names = {path.name for path in (tmp_path / "f").iterdir()}
     kinds = ("", "-residuals", "-holdout", "-front")  # lines have no optimum; no pictures are there
     assert names == {f"nine{kind}.{form}" for kind in kinds for form in ("svg", "pdf")}
     assert all(f"figure: f/{name}" in err for name in names)
     assert (tmp_path / "f" / "nine.pdf").read_bytes().startswith(b"%PDF")
-    code, out, _ = call("fit", "nine", "--reference", "--format", "svg", "--out", "r", "--json")
+    code, out, _ = call("fit", "nine", "--reference", "--figures", "svg", "--out", "r", "--json")
     assert code == 0 and json.loads(out)["figures"] == ["r/nine.svg"]
     svg = (tmp_path / "r" / "nine.svg").read_text()
     assert "the paper's points and law" in svg and "hollow: paper/figure-3" in svg
@@ -236,7 +251,7 @@ def test_figures_that_cannot_be_drawn_are_refused(call: Call, tmp_path: Path) ->
     filled(tmp_path)
     for words, said in (
         (("--figures", "pie"), "there is no figure 'pie'"),
-        (("--format", "gif"), "cannot be written as 'gif'"),
+        (("--figures", "law,gif"), "there is no figure 'gif'"),
         (("--figures", "optimum"), "no fit has an optimum"),
         (("--figures", "samples"), "no reconstructions are in the run folder"),
     ):
@@ -246,22 +261,30 @@ def test_figures_that_cannot_be_drawn_are_refused(call: Call, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("words", "given"),
+    "words",
     [
-        (("fit", "nine", "--figures", "law"), "--figures"),
-        (("fit", "nine", "--out", "f", "--format", "png"), "--format, --out"),
-        (("search", "nine", "--out", "f"), "--out"),
-        (("frontier", "nine", "-m", "psnr", "--format", "png"), "--format"),
-        (("correlate", "nine", "--against", "psnr", "--out", "f"), "--out"),
-        (("contours", "nine", "-m", "psnr", "--out", "f"), "--out"),
+        ("fit", "nine", "--out", "f"),
+        ("search", "nine", "--out", "f"),
+        ("frontier", "nine", "-m", "psnr", "--out", "f"),
+        ("correlate", "nine", "--against", "psnr", "--out", "f"),
+        ("contours", "nine", "-m", "psnr", "--out", "f"),
     ],
 )
 def test_how_figures_are_drawn_is_not_said_where_none_are(
-    call: Call, tmp_path: Path, words: tuple[str, ...], given: str
+    call: Call, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     filled(tmp_path)
-    code, out, err = call(*words, "--no-figures")
-    assert (code, out) == (2, "") and f"--no-figures and {given} do not go together" in err
+    code, out, err = call(*words, "--figures", "none")
+    assert (code, out) == (2, "") and "--figures none and --out do not go together" in err
+
+
+@pytest.mark.parametrize("word", ["gif", "law", "all"])
+def test_a_command_with_one_figure_takes_formats_only(
+    call: Call, tmp_path: Path, word: str
+) -> None:
+    filled(tmp_path)
+    code, out, err = call("frontier", "nine", "-m", "psnr", "--figures", f"png,{word}")
+    assert (code, out) == (2, "") and f"cannot be written as {word!r}" in err
 
 
 # ------------------------------------------------------------------------------------------ status
@@ -297,7 +320,7 @@ def test_a_broken_run_is_named_while_the_study_runs(call: Call, tmp_path: Path) 
     code, out, err = call("status", "nine", "--fits")
     assert code == 0 and table(out.split("\n\n")[1])[0]["outliers"] == "5"
     assert "outlier: fidelity: p 8, c 16 (cell 5) has psnr" in err
-    code, out, _ = call("fit", "nine", "--no-figures", "--json")
+    code, out, _ = call("fit", "nine", "--figures", "none", "--json")
     assert "outlier" in json.loads(out)["fits"][0]["warnings"]
 
 
@@ -305,7 +328,7 @@ def test_status_alone_repeats_what_was_fitted_last(call: Call, tmp_path: Path) -
     filled(tmp_path, unfinished=(9,))
     _, _, err = call("status", "nine")
     assert "law " not in err
-    call("fit", "nine", "--no-figures")
+    call("fit", "nine", "--figures", "none")
     _, _, err = call("status", "nine")
     assert "law fidelity: psnr = " in err and ", n 8, as of 20" in err
     assert "sweepctl status nine --fits" in err
@@ -327,16 +350,18 @@ def test_nothing_measured_yet_is_no_error_for_status(call: Call, tmp_path: Path)
 
 def test_correlate_frontier_and_contours(call: Call, tmp_path: Path) -> None:
     filled(tmp_path)
-    code, out, _ = call("correlate", "nine", "--against", "rfd_lite0", "--no-figures")
+    code, out, _ = call("correlate", "nine", "--against", "rfd_lite0", "--figures", "none")
     rows = table(out)
     assert code == 0 and {row["metric"] for row in rows} == {"psnr", "ssim"}
     assert all(0.8 < float(row["spearman"]) <= 1 for row in rows)
-    code, out, _ = call("correlate", "nine", "--against", "rfd_lite0", "--no-figures", "--json")
+    code, out, _ = call(
+        "correlate", "nine", "--against", "rfd_lite0", "--figures", "none", "--json"
+    )
     assert json.loads(out)["relations"][0]["pearson"]["method"] in ("bca", "fisher")
-    code, _, err = call("correlate", "nine", "--no-figures")
+    code, _, err = call("correlate", "nine", "--figures", "none")
     assert code == 2 and "no 'gfid' was measured" in err
 
-    code, out, err = call("frontier", "nine", "--metric", "psnr", "--no-figures")
+    code, out, err = call("frontier", "nine", "--metric", "psnr", "--figures", "none")
     rows = table(out)
     assert code == 0 and "along the frontier: psnr = " in err and len(rows) == 9
     best = -math.inf
@@ -344,11 +369,11 @@ def test_correlate_frontier_and_contours(call: Call, tmp_path: Path) -> None:
         assert (row["front"] == "True") == (float(row["psnr"]) > best)
         best = max(best, float(row["psnr"]))
     words = ("frontier", "nine", "-m", "psnr", "--cost", "tokens", "--where", "c = 4")
-    code, out, _ = call(*words, "--no-figures", "--json")
+    code, out, _ = call(*words, "--figures", "none", "--json")
     said = json.loads(out)
     assert said["against"] == "tokens" and len(said["points"]) == 3 and said["law"]["x"] == "tokens"
 
-    code, out, _ = call("contours", "nine", "--metric", "psnr", "--no-figures", "--json")
+    code, out, _ = call("contours", "nine", "--metric", "psnr", "--figures", "none", "--json")
     said = json.loads(out)
     assert code == 0 and said["over"] == ["p", "c"]
     slopes = {name: one["estimate"] for name, one in said["law"]["coefficients"].items()}
@@ -359,17 +384,17 @@ def test_correlate_frontier_and_contours(call: Call, tmp_path: Path) -> None:
 
 
 def test_the_paper_is_compared_without_a_database(call: Call) -> None:
-    code, out, _ = call("frontier", "paper/figure-3", "-m", "rfid", "--on", "COCO-2017 val",
-                        "--cost", "tokens", "--no-figures")  # fmt: skip
+    code, out, _ = call("frontier", "paper/figure-3", "-m", "rfid@COCO-2017 val",
+                        "--cost", "tokens", "--figures", "none")  # fmt: skip
     assert code == 0 and sum(row["front"] == "True" for row in table(out)) == 3
-    code, _, err = call("frontier", "paper/figure-3", "-m", "rfid", "--no-figures")
-    assert code == 2 and "say which: --on NAME" in err
+    code, _, err = call("frontier", "paper/figure-3", "-m", "rfid", "--figures", "none")
+    assert code == 2 and "say which: rfid@COCO-2017 val" in err
 
 
 @pytest.mark.slow
 def test_their_figures_are_drawn(call: Call, tmp_path: Path) -> None:
     filled(tmp_path)
-    words = ("--format", "svg", "--out", "f")
+    words = ("--figures", "svg", "--out", "f")
     assert call("correlate", "nine", "--against", "rfd_lite0", *words)[0] == 0
     assert call("frontier", "nine", "-m", "rfd_lite0", *words)[0] == 0
     assert call("contours", "nine", "-m", "psnr", "--where", "c > 4", *words)[0] == 0
@@ -424,10 +449,12 @@ def test_exported_points_are_judged_as_the_study_itself(call: Call, tmp_path: Pa
     filled(tmp_path)
     (tmp_path / "nine.yaml").write_text(STUDY)
     assert call("export", "nine", "--long", "-o", "points.csv")[0] == 0
-    code, out, err = call("fit", "nine.yaml", "--points", "points.csv", "--no-figures")
+    code, out, err = call("fit", "nine.yaml", "--points", "points.csv", "--figures", "none")
     assert code == 0 and "27 values of points.csv" in err
-    assert out == call("fit", "nine", "--no-figures")[1]
-    some = call("fit", "nine.yaml", "--points", "points.csv", "--where", "p = 8", "--no-figures")
+    assert out == call("fit", "nine", "--figures", "none")[1]
+    some = call(
+        "fit", "nine.yaml", "--points", "points.csv", "--where", "p = 8", "--figures", "none"
+    )
     assert {row["n"] for row in table(some[1].split("claim\t")[0])} == {"3"}
 
 
@@ -454,7 +481,7 @@ def test_exported_points_that_were_spoilt_are_told(
     else:
         frame.loc[0, column] = text
     frame.to_csv("points.csv", index=False)
-    code, out, err = call("fit", "nine.yaml", "--points", "points.csv", "--no-figures")
+    code, out, err = call("fit", "nine.yaml", "--points", "points.csv", "--figures", "none")
     assert code == (0 if column == "value" else 2 if text is None else 1) and said in out + err
 
 
@@ -472,7 +499,7 @@ def test_a_value_that_is_not_there_meets_no_condition(call: Call, tmp_path: Path
     filled(tmp_path)
     (tmp_path / "nine.yaml").write_text(STUDY)
     call("export", "nine", "--long", "-o", "points.csv")
-    asked = ["fit", "nine.yaml", "--points", "points.csv", "--no-figures", "--where"]
+    asked = ["fit", "nine.yaml", "--points", "points.csv", "--figures", "none", "--where"]
     code, _, err = call(*asked, "dit_parameters > 0")
     assert code == 2 and "no exported value meets --where 'dit_parameters > 0'" in err
     code, _, err = call("fit", "nine", "--points", "points.csv")

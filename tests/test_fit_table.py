@@ -1,4 +1,4 @@
-"""What does `sweepctl fit points.csv` make of good and of bad tables, and of the paper's points?"""
+"""What `sweepctl fit-table` makes of good and of bad tables; and the paper's own points."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ def call(
     return run
 
 
+TABLE = ("fit-table", "points.csv")
+
+
 def rows(n: int = 8, noise: float = 0.05) -> str:
     """loss = 3 E^-0.5 with a little noise, and a factor that halves it."""
     rng = np.random.default_rng(0)
@@ -53,7 +56,9 @@ def fitted(call: Call, text: str | bytes, *words: str) -> tuple[int, dict[str, A
     data = text if isinstance(text, bytes) else text.encode()
     Path("points.csv").write_bytes(data)
     options = words or ("--x", "E", "--form", "loglog")
-    code, out, err = call("fit", "points.csv", "--y", "loss", *options, "--no-figures", "--json")
+    code, out, err = call(
+        "fit-table", "points.csv", "--y", "loss", *options, "--figures", "none", "--json"
+    )
     return code, (json.loads(out)["fits"][0] if out else {}), err
 
 
@@ -63,15 +68,15 @@ def test_a_law_and_a_factor_come_out_of_a_table(call: Call) -> None:
     assert fit["slope"]["estimate"] == pytest.approx(-0.5, abs=0.05)
     assert fit["coefficients"]["p 16"]["estimate"] == pytest.approx(-1, abs=0.15)
     assert fit["n"] == 16 and fit["on"] == "points.csv"
-    code, out, _ = call("fit", "points.csv", "--y", "loss", "--x", "E", "--form", "power",
-                        "--loss", "huber:1e-3", "--no-figures")  # fmt: skip
+    code, out, _ = call("fit-table", "points.csv", "--y", "loss", "--x", "E", "--form", "power",
+                        "--loss", "huber:1e-3", "--figures", "none")  # fmt: skip
     assert code == 0 and out.splitlines()[1].startswith("law\tloss\tpoints.csv")
 
 
 def test_figures_are_drawn_where_told(call: Call) -> None:
     Path("points.csv").write_text(rows())
     words = ("--y", "loss", "--x", "E", "--form", "loglog", "--out", "drawn")
-    code, _, err = call("fit", "points.csv", *words)
+    code, _, err = call("fit-table", "points.csv", *words)
     assert code == 0 and "figure: drawn/points.svg" in err
     assert Path("drawn/points.png").stat().st_size > 10_000
 
@@ -209,28 +214,52 @@ def test_a_constant_y_is_told(call: Call) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("points.csv", "--y", "loss"), "a table needs --x, --form"),
-        (("points.csv", "--y", "los", "--x", "E", "--form", "loglog"), "did you mean 'loss'?"),
-        (("points.csv", "--y", "E", "--x", "E", "--form", "loglog"), "cannot explain itself"),
-        (("points.csv", "--y", "loss", "--x", "E", "--form", "log"), "form: "),
-        (("points.csv", "--y", "loss", "--x", "E", "--form", "quadratic"), "scale of metric"),
+        (("fit-table", "points.csv", "--y", "loss"), "Missing option '--x'"),
+        (("fit-table", "points.csv", "--y", "loss", "--x", "E"), "Missing option '--form'"),
         (
-            ("points.csv", "--y", "loss", "--x", "E", "--form", "loglog", "--loss", "lad"),
+            ("fit-table", "points.csv", "--y", "los", "--x", "E", "--form", "loglog"),
+            "did you mean 'loss'?",
+        ),
+        (
+            ("fit-table", "points.csv", "--y", "E", "--x", "E", "--form", "loglog"),
+            "cannot explain itself",
+        ),
+        (("fit-table", "points.csv", "--y", "loss", "--x", "E", "--form", "log"), "form: "),
+        (
+            ("fit-table", "points.csv", "--y", "loss", "--x", "E", "--form", "quadratic"),
+            "scale of metric",
+        ),
+        (
+            (
+                "fit-table",
+                "points.csv",
+                "--y",
+                "loss",
+                "--x",
+                "E",
+                "--form",
+                "loglog",
+                "--loss",
+                "lad",
+            ),
             "loss lad goes with power laws",
         ),
-        (("points.csv", "--reference"), "neither reference points nor a database"),
-        (("points.csv", "--db", "x.db"), "neither reference points nor a database"),
-        (("quickstart", "--y", "loss"), "--y go with a table, and 'quickstart' is none"),
-        (("paper/figure-3",), "sweepctl fit paper/figure-3 --reference"),
-        (("paper/figure-33", "--reference"), "did you mean 'paper/figure-3'?"),
-        (("paper/figure-3", "--reference", "--db", "x.db"), "not from a database"),
+        (("fit", "points.csv"), "'points.csv' is a table, not a study"),
+        (("fit", "points.csv"), "sweepctl fit-table points.csv --y COLUMN --x COLUMN"),
+        (("fit", "points.csv", "--reference"), "sweepctl fit-table points.csv"),
+        (("fit-table", "points.csv", "--reference"), "No such option"),
+        (("fit", "quickstart", "--y", "loss"), "No such option"),
+        (("fit-table", "quickstart", "--y", "y", "--x", "x", "--form", "loglog"), "is not a table"),
+        (("fit", "paper/figure-3"), "sweepctl fit paper/figure-3 --reference"),
+        (("fit", "paper/figure-33", "--reference"), "did you mean 'paper/figure-3'?"),
+        (("fit", "paper/figure-3", "--reference", "--db", "x.db"), "not from a database"),
     ],
 )
 def test_options_that_do_not_go_together_are_exit_code_2(
     call: Call, words: tuple[str, ...], said: str
 ) -> None:
     Path("points.csv").write_text(rows())
-    code, out, err = call("fit", *words)
+    code, out, err = call(*words)
     assert (code, out) == (2, "") and said in err
 
 
@@ -238,12 +267,12 @@ def test_options_that_do_not_go_together_are_exit_code_2(
 
 
 def test_the_paper_s_figures_are_fitted_without_a_run(call: Call) -> None:
-    code, out, err = call("fit", "paper/figure-3", "--reference", "--no-figures", "--json")
+    code, out, err = call("fit", "paper/figure-3", "--reference", "--figures", "none", "--json")
     assert code == 0
     said = json.loads(out)
     assert {fit["name"]: round(fit["r2"], 2) for fit in said["fits"]} == said["printed_r2"]
     assert not Path("results.db").exists() and not Path("runs").exists()
-    code, _, err = call("fit", "paper/figure-9", "--reference", "--no-figures")
+    code, _, err = call("fit", "paper/figure-9", "--reference", "--figures", "none")
     assert code == 0 and "R2 as printed in the paper: rfid-ssim 0.92" in err
 
 

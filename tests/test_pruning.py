@@ -320,7 +320,7 @@ def test_trials_tell_how_far_they_came(
         go(tmp_path, PRUNED, ledger)
         whole = stages_run(ledger)["stage1"]
     code, out, err = say(
-        "results", "small", "--trials", "--format", "json", monkeypatch=monkeypatch, capsys=capsys
+        "search", "small", "--trials", "--format", "json", monkeypatch=monkeypatch, capsys=capsys
     )
     assert code == 0 and f"18 trials, {whole} measured, {18 - whole} pruned" in err
     for row in json.loads(out):

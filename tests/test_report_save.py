@@ -111,7 +111,7 @@ def test_fit_repeats_a_kept_fit_from_its_points(
     assert Fit.model_validate(asked["fits"]["law"]) == stated.model_copy(
         update={"scale": asked["fits"]["law"].get("scale")}
     )
-    words = [*shlex.split(asked["again"]), "--json", "--no-figures"]
+    words = [*shlex.split(asked["again"]), "--json", "--figures", "none"]
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as ended:

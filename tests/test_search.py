@@ -533,29 +533,27 @@ def test_the_best_and_the_front_are_found(
     with open_ledger("results.db") as ledger:
         go(tmp_path, written("random"), ledger)
         values = [row[0] for row in ledger.query("select psnr from v_cell order by cell").rows]
-    code, out, err = ask("results", "small", "--best", "--format", "json")
+    code, out, err = ask("search", "small", "--best", "--format", "json")
     (best,) = json.loads(out)
     assert code == 0 and "8 trials, 8 measured" in err
     assert best["psnr"] == max(values) and best["trial"] == values.index(max(values))
-    code, out, _ = ask(
-        "results", "small", "--trials", "--where", "psnr > 0.5", "--columns", "trial"
-    )
+    code, out, _ = ask("search", "small", "--trials", "--where", "psnr > 0.5", "--columns", "trial")
     assert [int(line) for line in out.split()[1:]] == [
         number for number, value in enumerate(values) if value > 0.5
     ]
-    code, out, _ = ask("search", "small", "--no-figures", "--json")
+    code, out, _ = ask("search", "small", "--figures", "none", "--json")
     (found,) = json.loads(out)["searches"]
     assert found["best"][0]["trial"] == best["trial"]
     assert found["growth"][-1][1] == max(values)
     assert sum(found["importances"]["psnr"].values()) == pytest.approx(1.0)
-    assert ask("results", "small", "--best", "--pareto")[0] == 2
+    assert ask("search", "small", "--best", "--pareto")[0] == 2
     code, out, _ = ask("export", "small", "--optuna", "search.db")
     assert code == 0 and Path("search.db").stat().st_size > 0
     assert ask("export", "small", "--optuna", "search.db", "-o", "a.csv")[0] == 2
     # A study without a search says so.
     with open_ledger("results.db") as ledger:
         go_grid(tmp_path, ledger)
-    for command in (("results", "grid", "--best"), ("search", "grid")):
+    for command in (("search", "grid", "--best"), ("search", "grid")):
         code, _, err = ask(*command)
         assert code == 2 and "is a grid" in err
 
@@ -592,8 +590,8 @@ def test_a_front_of_two_objectives(
         first, second = (
             [row[1] for row in ledger.query(asked.format(name)).rows] for name in names
         )
-    assert ask("results", "small", "--best")[0] == 2
-    code, out, _ = ask("results", "small", "--pareto", "--format", "json")
+    assert ask("search", "small", "--best")[0] == 2
+    code, out, _ = ask("search", "small", "--pareto", "--format", "json")
     pairs = list(zip(first, second, strict=True))
     expected = {
         number
@@ -606,7 +604,7 @@ def test_a_front_of_two_objectives(
     rows = json.loads(out)
     assert {row["trial"] for row in rows} == expected
     assert all(row["kept"] for row in rows)
-    code, _, err = ask("search", "small", "--format", "svg")
+    code, _, err = ask("search", "small", "--figures", "svg")
     assert code == 0 and "figure: runs/figures/small-search.svg" in err
     drawn = Path("runs/figures/small-search.svg").read_text()
     assert "hypervolume of the front so far" in drawn and "misses a condition" in drawn

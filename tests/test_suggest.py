@@ -268,7 +268,7 @@ def test_any_noise_that_may_be_stated_can_be_reckoned_with(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--noise", "0.3"], "--hours or --flops, one of them"),
+        (["--noise", "0.3"], "either --hours or --flops"),
         (["--hours", "1", "--noise", "0.3"], "say where they will run"),
         (["--flops", "1e9"], "the noise of fit 'law' is not known"),
         (["--flops", "1e9", "--criterion", "A"], "there is no criterion 'A'"),
@@ -279,7 +279,7 @@ def test_any_noise_that_may_be_stated_can_be_reckoned_with(
         (["--flops", "1e9", "--noise", "0"], "a number from 1e-50 to 1e+50, not 0"),
         (["--flops", "1e9", "--within", "c=4"], "--within takes AXIS=LOW..HIGH"),
         (["--flops", "1e9", "--fit", "x"], "there is no fit 'x'"),
-        (["--flops", "1e9", "--yaml", "--json"], "exclude each other"),
+        (["--flops", "1e9", "--yaml", "--json"], "mutually exclusive"),
     ],
 )
 def test_mistakes_are_explained(

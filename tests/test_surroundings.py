@@ -170,7 +170,7 @@ def test_what_the_hint_says_brings_the_results_back(there: Path) -> None:
         (("results", "nope"), 2, r"no study 'nope'\n  hint: recorded studies: tiny"),
         (("fit", "nope"), 2, r"no study 'nope'\n  hint: recorded studies: tiny"),
         (("logs", "stage1-ffff"), 2, "no task begins with 'stage1-ffff'"),
-        (("why", "stage1-"), 2, r"2 tasks begin with 'stage1-':\n  stage1-\w+  nano-nano/8 c4"),
+        (("show", "stage1-"), 2, r"2 tasks begin with 'stage1-':\n  stage1-\w+  nano-nano/8 c4"),
         (("retry", "nope"), 2, "nope"),
         (("results", "tiny", "--where", "rfid < 3"), 2, "rfid"),
         (("query", "delete from v_cell"), 1, "cannot modify v_cell"),

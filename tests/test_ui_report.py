@@ -225,7 +225,6 @@ def test_the_long_form_has_protocol_n_and_error(
         ("export", "nothing", "-o", "results.csv"),
         ("export", "small", "-o", "r.csv", "--where", "nonsense ="),
         ("report", "small", "-o", "report.docx"),
-        ("report", "small", "-o", "report.html", "--format", "pdf"),
         ("report", "nothing"),
         ("plot", "nothing"),
         ("ui", "--db", "missing.db"),

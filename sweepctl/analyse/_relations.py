@@ -121,7 +121,9 @@ def data_set_of(frame: pd.DataFrame, metric: str, on: str | None) -> str:
         known = ", ".join(sorted(set(frame["metric"].astype(str))))
         raise UsageError(f"no {metric!r} was measured", hint=f"measured are: {known or 'none'}")
     if on is None and len(sets) > 1:
-        raise UsageError(f"{metric} was measured on {', '.join(sets)}", hint="say which: --on NAME")
+        raise UsageError(
+            f"{metric} was measured on {', '.join(sets)}", hint=f"say which: {metric}@{sets[0]}"
+        )
     if on is not None and on not in sets:
         raise UsageError(f"{metric} was not measured on {on!r}", hint=f"but on {', '.join(sets)}")
     return sets[0] if on is None else on

@@ -25,9 +25,12 @@ from sweepctl.cli._contours import contours
 from sweepctl.cli._correlate import correlate
 from sweepctl.cli._export import export
 from sweepctl.cli._fit import fit
+from sweepctl.cli._fit_table import fit_table
 from sweepctl.cli._frontier import frontier
 from sweepctl.cli._init import init
 from sweepctl.cli._logs import logs
+from sweepctl.cli._options import Db, Runs
+from sweepctl.cli._parsing import Command, Commands
 from sweepctl.cli._plan import plan
 from sweepctl.cli._plot import plot
 from sweepctl.cli._query import query
@@ -37,18 +40,18 @@ from sweepctl.cli._retry import retry
 from sweepctl.cli._run import run
 from sweepctl.cli._schema import schema
 from sweepctl.cli._search import search
+from sweepctl.cli._session import Places, settle
 from sweepctl.cli._show import show
 from sweepctl.cli._spec import spec
 from sweepctl.cli._status import status
 from sweepctl.cli._suggest import suggest
 from sweepctl.cli._ui import ui
-from sweepctl.cli._why import why
 from sweepctl.errors import SweepctlError
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(init, check, schema, plan, suggest, show, spec, run, status, logs, why, retry),
+    *(init, check, schema, plan, suggest, show, spec, run, status, logs, retry),
     *(results, query, ui, report, plot, export),
-    *(fit, search, correlate, frontier, contours, compare),
+    *(fit, fit_table, search, correlate, frontier, contours, compare),
 )
 """The commands in the order of the help; each is in the file of its name."""
 
@@ -72,6 +75,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
 
 app = typer.Typer(
     name="sweepctl",
+    cls=Commands,
     help="Run scaling-law studies of visual tokenizers: one file in, runs, SQL and laws out.",
     epilog=(
         "Start with: sweepctl init my-study.yaml; sweepctl plan my-study.yaml; "
@@ -83,11 +87,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command(cls=Command)(_command)
 for _name, (_about, _commands) in GROUPS.items():
     _group = typer.Typer(help=_about, rich_markup_mode=None, no_args_is_help=True)
     for _word, _command in _commands.items():
-        _group.command(_word)(_command)
+        _group.command(_word, cls=Command)(_command)
     app.add_typer(_group, name=_name)
 
 _OUTPUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -102,7 +106,9 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def _options(
+def _before(
+    db: Db = None,
+    runs: Runs = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -110,7 +116,8 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Options that come before the command."""
+    """Settle what holds for every command."""
+    settle(Places(db=db, runs=runs))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweepctl.cli._options import Db, Json
+from sweepctl.cli._options import Json
 from sweepctl.cli._output import give_json, give_table, many, say
 from sweepctl.cli._session import looks_like_file, open_for_reading, plan_file
 from sweepctl.errors import UsageError
@@ -26,7 +26,6 @@ def compare(
             metavar="STUDY", help="Name of a study, its file, or a paper's figure: paper/figure-3."
         ),
     ],
-    db: Db = None,
     as_json: Json = False,
 ) -> None:
     """Put own results beside the paper's numbers, point by point.
@@ -38,7 +37,7 @@ def compare(
     """
     from sweepctl.paper import align, figure_or_table, run_to_run
 
-    name, own = _results(what, db)
+    name, own = _results(what)
     found = align(own, place=figure_or_table(name))
     metrics = dict.fromkeys(one.own.metric for one in found)
     yardsticks = {metric: run_to_run(metric) for metric in metrics}
@@ -67,14 +66,14 @@ def compare(
             )
 
 
-def _results(what: str, db: str | None) -> tuple[str, list[ConfiguredValue]]:
+def _results(what: str) -> tuple[str, list[ConfiguredValue]]:
     """Name of the study, and what was measured in it."""
     from sweepctl.paper import configured
 
     if what.startswith("paper/") and not what.endswith((".yaml", ".yml")):
         return what, _published(what)
     name = plan_file(Path(what), ()).study_name if looks_like_file(what) else what
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         states = {state.index: state.key for state in ledger.cells.of(name)}
         rows = ledger.cells.frame(name).to_dict("records")
         if not rows:

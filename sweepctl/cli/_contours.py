@@ -8,37 +8,22 @@ from typing import Annotated
 
 import typer
 
-from sweepctl.cli._options import (
-    Db,
-    FigureFormats,
-    Json,
-    Metric,
-    NoFigures,
-    On,
-    Out,
-    Runs,
-    What,
-    Where,
-)
+from sweepctl.cli._figures import drawing, say_figures
+from sweepctl.cli._options import Figures, Json, Metric, NameOrPaper, Out, Where
 from sweepctl.cli._output import give, to_terminal, width
-from sweepctl.cli._relation import figure_place, give_relation, measured_frame, say_figures
-from sweepctl.cli._session import check_alone
+from sweepctl.cli._relation import give_relation, measured_frame, metric_and_data_set
 from sweepctl.errors import UsageError
 
 
 def contours(
-    what: What,
+    what: NameOrPaper,
     metric: Metric,
     over: Annotated[
         str, typer.Option("--over", help="Two columns of numbers: p,c or E,parameters ...")
     ] = "p,c",
-    on: On = None,
     where: Where = None,
+    figures: Figures = None,
     out: Out = None,
-    formats: FigureFormats = None,
-    no_figures: NoFigures = False,
-    db: Db = None,
-    runs: Runs = None,
     as_json: Json = False,
 ) -> None:
     """Fit a metric against two variables together and draw its level lines.
@@ -50,21 +35,20 @@ def contours(
     """
     from sweepctl.analyse import surface
     from sweepctl.claims import Analysis
-    from sweepctl.figures import contours as drawn
-    from sweepctl.figures import formats_of, write
+    from sweepctl.figures import contours as figure_of
+    from sweepctl.figures import write
     from sweepctl.report import fits_text
 
-    wanted = formats_of(formats)
-    if no_figures:
-        check_alone("--no-figures", {"--format": formats, "--out": out})
+    drawn = drawing(figures, out)
     axes = tuple(name.strip() for name in over.split(","))
     if len(axes) != 2 or not all(axes) or axes[0] == axes[1]:
         raise UsageError(f"--over {over!r} is not two columns", hint="for example: --over p,c")
-    found = surface(measured_frame(what, where, db), metric, (axes[0], axes[1]), on)
+    name, on = metric_and_data_set(metric)
+    found = surface(measured_frame(what, where), name, (axes[0], axes[1]), on)
     files: Sequence[Path] = ()
-    if not no_figures:
-        place = figure_place(what, f"contours-{metric}", out, runs)
-        files = write(drawn(found, title=what, condition=where or ""), place, wanted)
+    if place := drawn.place(f"{what}-contours-{name}"):
+        figure = figure_of(found, title=what, condition=where or "")
+        files = write(figure, place, drawn.formats)
     analysis = Analysis(fits=(found.law,), claims=())
     if as_json:
         grid = {

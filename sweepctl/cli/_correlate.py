@@ -8,27 +8,27 @@ from typing import Annotated
 
 import typer
 
-from sweepctl.cli._options import Db, FigureFormats, Json, NoFigures, On, Out, Runs, What, Where
+from sweepctl.cli._figures import drawing, say_figures
+from sweepctl.cli._options import Figures, Json, NameOrPaper, Out, Where
 from sweepctl.cli._output import give_table
-from sweepctl.cli._relation import figure_place, give_relation, measured_frame, say_figures
-from sweepctl.cli._session import check_alone
+from sweepctl.cli._relation import give_relation, measured_frame, metric_and_data_set
 
 
 def correlate(
-    what: What,
+    what: NameOrPaper,
     against: Annotated[
-        str, typer.Option("--against", help="The metric that the others should tell of.")
+        str,
+        typer.Option(
+            "--against",
+            help="The metric that the others should predict; METRIC@DATASET of several data sets.",
+        ),
     ] = "gfid",
-    on: On = None,
     where: Where = None,
+    figures: Figures = None,
     out: Out = None,
-    formats: FigureFormats = None,
-    no_figures: NoFigures = False,
-    db: Db = None,
-    runs: Runs = None,
     as_json: Json = False,
 ) -> None:
-    """Say how surely each cheap metric ranks configurations as a dear one does.
+    """Show how reliably each cheap metric ranks configurations as an expensive one does.
 
     Spearman's and Pearson's correlation of goodness (1: both rank alike), with 95 % intervals by
     bootstrap of the configurations.
@@ -36,18 +36,18 @@ def correlate(
     Example: sweepctl correlate quickstart --against psnr
     """
     from sweepctl.analyse import correlate as correlated
-    from sweepctl.figures import correlations, formats_of, write
+    from sweepctl.figures import correlations, write
     from sweepctl.report import relation_facts, relation_table
 
-    wanted = formats_of(formats)
-    if no_figures:
-        check_alone("--no-figures", {"--format": formats, "--out": out})
-    frame = measured_frame(what, where, db)
-    found = correlated(frame, against, on)
+    drawn = drawing(figures, out)
+    metric, on = metric_and_data_set(against)
+    frame = measured_frame(what, where)
+    found = correlated(frame, metric, on)
     files: Sequence[Path] = ()
-    if not no_figures and any(one.spearman for one in found):
-        place = figure_place(what, f"correlate-{against}", out, runs)
-        files = write(correlations(found, title=what, condition=where or ""), place, wanted)
+    place = drawn.place(f"{what}-correlate-{metric}")
+    if place and any(one.spearman for one in found):
+        figure = correlations(found, title=what, condition=where or "")
+        files = write(figure, place, drawn.formats)
     if as_json:
         give_relation(what, where, {"relations": relation_facts(found)}, files)
     else:

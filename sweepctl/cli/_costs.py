@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 ASK = "--on 8xH100"
 
 
-def what_would_run(made: Plan, db: str | None, on: On | None, *, as_json: bool) -> None:
+def what_would_run(made: Plan, on: On | None, *, as_json: bool) -> None:
     """One study: a line a stage, the hours and where they come from, why each task runs."""
     from sweepctl.plan import Calibration, reasons, summary, total
 
-    known = what_is_known([made], db)
+    known = what_is_known([made])
     calibration = Calibration(known.speeds, on)
     lines = summary(made, known.states, calibration)
     whole = total([made], known.states, calibration)
@@ -87,11 +87,11 @@ def _give_stages(lines: Sequence[StageSummary]) -> None:
             say(f"hours of {line.stage}: {line.source}")
 
 
-def what_they_share(plans: Sequence[Plan], db: str | None, on: On | None, *, as_json: bool) -> None:
+def what_they_share(plans: Sequence[Plan], on: On | None, *, as_json: bool) -> None:
     """Several studies: a line each, and all together with shared tasks counted once."""
     from sweepctl.plan import Calibration, total
 
-    known = what_is_known(plans, db)
+    known = what_is_known(plans)
     calibration = Calibration(known.speeds, on)
     each = [total([plan], known.states, calibration) for plan in plans]
     whole = total(plans, known.states, calibration)
@@ -217,17 +217,17 @@ class Known:
     other_code: int = 0
 
 
-def what_is_known(plans: Sequence[Plan], db: str | None) -> Known:
+def what_is_known(plans: Sequence[Plan]) -> Known:
     """What the ledger knows about the tasks of plans."""
     from sweepctl.ledger import ledger_exists
     from sweepctl.runs import NOT_ITS_FAULT
     from sweepctl.tasks import code_hash
 
     known = Known()
-    if not ledger_exists(database(db)):
+    if not ledger_exists(database()):
         return known
     tasks = list(dict.fromkeys(name for plan in plans for name in plan.tasks))
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         states = ledger.tasks.states(tasks)
         known.states = {
             # What the next run tries again by itself is not blocked by its failure.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from sweepctl.cli._options import Db, Json
+from sweepctl.cli._options import Json
 from sweepctl.cli._output import give, give_json
 from sweepctl.cli._session import database
 
 
-def upgrade(db: Db = None) -> None:
+def upgrade() -> None:
     """Bring the database to the newest schema; a SQLite file is copied before.
 
     Example: sweepctl db upgrade --db postgresql://host/results
     """
     from sweepctl.ledger import upgrade_ledger
 
-    give(upgrade_ledger(database(db)))
+    give(upgrade_ledger(database()))
 
 
 def views(as_json: Json = False) -> None:

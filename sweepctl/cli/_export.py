@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweepctl.cli._options import Db, Name
+from sweepctl.cli._options import Name, Where
 from sweepctl.cli._output import give, many, say
 from sweepctl.cli._session import open_for_reading
 from sweepctl.errors import UsageError
@@ -20,19 +20,16 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file: results.csv, .json or .parquet.")
     ] = None,
-    where: Annotated[
-        str | None, typer.Option("--where", help="SQL condition over the columns.")
-    ] = None,
+    where: Where = None,
     long: Annotated[
-        bool, typer.Option("--long", help="A row a measured value, with protocol, n and error.")
+        bool, typer.Option("--long", help="One row per measured value, with protocol, n and error.")
     ] = False,
     optuna: Annotated[
         Path | None,
         typer.Option("--optuna", help="Of a search: its trials as Optuna's storage, a .db file."),
     ] = None,
-    db: Db = None,
 ) -> None:
-    """Write a study's results as a file for other tools: every column, one row a cell.
+    """Write a study's results as a file for other tools: every column, one row per cell.
 
     Parquet needs the extra `parquet`.
 
@@ -41,7 +38,7 @@ def export(
     from sweepctl.ledger import matching
 
     if optuna is not None:
-        _export_optuna(study, optuna, db, given=out is not None or where is not None or long)
+        _export_optuna(study, optuna, given=out is not None or where is not None or long)
         return
     if out is None:
         raise UsageError("export needs a file", hint=f"-o results.csv ({', '.join(EXPORTS)})")
@@ -49,7 +46,7 @@ def export(
         raise UsageError(
             f"{out} names no format to export", hint=f"let it end in {', '.join(EXPORTS)}"
         )
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         table = ledger.cells.results(
             study, columns=["*"], where=None if long else where, sort="cell"
         )
@@ -66,12 +63,12 @@ def export(
     give(str(out))
 
 
-def _export_optuna(study: str, out: Path, db: str | None, *, given: bool) -> None:
+def _export_optuna(study: str, out: Path, *, given: bool) -> None:
     from sweepctl.cli._trials import export_optuna
 
     if given:
         raise UsageError("--optuna writes whole searches", hint="give it alone")
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         count = export_optuna(ledger, study, out)
     say(f"{many(count, 'trial')}; look at them with: optuna-dashboard sqlite:///{out}")
     give(str(out))

@@ -8,60 +8,45 @@ from typing import Annotated
 
 import typer
 
-from sweepctl.cli._options import (
-    Db,
-    FigureFormats,
-    Json,
-    Metric,
-    NoFigures,
-    On,
-    Out,
-    Runs,
-    What,
-    Where,
-)
+from sweepctl.cli._figures import drawing, say_figures
+from sweepctl.cli._options import Figures, Json, Metric, NameOrPaper, Out, Where
 from sweepctl.cli._output import give_table, say
-from sweepctl.cli._relation import figure_place, give_relation, measured_frame, say_figures
-from sweepctl.cli._session import check_alone
+from sweepctl.cli._relation import give_relation, measured_frame, metric_and_data_set
 
 
 def frontier(
-    what: What,
+    what: NameOrPaper,
     metric: Metric,
     cost: Annotated[
         str, typer.Option("--cost", help="The column that should be small: tokens, parameters ...")
     ] = "training_flops",
-    on: On = None,
     where: Where = None,
+    figures: Figures = None,
     out: Out = None,
-    formats: FigureFormats = None,
-    no_figures: NoFigures = False,
-    db: Db = None,
-    runs: Runs = None,
     as_json: Json = False,
 ) -> None:
     """Show the best that each training budget buys, and the law along it.
 
-    A configuration is on the frontier when none is at once better and no dearer. They are chosen
-    for being good, so luck is chosen with them: with few seeds the law is too good.
+    A configuration is on the frontier when none is both better and at most as expensive. They
+    are chosen for being good, so luck is selected, too: with few seeds the law is too good.
 
     Example: sweepctl frontier quickstart --metric psnr
     """
     from sweepctl.analyse import equation
     from sweepctl.analyse import frontier as frontier_of
     from sweepctl.claims import Analysis
-    from sweepctl.figures import formats_of, fronts, write
+    from sweepctl.figures import fronts, write
     from sweepctl.report import front_facts, front_table
 
-    wanted = formats_of(formats)
-    if no_figures:
-        check_alone("--no-figures", {"--format": formats, "--out": out})
-    frame = measured_frame(what, where, db)
-    found = frontier_of(frame, metric, on, cost=cost)
+    drawn = drawing(figures, out)
+    name, on = metric_and_data_set(metric)
+    frame = measured_frame(what, where)
+    found = frontier_of(frame, name, on, cost=cost)
     files: Sequence[Path] = ()
-    if not no_figures and found.members:
-        place = figure_place(what, f"frontier-{metric}", out, runs)
-        files = write(fronts([found], title=what, condition=where or ""), place, wanted)
+    place = drawn.place(f"{what}-frontier-{name}")
+    if place and found.members:
+        figure = fronts([found], title=what, condition=where or "")
+        files = write(figure, place, drawn.formats)
     if as_json:
         law = None
         if found.law is not None:

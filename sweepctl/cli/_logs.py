@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweepctl.cli._options import Db, Runs, TaskPrefix
+from sweepctl.cli._options import TaskPrefix
 from sweepctl.cli._output import many, say
 from sweepctl.cli._session import open_for_reading, run_folder
 from sweepctl.errors import RunFolderError, UsageError
@@ -27,8 +27,6 @@ def logs(
     attempt: Annotated[
         int | None, typer.Option("--attempt", "-a", min=1, help="Number; the newest by default.")
     ] = None,
-    db: Db = None,
-    runs: Runs = None,
 ) -> None:
     """Print a task's log.
 
@@ -36,7 +34,7 @@ def logs(
     """
     from sweepctl.runs import attempt_folder
 
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         found = ledger.tasks.find(task)
         tries = ledger.attempts.of(found.state.fingerprint)
         if not tries:
@@ -44,7 +42,7 @@ def logs(
         number = attempt or tries[-1].number
         if number > tries[-1].number:
             raise UsageError(f"{found.state.id} has {many(len(tries), 'attempt')}, not {number}")
-        path = attempt_folder(run_folder(runs) / found.state.id, number) / "log.txt"
+        path = attempt_folder(run_folder() / found.state.id, number) / "log.txt"
         recorded = next((one.log for one in tries if one.number == number), "")
         if not path.exists() and recorded:
             path = Path(recorded)

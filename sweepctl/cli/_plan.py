@@ -1,4 +1,4 @@
-"""What would a run do and cost, and what will it be able to say? `plan`, which writes nothing."""
+"""`plan`: what runs would do and cost, and what the study will be able to tell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweepctl.cli._costs import what_they_share, what_would_run
-from sweepctl.cli._options import Db, Json, Sets
+from sweepctl.cli._options import Devices, Json, Sets
 from sweepctl.cli._output import give_json, give_table, say
 from sweepctl.cli._session import database, open_for_reading, plan_file
 from sweepctl.errors import UsageError
@@ -19,6 +19,8 @@ from sweepctl.errors import UsageError
 if TYPE_CHECKING:
     from sweepctl.design import Forecast, Stated
     from sweepctl.plan import CellCost, On, Plan
+
+POWER = "Power, by simulation"
 
 DRAWS = 400
 """Simulated studies: a share of 50 % is known to 2.5 points (one standard error), 95 % to 1.1."""
@@ -29,23 +31,20 @@ def plan(
         list[Path], typer.Argument(metavar="FILE...", help="A study file, or several.")
     ],
     overrides: Sets = None,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            "--on",
-            metavar="[COUNTx]DEVICE[@SHARE]",
-            help="Hours for such devices, at a share of their peak if you state one.",
-        ),
-    ] = None,
+    on: Devices = None,
     power: Annotated[
-        bool, typer.Option("--power", help="What the fits and claims will be able to say.")
+        bool,
+        typer.Option(
+            "--power", help="Simulate the fits and claims instead.", rich_help_panel=POWER
+        ),
     ] = False,
     noise: Annotated[
         list[str] | None,
         typer.Option(
             "--noise",
             metavar="[METRIC=]SD",
-            help="With --power: deviation from run to run, log2 for distances; can be repeated.",
+            help="Standard deviation between runs, log2 for distances; can be repeated.",
+            rich_help_panel=POWER,
         ),
     ] = None,
     assume: Annotated[
@@ -53,15 +52,21 @@ def plan(
         typer.Option(
             "--assume",
             metavar="FIT=SLOPE[@LEVEL]|FIT=BEND~X[@LEVEL]",
-            help="With --power: an expected slope a doubling and y in the middle of the design; or "
-            "a parabola's bend, the x of its optimum and y there.",
+            help="Expected slope per doubling and y in the middle of the design; or a parabola's "
+            "bend, the x of its optimum and y there.",
+            rich_help_panel=POWER,
         ),
     ] = None,
     draws: Annotated[
         int | None,
-        typer.Option("--draws", min=10, max=100_000, help="With --power: simulated studies; 400."),
+        typer.Option(
+            "--draws",
+            min=10,
+            max=100_000,
+            help="Simulated studies; 400.",
+            rich_help_panel=POWER,
+        ),
     ] = None,
-    db: Db = None,
     as_json: Json = False,
 ) -> None:
     """Show what runs would do and cost; writes nothing.
@@ -82,13 +87,12 @@ def plan(
     plans = [plan_file(file, overrides or ()) for file in files]
     if not power:
         if len(plans) == 1:
-            what_would_run(plans[0], db, devices, as_json=as_json)
+            what_would_run(plans[0], devices, as_json=as_json)
         else:
-            what_they_share(plans, db, devices, as_json=as_json)
+            what_they_share(plans, devices, as_json=as_json)
         return
     _what_it_can_say(
         plans[0],
-        db,
         devices,
         noise=dict(_noise(text) for text in noise or ()),
         stated=dict(_assumption(text) for text in assume or ()),
@@ -149,7 +153,6 @@ def _number(text: str) -> float | None:
 
 def _what_it_can_say(
     made: Plan,
-    db: str | None,
     on: On | None,
     *,
     noise: dict[str, float],
@@ -166,8 +169,8 @@ def _what_it_can_say(
     from sweepctl.plan import Calibration, cell_costs, design_rows
 
     study, pilot, speeds = made.study.study, None, []
-    if ledger_exists(database(db)):
-        with open_for_reading(db) as ledger:
+    if ledger_exists(database()):
+        with open_for_reading() as ledger:
             speeds = list(ledger.tasks.speeds())
             if made.study_name in ledger.studies.names():
                 pilot = ledger.cells.frame(made.study_name)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sweepctl.cli._options import Db, Name, Runs
+from sweepctl.cli._options import Name
 from sweepctl.cli._output import give, to_terminal, unicode, width
 from sweepctl.cli._session import open_for_reading, run_folder
 from sweepctl.errors import UsageError
@@ -19,12 +19,6 @@ def plot(
         str | None,
         typer.Option("--show", help="Name of a fit, or of a metric; the first fit by default."),
     ] = None,
-    columns: Annotated[
-        int | None, typer.Option("--width", min=40, max=400, help="Columns; the terminal's.")
-    ] = None,
-    lines: Annotated[int, typer.Option("--height", min=12, max=200, help="Lines.")] = 30,
-    db: Db = None,
-    runs: Runs = None,
 ) -> None:
     """Draw a study's points and law in the terminal.
 
@@ -38,13 +32,13 @@ def plot(
             hint=f"set LANG to a UTF-8 locale, or: sweepctl report {study} -o {study}.png",
         )
     color = to_terminal() and "NO_COLOR" not in os.environ
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         drawn = terminal_plot(
-            Reader(ledger, run_folder(runs)),
+            Reader(ledger, run_folder()),
             study,
             show=what or "",
-            columns=columns or width(),
-            lines=lines,
+            columns=width(),
+            lines=30,
             color=color,
         )
     give(drawn)

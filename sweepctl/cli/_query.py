@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sweepctl.cli._options import Db, Format
+from sweepctl.cli._options import Format
 from sweepctl.cli._output import check_format, give_table, say
 from sweepctl.cli._session import open_for_reading
 
@@ -17,7 +17,6 @@ def query(
     limit: Annotated[
         int, typer.Option("--limit", min=1, help="Most rows; more are cut, with a notice.")
     ] = 10_000,
-    db: Db = None,
 ) -> None:
     """Ask the results database in SQL; it can only be read.
 
@@ -27,7 +26,7 @@ def query(
     Example: sweepctl query "select p, c, E, psnr from v_cell where study = 'quickstart'"
     """
     check_format(form)
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         table = ledger.query(sql, limit_rows=limit)
     give_table(table.columns, table.rows, form)
     if table.truncated:

@@ -1,4 +1,4 @@
-"""What `correlate`, `frontier` and `contours` share: their values, and where figures go."""
+"""What `correlate`, `frontier` and `contours` share: their values and how they are printed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweepctl.cli._output import give_json, say
-from sweepctl.cli._session import open_for_reading, run_folder
+from sweepctl.cli._session import open_for_reading
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def measured_frame(what: str, where: str | None, db: str | None) -> pd.DataFrame:
+def measured_frame(what: str, where: str | None) -> pd.DataFrame:
     """The measured values of a study, or the published ones, that meet a condition."""
     from sweepctl.report import measured, published
 
@@ -22,16 +22,17 @@ def measured_frame(what: str, where: str | None, db: str | None) -> pd.DataFrame
 
         frame = published(paper_frame(paper_study(what)), where)
     else:
-        with open_for_reading(db) as ledger:
+        with open_for_reading() as ledger:
             frame, (used, every) = measured(ledger, what, where)
         if where:
             say(f"only cells where {where}: {used} of {every} that were measured")
     return frame
 
 
-def figure_place(what: str, kind: str, out: Path | None, runs: Path | None) -> Path:
-    """Where a figure is written, without its suffix."""
-    return (out or run_folder(runs) / "figures") / f"{what.replace('/', '-')}-{kind}"
+def metric_and_data_set(text: str) -> tuple[str, str | None]:
+    """METRIC or METRIC@DATASET in its parts."""
+    metric, _, dataset = text.partition("@")
+    return metric, dataset or None
 
 
 def give_relation(
@@ -40,9 +41,3 @@ def give_relation(
     """Print what was found as one JSON document."""
     said = {"schema": 1, "study": what, "where": where, **facts, "figures": list(files)}
     give_json(said)
-
-
-def say_figures(files: Sequence[Path]) -> None:
-    """Name the files that were written."""
-    for file in files:
-        say(f"figure: {file}")

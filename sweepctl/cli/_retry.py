@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from sweepctl.cli._options import Db
 from sweepctl.cli._output import give, many, say
 from sweepctl.cli._session import database
 
@@ -15,7 +14,6 @@ def retry(
     what: Annotated[
         str, typer.Argument(metavar="STUDY|TASK", help="A study, or the beginning of a task's id.")
     ],
-    db: Db = None,
 ) -> None:
     """Give failed tasks another attempt; `sweepctl run` then makes it.
 
@@ -23,7 +21,7 @@ def retry(
     """
     from sweepctl.ledger import open_ledger
 
-    with open_ledger(database(db), create=False) as ledger:
+    with open_ledger(database(), create=False) as ledger:
         if what in ledger.studies.names():
             states = ledger.tasks.states(study=what).values()
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweepctl.cli._options import Db, File, Runs, Sets
+from sweepctl.cli._options import File, Sets
 from sweepctl.cli._output import give_table, many, notices, say
 from sweepctl.cli._session import database, plan_file, planner, run_folder, site
 from sweepctl.errors import UsageError
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 def run(
     file: File,
     overrides: Sets = None,
-    db: Db = None,
-    runs: Runs = None,
     cluster: Annotated[
         str | None,
         typer.Option("--cluster", help="local, inline, or a Dask scheduler's tcp:// address."),
@@ -71,7 +69,7 @@ def run(
         notices(made)
     here, how = site(), made.study.study.run
     settings = execute.Settings(
-        folder=run_folder(runs),
+        folder=run_folder(),
         where=cluster or here.workers.where,
         workers=workers or here.workers.count,
         threads=threads or here.workers.threads,
@@ -83,7 +81,7 @@ def run(
         fail_fast=fail_fast,
     )
     live = sys.stderr.isatty() and not quiet
-    with open_ledger(database(db)) as ledger:
+    with open_ledger(database()) as ledger:
         for notice in ledger.notices:
             say(f"note: {notice}")
         provenance = software()

@@ -1,4 +1,4 @@
-"""What has a search found? `search`: the front in words, and a figure with sheets of pictures."""
+"""`search`: what a search has found, its trials, and figures with sample grids."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweepctl.cli._options import Db, FigureFormats, Json, Name, Runs
-from sweepctl.cli._output import give_json, give_table, many, say
+from sweepctl.cli._figures import Drawing, drawing, say_figures
+from sweepctl.cli._options import Columns, Figures, Format, Json, Name, Out, Sort, Where
+from sweepctl.cli._output import check_format, give_json, give_table, many, say
+from sweepctl.cli._results import names_of
 from sweepctl.cli._session import check_alone, open_for_reading, run_folder
+from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
     from sweepctl.cli._trials import Made
@@ -23,32 +26,85 @@ SHEET_ROWS, SHEET_COLUMNS = 6, 10
 """Most trials of the front on a sheet, evenly along it, and pictures of each."""
 
 
+TRIALS = "Tables of trials, without figures"
+
+
 def search(
     study: Name,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the figure; runs/figures by default.")
-    ] = None,
-    formats: FigureFormats = None,
-    no_figures: Annotated[bool, typer.Option("--no-figures", help="Numbers only.")] = False,
-    db: Db = None,
-    runs: Runs = None,
+    trials: Annotated[
+        bool,
+        typer.Option("--trials", help="All trials in the order of asking.", rich_help_panel=TRIALS),
+    ] = False,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="The best trial of one objective.", rich_help_panel=TRIALS),
+    ] = False,
+    pareto: Annotated[
+        bool,
+        typer.Option(
+            "--pareto", help="The trials that no other one beats.", rich_help_panel=TRIALS
+        ),
+    ] = False,
+    where: Where = None,
+    columns: Columns = None,
+    sort: Sort = None,
+    form: Format = "table",
+    figures: Figures = None,
+    out: Out = None,
     as_json: Json = False,
 ) -> None:
     """Show what a search has found: its front, how that grew, which settings matter.
 
     Draws the front (with one objective the best so far), the hypervolume over the trials, the
     importance of each setting, a slice along each, and a sheet of reconstructions along the front.
+    --trials, --best and --pareto print trials instead, as a table that --where, --columns, --sort
+    and --format shape.
 
     Example: sweepctl search mini-search-losses
     """
+    check_format(form)
+    if trials + best + pareto > 1:
+        raise UsageError(
+            "--trials, --best and --pareto are mutually exclusive", hint="choose one of them"
+        )
+    table: dict[str, object] = {"--where": where, "--columns": columns, "--sort": sort}
+    table["--format"] = None if form == "table" else form
+    if trials or best or pareto:
+        option = "--trials" if trials else "--best" if best else "--pareto"
+        check_alone(option, {"--figures": figures, "--out": out, "--json": as_json or None})
+        _give_trials(study, columns, best=best, pareto=pareto, where=where, sort=sort, form=form)
+        return
+    if given := [name for name, value in table.items() if value is not None]:
+        raise UsageError(
+            f"{', '.join(given)} shape a table of trials", hint="add --trials, --best or --pareto"
+        )
+    _give_front(study, drawing(figures, out), as_json=as_json)
+
+
+def _give_trials(
+    study: str,
+    columns: str | None,
+    *,
+    best: bool,
+    pareto: bool,
+    where: str | None,
+    sort: str | None,
+    form: str,
+) -> None:
+    from sweepctl.cli._trials import table
+    from sweepctl.ledger import narrowed
+
+    with open_for_reading() as ledger:
+        whole = table(ledger, study, best=best, pareto=pareto)
+        shown = narrowed(whole, where=where, columns=names_of(columns), sort=sort)
+    give_table(shown.columns, shown.rows, form)
+
+
+def _give_front(study: str, drawn: Drawing, *, as_json: bool) -> None:
     from sweepctl.cli._trials import searched, trials
-    from sweepctl.figures import formats_of
     from sweepctl.search import summarise
 
-    if no_figures:
-        check_alone("--no-figures", {"--format": formats, "--out": out})
-    wanted = formats_of(formats)
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         what = searched(ledger, study)
         made = trials(ledger, study, what)
         records = ledger.searches.of(study)
@@ -56,11 +112,10 @@ def search(
         for record in records:
             mine = [one for one in made if one.record.search == record.key]
             found = summarise(what, [one.past for one in mine])
+            name = f"{study}-search" + (f"-{record.position + 1}" if len(records) > 1 else "")
             files: list[Path] = []
-            if not no_figures and found.growth:
-                name = f"{study}-search" + (f"-{record.position + 1}" if len(records) > 1 else "")
-                place = (out or run_folder(runs) / "figures") / name
-                files = _draw(ledger, study, record, what, mine, found, place, runs, wanted)
+            if (place := drawn.place(name)) and found.growth:
+                files = _draw(ledger, study, record, what, mine, found, place, drawn.formats)
             shown.append(_facts(record, what, mine, found, files))
     if as_json:
         give_json({"schema": 1, "study": study, "searches": shown})
@@ -127,8 +182,7 @@ def _give(search: Search, shown: Sequence[Mapping[str, Any]]) -> None:
             if shares:
                 said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
                 say(f"{lead}what matters for {metric}: {said}")
-        for file in facts["figures"]:
-            say(f"figure: {file}")
+        say_figures(facts["figures"])
 
 
 def _draw(
@@ -139,7 +193,6 @@ def _draw(
     made: Sequence[Made],
     found: Found,
     place: Path,
-    runs: Path | None,
     formats: Sequence[str],
 ) -> list[Path]:
     from sweepctl.figures import Tried, searched, sheet, write
@@ -172,15 +225,13 @@ def _draw(
         basis=f"{len(shown)} measured trials   ·   {search.sampler}",
     )
     files = write(figure, place, formats)
-    rows = _sheet_rows(ledger, study, search, [made[index] for index in found.front], runs)
+    rows = _sheet_rows(ledger, study, search, [made[index] for index in found.front])
     if rows:
         files.append(sheet(rows, place.with_name(f"{place.name}-samples.png")))
     return files
 
 
-def _sheet_rows(
-    ledger: Ledger, study: str, search: Search, best: Sequence[Made], runs: Path | None
-) -> list[SheetRow]:
+def _sheet_rows(ledger: Ledger, study: str, search: Search, best: Sequence[Made]) -> list[SheetRow]:
     """Reconstructions of trials along the front, those whose pictures are in the run folder."""
     import numpy as np
 
@@ -196,7 +247,7 @@ def _sheet_rows(
         task = tasks.get(one.cell or 0)
         if task is None or one.ended is None or one.ended.values is None:
             continue
-        folder = run_folder(runs) / task.id
+        folder = run_folder() / task.id
         try:
             originals = np.load(folder / "originals.npy", allow_pickle=False)
             made = np.load(folder / "reconstructions.npy", allow_pickle=False)

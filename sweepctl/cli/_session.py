@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,28 @@ if TYPE_CHECKING:
     from sweepctl.ledger import Ledger
     from sweepctl.plan import Plan, Trial
     from sweepctl.study import Site, Study, StudyFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """What --db and --runs say; None where they were not given."""
+
+    db: str | None = None
+    runs: Path | None = None
+
+
+_given = Places()
+
+
+def settle(places: Places) -> None:
+    """Keep the places that the command line names, for the command that follows."""
+    global _given
+    _given = places
+
+
+def stated_database() -> str | None:
+    """What --db says, or None."""
+    return _given.db
 
 
 def site_file() -> Path | None:
@@ -36,27 +59,27 @@ def site() -> Site:
     return Site() if file is None else load_site(file)
 
 
-def database(given: str | None) -> str | None:
-    """The ledger's place: the option, SWEEPCTL_DB, the site file, or None for results.db here."""
-    if given or "SWEEPCTL_DB" in os.environ:
-        return given or os.environ["SWEEPCTL_DB"]
+def database() -> str | None:
+    """The ledger's place: --db, SWEEPCTL_DB, the site file, or None for results.db here."""
+    if _given.db or "SWEEPCTL_DB" in os.environ:
+        return _given.db or os.environ["SWEEPCTL_DB"]
     # Most users have no site file, and should not wait for the reader of one.
     return site().database if site_file() else None
 
 
-def run_folder(given: Path | None) -> Path:
-    """The run folder: the option, the site file, or runs/ here."""
-    if given is not None:
-        return given
+def run_folder() -> Path:
+    """The run folder: --runs, the site file, or runs/ here."""
+    if _given.runs is not None:
+        return _given.runs
     named = site().runs if site_file() else None
     return Path(named).expanduser() if named else Path("runs")
 
 
-def open_for_reading(given: str | None) -> Ledger:
+def open_for_reading() -> Ledger:
     """The ledger, which must exist, opened so that nothing can be written."""
     from sweepctl.ledger import open_ledger
 
-    return open_ledger(database(given), create=False, read_only=True)
+    return open_ledger(database(), create=False, read_only=True)
 
 
 def plan_file(file: Path, overrides: Sequence[str], *, to_run: bool = False) -> Plan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweepctl.cli._options import Db, Json, Runs, Sets
+from sweepctl.cli._options import Json, Sets
 from sweepctl.cli._output import give, give_json, give_table, many, say, shown
 from sweepctl.cli._session import (
     check_alone,
@@ -55,8 +56,6 @@ def show(
         int | None, typer.Option("--cell", "-c", min=1, help="Number of the cell.")
     ] = None,
     overrides: Sets = None,
-    db: Db = None,
-    runs: Runs = None,
     as_json: Json = False,
 ) -> None:
     """Show where a point comes from: its tasks, files with SHA-256, commands, config, other uses.
@@ -74,13 +73,13 @@ def show(
         return
     if overrides:
         raise UsageError("--set needs a study file; a recorded cell is what it is")
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         names = ledger.studies.names()
         if inside is not None:
             first, cell = inside[1], int(inside[2])
         if first in names or cell is not None:
             named = _cell_point(ledger, first, cell, rest)
-            told = _about_cell(ledger, named, run_folder(runs))
+            told = _about_cell(ledger, named, run_folder())
         else:
             if rest:
                 near = difflib.get_close_matches(first, names, n=1)
@@ -89,7 +88,7 @@ def show(
                 raise UsageError(
                     f"there is no study {first!r} to find {said} in{meant}", hint=_FORM
                 )
-            told = _about_task(ledger, first, run_folder(runs))
+            told = _about_task(ledger, first, run_folder())
     if as_json:
         give_json({"schema": 1, **told})
     else:
@@ -283,17 +282,18 @@ def _about_cell(ledger: Ledger, point: _Point, folder: Path) -> dict[str, Any]:
 
 
 def _about_task(ledger: Ledger, name: str, folder: Path) -> dict[str, Any]:
-    import json
-
     from sweepctl.ledger.describe import describe_task
 
     view = describe_task(ledger, name)
     studies = dict.fromkeys(study for study, _, _ in view.record.cells)
     asked = {study: ledger.studies.submission(study) for study in studies}
+    closest = ledger.tasks.closest(view.record.state.kind, view.record.identity)
     return {
         "point": "task",
         **_task(view, folder),
         "identity": json.loads(view.record.identity),
+        "closest": None if closest is None else closest[0].state.id,
+        "differences": [] if closest is None else list(closest[1]),
         "commands": {study: _command(one.argv) for study, one in asked.items()},
     }
 
@@ -420,6 +420,7 @@ def _command_alone(asked: Submitted, cell: CellState) -> str | None:
 def _give(told: Mapping[str, Any]) -> None:
     if told["point"] == "task":
         _give_task(told, "")
+        _give_closest(told)
         for study, command in told["commands"].items():
             if command:
                 _line("made by", f"{command}  ({study})")
@@ -477,6 +478,9 @@ def _give_task(
         named = ", ".join(f"{use['study']}/{use['cell']}" for use in others[:MOST])
         more = f" and {len(others) - MOST:,} more" if len(others) > MOST else ""
         _line("also in" if study else "used by", named + more)
+    for past in one["attempts"][:-1]:
+        end = f": {past['failure']}: {past['message']}" if past["failure"] else ""
+        _line("", f"attempt {past['attempt']} {past['state']} in {past['seconds']:.1f} s{end}")
     if one["attempts"]:
         _give_attempt(one["attempts"][-1])
     for file in one["files"]:
@@ -486,6 +490,16 @@ def _give_task(
         _line("checkpoint", path)
     if one["sheets"]:
         _line("sheets", f"{many(len(one['sheets']), 'picture')}, the last {one['sheets'][-1]}")
+
+
+def _give_closest(told: Mapping[str, Any]) -> None:
+    """The recorded task that differs least, and in what."""
+    if told["closest"] is None:
+        _line("closest", f"no other {told['kind']} task is recorded")
+        return
+    _line("closest", f"{told['closest']}, which differs in")
+    for one in told["differences"]:
+        _line("", f"{one.path}: {shown(one.recorded)} there, {shown(one.given)} here")
 
 
 def _give_attempt(one: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
-"""How large is a model? One tokenizer and its parts, without a study."""
+"""`spec`: the size of one tokenizer and its parts, without a study."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -19,92 +20,40 @@ def spec(
     resolution: Annotated[
         int, typer.Option("--resolution", "-r", help="Image side in pixels.")
     ] = 256,
-    channels: Annotated[int, typer.Option("--channels", "-c", help="Channels of a token.")] = 16,
-    frames: Annotated[int, typer.Option("--frames", help="Frames of a sample.")] = 1,
-    latent_tokens: Annotated[
-        int | None, typer.Option("--latent-tokens", help="Tokens of a 1-D code.")
-    ] = None,
-    lengths: Annotated[
-        str | None, typer.Option("--lengths", metavar="L,L,...", help="Lengths of a masked code.")
-    ] = None,
-    norm: Annotated[str | None, typer.Option("--norm", help="layernorm or rmsnorm.")] = None,
-    qk_norm: Annotated[bool, typer.Option("--qk-norm", help="Normalise queries and keys.")] = False,
-    positions: Annotated[
-        str | None, typer.Option("--positions", help="axial, 1d, sincos or none.")
-    ] = None,
-    bottleneck: Annotated[
-        str | None, typer.Option("--bottleneck", help="kl, none, layernorm or noise.")
-    ] = None,
-    noise_std: Annotated[
-        float | None, typer.Option("--noise-std", help="Deviation of a noise bottleneck.")
-    ] = None,
-    causal: Annotated[
-        bool, typer.Option("--causal", help="Attention to earlier steps in time only.")
-    ] = False,
+    channels: Annotated[int, typer.Option("--channels", "-c", help="Channels per token.")] = 16,
     dit: Annotated[
         str | None, typer.Option("--dit", metavar="SIZE", help="Count a DiT over the codes too.")
     ] = None,
     classes: Annotated[
         int | None, typer.Option("--classes", min=0, help="Labels of the DiT; none by default.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", help="What the DiT predicts: eps, v or flow.")
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="NAME=VALUE",
+            help="Another setting of the tokenizer or the DiT; can be repeated.",
+        ),
     ] = None,
-    learn_sigma: Annotated[
-        bool, typer.Option("--learn-sigma", help="The DiT predicts the variance as well.")
-    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the tokens, E and compression of a tokenizer, and what each part of it costs.
+    """Print the tokens, E and compression of a tokenizer, and what each part costs.
+
+    --set takes frames, latent_tokens, lengths, norm, qk_norm, positions, bottleneck, noise_std,
+    causal, target and learn_sigma, as in a study.
 
     GMACs are what the paper calls GFLOPs; GFLOPs here are operations, twice the GMACs.
 
     Example: sweepctl spec S-B/16 --resolution 256 --channels 16
     """
-    _print(
-        variant,
-        lengths,
-        classes,
-        resolution=resolution,
-        channels=channels,
-        frames=frames,
-        latent_tokens=latent_tokens,
-        norm=norm,
-        qk_norm=qk_norm,
-        positions=positions,
-        bottleneck=bottleneck,
-        noise_std=noise_std,
-        causal=causal,
-        dit=dit,
-        target=target,
-        learn_sigma=learn_sigma,
-        as_json=as_json,
-    )
-
-
-def _print(
-    variant: str, lengths: str | None, classes: int | None, *, as_json: bool, **options: Any
-) -> None:
-    """Print a tokenizer's code and the cost of its parts.
-
-    Args:
-        variant: as the paper writes it.
-        lengths: code lengths, comma-separated.
-        classes: labels of the DiT.
-        as_json: whether to print one JSON document.
-        options: further arguments of `sweepctl.plan.describe_tokenizer`.
-    """
     from sweepctl.plan import describe_tokenizer
 
-    if options["dit"] is None and (
-        classes is not None or options["learn_sigma"] or options["target"]
-    ):
-        raise UsageError(
-            "--classes, --target and --learn-sigma are about a DiT", hint="ask for one with --dit"
-        )
-    given = {name: value for name, value in options.items() if value is not None}
+    stated = dict(map(_setting, overrides or ()))
+    if dit is None and (classes is not None or stated.keys() & ABOUT_DIT):
+        raise UsageError("--classes, target and learn_sigma need a DiT", hint="add --dit SIZE")
     sized = describe_tokenizer(
-        variant, lengths=_whole_numbers(lengths), classes=classes or 0, **given
+        variant, resolution=resolution, channels=channels, dit=dit, classes=classes or 0, **stated
     )
     if as_json:
         give_json({"schema": 1, **dataclasses.asdict(sized)})
@@ -135,10 +84,49 @@ def _print(
     give_table(columns, rows, "table")
 
 
-def _whole_numbers(text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
+def _setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE with the value as the setting needs it.
+
+    Raises:
+        UsageError: there is no such setting, or the value is of another kind.
+    """
+    name, sign, value = text.partition("=")
+    if not sign or name not in SETTINGS:
         raise UsageError(
-            f"--lengths takes whole numbers, not {text!r}", hint="for example --lengths 64,128,256"
+            f"--set {text}: not a setting", hint=f"NAME=VALUE of {', '.join(SETTINGS)}"
+        )
+    try:
+        return name, SETTINGS[name](value)
+    except ValueError:
+        example = "64,128,256" if name == "lengths" else "true" if name in FLAGS else "16"
+        raise UsageError(
+            f"--set {text}: {name} cannot be {value!r}", hint=f"for example --set {name}={example}"
         ) from None
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.strip("[]").split(","))
+
+
+SETTINGS: dict[str, Callable[[str], Any]] = {
+    "frames": int,
+    "latent_tokens": int,
+    "lengths": _whole_numbers,
+    "norm": str,
+    "qk_norm": _flag,
+    "positions": str,
+    "bottleneck": str,
+    "noise_std": float,
+    "causal": _flag,
+    "target": str,
+    "learn_sigma": _flag,
+}
+"""What --set takes, named as in a study's `tokenizer` and `stages.dit` -> how its text is read."""
+FLAGS = ("qk_norm", "causal", "learn_sigma")
+ABOUT_DIT = {"target", "learn_sigma"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweepctl.cli._options import Db, Json, Runs
+from sweepctl.cli._options import Json
 from sweepctl.cli._output import give, give_json, give_table, many, say, to_terminal, unicode
 from sweepctl.cli._session import open_for_reading, run_folder, study_of
 from sweepctl.cli._time_left import how_it_was_kept, kept_in_words, left_in_words, study_left
@@ -39,8 +39,6 @@ def status(
     predict: Annotated[
         bool, typer.Option("--predict", help="What the laws so far expect of unfinished cells.")
     ] = False,
-    db: Db = None,
-    runs: Runs = None,
     as_json: Json = False,
 ) -> None:
     """Show how far studies are: cells by stages, time left, what failed and where its log is.
@@ -49,7 +47,7 @@ def status(
     """
     if study is None and (fits or predict):
         raise UsageError("--fits and --predict are about one study", hint="name it")
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         if study is None:
             _status_of_all(ledger, as_json=as_json)
             return
@@ -77,7 +75,7 @@ def status(
     _give_grid(cells)
     if laws is not None:
         _give_laws(laws, fits=fits, predict=predict)
-    _say_progress(study, cells, left, run_folder(runs))
+    _say_progress(study, cells, left, run_folder())
     _say_recorded(study, recorded)
     if kept is not None:
         say(kept_in_words(kept))

@@ -1,4 +1,4 @@
-"""What should be run next? `suggest`: cells or seeds that narrow a law most for their cost."""
+"""`suggest`: the cells or seeds that narrow a law most for their cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sweepctl.cli._options import Db, File, Json, Sets
+from sweepctl.cli._options import Devices, File, Json, Sets
 from sweepctl.cli._output import give, give_json, give_table, many, say
 from sweepctl.cli._session import database, open_for_reading, plan_file, site, site_file
 from sweepctl.errors import UsageError
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from sweepctl.plan import Calibration, Candidates, Plan
     from sweepctl.study import Study
 
+Unit = Literal["hours", "FLOPs"]
+
+BUDGET = "Budget, one of"
+
 SEEDS = 3
 """Most further seeds of a configuration that --seeds-too chooses from."""
 
@@ -27,11 +31,11 @@ def suggest(
     file: File,
     hours: Annotated[
         float | None,
-        typer.Option("--hours", min=0, help="Hours of one device that may be spent."),
+        typer.Option("--hours", min=0, help="Hours of one device.", rich_help_panel=BUDGET),
     ] = None,
     flops: Annotated[
         float | None,
-        typer.Option("--flops", min=0, help="The same in floating point operations."),
+        typer.Option("--flops", min=0, help="Floating point operations.", rich_help_panel=BUDGET),
     ] = None,
     fit: Annotated[
         str | None, typer.Option("--fit", help="The law to narrow; the first by default.")
@@ -59,52 +63,38 @@ def suggest(
             "--noise", help="Deviation from run to run, log2 for distances; else from seeds."
         ),
     ] = None,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            "--on",
-            metavar="DEVICE[@SHARE]",
-            help="Hours of such a device, at a share of its peak if you state one.",
-        ),
-    ] = None,
+    on: Devices = None,
     check: Annotated[
         str | None,
-        typer.Option("--check", metavar="CONDITION", help="Cells that ran: predicted, measured."),
+        typer.Option(
+            "--check", metavar="CONDITION", help="Predicted and measured values of cells."
+        ),
     ] = None,
     as_yaml: Annotated[
         bool, typer.Option("--yaml", help="On stdout only the block to paste.")
     ] = False,
     overrides: Sets = None,
-    db: Db = None,
     as_json: Json = False,
 ) -> None:
     """Suggest the cells or seeds that narrow a law's intervals most for a budget.
 
     Chosen from combinations of axis values and values between them, to the law so far. Prints a
     `zip:` block that has the study's cells and the new ones, to paste in place of its `axes:`.
-    After they ran, `--check "c = 24"` puts what the law without these cells says of them beside
+    After they ran, `--check "c = 24"` compares what the law without these cells predicts with
     what was measured.
 
     Example: sweepctl suggest studies/quickstart.yaml --flops 2e12 --noise 0.4
     """
+    made = plan_file(file, overrides or ())
     if check is not None:
         if (hours, flops, noise, on, within, criterion) != (None,) * 6 or seeds_too or as_yaml:
-            raise UsageError(
-                "--check chooses nothing: it goes with --fit, --set, --db and --json only"
-            )
-        _check(plan_file(file, overrides or ()), fit, check, db, as_json=as_json)
+            raise UsageError("--check chooses nothing: it goes with --fit, --set and --json only")
+        _check(made, fit, check, as_json=as_json)
         return
-    if (hours is None) == (flops is None):
-        raise UsageError("state what may be spent: --hours or --flops, one of them")
-    if criterion not in (None, "V", "D"):
-        raise UsageError(f"there is no criterion {criterion!r}", hint="V or D")
-    if as_yaml and as_json:
-        raise UsageError("--yaml and --json exclude each other")
-    bounds = dict(_range(text) for text in within or ())
-    made = plan_file(file, overrides or ())
-    found, offered = _candidates(made, bounds, SEEDS if seeds_too else 0)
-    measured, calibration = _known(made, db, on)
-    unit: Literal["hours", "FLOPs"] = "hours" if flops is None else "FLOPs"
+    _refuse(hours, flops, criterion, both=as_yaml and as_json)
+    found, offered = _candidates(made, within or (), SEEDS if seeds_too else 0)
+    measured, calibration = _known(made, on)
+    unit: Unit = "hours" if flops is None else "FLOPs"
     told = _told(
         made.study.study,
         fit,
@@ -119,37 +109,37 @@ def suggest(
     block = found.block([run.cell for run in told.runs])
     axes = [offered.cells[run.cell - 1].axes for run in told.runs]
     if as_json:
-        runs = [{"axes": cell, **run} for cell, run in zip(axes, _plain(told), strict=True)]
-        give_json(
-            {
-                "schema": 1,
-                "study": made.study_name,
-                "unit": unit,
-                **{name: getattr(told, name) for name in SUGGESTION},
-                "before": _ends(told.before),
-                "cost": told.cost,
-                "runs": runs,
-                "block": block,
-            }
-        )
+        give_json(_facts(told, unit, made, axes) | {"block": block})
         return
     _say(told, unit, made)
     if not as_yaml:
         _table(told, unit, axes)
+    _give_block(found, len(told.runs), made, block)
+
+
+def _refuse(hours: float | None, flops: float | None, criterion: str | None, *, both: bool) -> None:
+    """Refuse options that do not go together; `both` are --yaml and --json."""
+    if (hours is None) == (flops is None):
+        raise UsageError("state what may be spent: either --hours or --flops")
+    if criterion not in (None, "V", "D"):
+        raise UsageError(f"there is no criterion {criterion!r}", hint="V or D")
+    if both:
+        raise UsageError("--yaml and --json are mutually exclusive", hint="choose one of them")
+
+
+def _give_block(found: Candidates, runs: int, made: Plan, block: str) -> None:
+    """Print the block to paste into the study."""
     give(
         f"# in place of `axes:` and `zip:`: {many(found.own, 'cell')} of {made.study_name} and "
-        f"{len(told.runs)} more\n{block}"
+        f"{runs} more\n{block}"
     )
 
-
-SUGGESTION = ("fit", "criterion", "noise", "scatter", "noise_source", "considered")
-"""What the JSON of a suggestion repeats of it."""
 
 CHECKED = ("cell", "fit", "predicted", "low", "high", "measured", "inside")
 """Columns of the check: the 95 % interval is that of one run of a new configuration."""
 
 
-def _check(made: Plan, named: str | None, condition: str, db: str | None, *, as_json: bool) -> None:
+def _check(made: Plan, named: str | None, condition: str, *, as_json: bool) -> None:
     """Measured cells that meet a condition, beside what the laws of all the others say of them."""
     from sweepctl.claims import fit_study
     from sweepctl.design import predict_cells
@@ -159,7 +149,7 @@ def _check(made: Plan, named: str | None, condition: str, db: str | None, *, as_
     declared = {name: law for name, law in study.fits.items() if named in (None, name)}
     if not declared:
         raise UsageError(f"there is no fit {named!r}; the study's fits are: {_listed(study)}")
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         frame = ledger.cells.frame(made.study_name)
     plain = frame.astype("object").where(frame.notna(), None)
     try:
@@ -212,34 +202,31 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
     return match[1].strip(), (low, high)
 
 
-def _candidates(
-    made: Plan, bounds: dict[str, tuple[float, float]], seeds: int
-) -> tuple[Candidates, Plan]:
+def _candidates(made: Plan, within: Sequence[str], seeds: int) -> tuple[Candidates, Plan]:
     from sweepctl.datasets import data_identities
     from sweepctl.plan import candidates, make_plan
 
+    bounds = dict(map(_range, within))
     data = data_identities(site().datasets if site_file() else None)
     found = candidates(made.study, data=data, within=bounds, seeds=seeds)
     return found, make_plan(found.study, data=data)
 
 
-def _known(made: Plan, db: str | None, on: str | None) -> tuple[Any, Calibration]:
+def _known(made: Plan, on: str | None) -> tuple[Any, Calibration]:
     """Values that were measured, and what hours go by."""
     from sweepctl.ledger import ledger_exists
     from sweepctl.plan import Calibration, parse_on
 
     devices = None if on is None else parse_on(on)
-    if not ledger_exists(database(db)):
+    if not ledger_exists(database()):
         return None, Calibration((), devices)
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         known = made.study_name in ledger.studies.names()
         measured = ledger.cells.frame(made.study_name) if known else None
         return measured, Calibration(ledger.tasks.speeds(), devices)
 
 
-def _costs(
-    made: Plan, offered: Plan, unit: Literal["hours", "FLOPs"], calibration: Calibration
-) -> dict[int, float]:
+def _costs(made: Plan, offered: Plan, unit: Unit, calibration: Calibration) -> dict[int, float]:
     """What each further cell costs: its tasks that the study does not have anyway."""
     from sweepctl.plan import expected_hours
 
@@ -328,6 +315,25 @@ def _plain(told: Suggestion) -> list[dict[str, Any]]:
     return [
         {"xs": run.xs, "run": run.runs, "cost": run.cost, **_ends(run.after)} for run in told.runs
     ]
+
+
+def _facts(told: Suggestion, unit: Unit, made: Plan, axes: Sequence[Any]) -> dict[str, Any]:
+    """The suggestion for strict JSON."""
+    runs = [{"axes": cell, **run} for cell, run in zip(axes, _plain(told), strict=True)]
+    return {
+        "schema": 1,
+        "study": made.study_name,
+        "unit": unit,
+        "fit": told.fit,
+        "criterion": told.criterion,
+        "noise": told.noise,
+        "scatter": told.scatter,
+        "noise_source": told.noise_source,
+        "considered": told.considered,
+        "before": _ends(told.before),
+        "cost": told.cost,
+        "runs": runs,
+    }
 
 
 def _ends(one: Any) -> dict[str, Any]:

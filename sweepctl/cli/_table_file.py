@@ -22,9 +22,6 @@ from sweepctl.errors import SweepctlError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLES = (".csv", ".tsv")
-"""Endings of files that are tables."""
-
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d{1,18}")
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.I)

@@ -1,4 +1,4 @@
-"""Which trials did a search make, and which are best? `results --trials`, `--best`, `--pareto`."""
+"""The trials of a search: their outcomes, the best of them, and their export to Optuna."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from sweepctl.cli._options import Db, Runs
 from sweepctl.cli._output import give, say
 from sweepctl.cli._session import check_alone, open_for_reading, run_folder
 from sweepctl.errors import UsageError
@@ -44,8 +43,6 @@ def ui(
     root: Annotated[
         str, typer.Option("--root", help="Path before every address, behind a proxy.")
     ] = "",
-    db: Db = None,
-    runs: Runs = None,
 ) -> None:
     """Look at studies in a browser, live; nothing can be changed there.
 
@@ -68,14 +65,12 @@ def ui(
     base = root.strip("/")
     base = f"/{base}" if base else ""
     own = os.environ.get("SWEEPCTL_UI_TOKEN") or (new_token() if token else None)
-    with open_for_reading(db) as ledger:
+    with open_for_reading() as ledger:
         listening = listen_at(socket) if socket else listen(at_host, at_port)
         bound = at_port if socket else listening.getsockname()[1]
         at = address(host=at_host, port=bound, path=socket, token=own, root=base)
         names = () if socket else names_of(at_host, name or ())
-        app = application(
-            ledger, run_folder(runs), hosts=names, token=at.token, root=base, warm=True
-        )
+        app = application(ledger, run_folder(), hosts=names, token=at.token, root=base, warm=True)
         give(at.url)
         sys.stdout.flush()
         say(f"from your own machine: {at.tunnel}\n  and there open {at.there}")

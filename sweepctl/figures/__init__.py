@@ -17,7 +17,7 @@ already a result; drawing libraries are imported when they are used.
 from __future__ import annotations
 
 from sweepctl.figures._laws import hold_outs, laws, optima, residuals
-from sweepctl.figures._matplotlib import draw, formats_of, write
+from sweepctl.figures._matplotlib import FORMATS, draw, formats_of, write
 from sweepctl.figures._model import Figure
 from sweepctl.figures._plotly import plotly
 from sweepctl.figures._relations import contours, correlations, fronts
@@ -27,6 +27,7 @@ from sweepctl.figures._tables import curves, front_of, metric_of, paper_series, 
 from sweepctl.figures._terminal import terminal
 
 __all__ = [
+    "FORMATS",
     "Figure",
     "SheetRow",
     "Tried",
