@@ -1,10 +1,10 @@
-"""Who else is told how trainings go? TensorBoard, Weights & Biases and trackio, beside the ledger.
+"""Experiment trackers: TensorBoard, Weights & Biases and trackio, next to the ledger.
 
-A tracker has four methods. The driver's side tells it what attempts tell: their events while they
-run, their final numbers, their sheets of samples, and how they ended. The ledger stays the truth;
-a tracker is a copy for people who live in such a tool. Therefore it can do no harm: it works in a
-thread of its own, what it cannot take in time is left out and counted, and one that raises is
-dropped with a note while the study goes on. No tracker is imported unless it is asked for.
+A tracker has four methods. The driver logs to it what attempts report: events while they run, final
+numbers, sample grids, and how they ended. The ledger stays the truth; a tracker is a copy for
+people who work in such a tool. Therefore it cannot harm a run: it works in its own thread, what it
+cannot take in time is dropped and counted, and one that raises is removed with a note while the
+study continues. No tracker is imported unless it is requested.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _GOODBYE_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
-    """What a tracker is told about an attempt when it begins.
+    """An attempt as trackers see it when it begins.
 
     Attributes:
         id: name of the run, unique: the task's id, with the attempt's number from the second on.
@@ -77,7 +77,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """A run in the folder tensorboard/ beside the task folders.
+    """A run in the folder tensorboard/ next to the task folders.
 
     Written with TensorBoard's own event files: its usual writer is a part of torch, which the
     driver must not import.
@@ -140,7 +140,7 @@ class TensorBoard:
 
 
 class WandbLike:
-    """A run of W&B, or of trackio, which understands the same calls; one project a study."""
+    """A run of W&B, or of trackio, which understands the same calls; one project per study."""
 
     def __init__(self, package: str) -> None:
         self._package = package
@@ -157,7 +157,7 @@ class WandbLike:
             "config": {"label": run.name, **flat(run.config)},
         }
         if self._package == "wandb":
-            # Attempts run beside each other: each is a run of its own, not the process's one run.
+            # Attempts run concurrently: each has its own run, not the one run of the process.
             words |= {"id": run.id, "resume": "allow", "reinit": "create_new"}
             words["dir"] = str(run.folder.parent)
         self._run = self._module.init(**words)
@@ -205,11 +205,11 @@ def check_trackers(names: Sequence[str]) -> None:
             )
 
 
-# --- telling ----------------------------------------------------------------------------------
+# --- dispatch ---------------------------------------------------------------------------------
 
 
 class Trackers:
-    """Tells several trackers about the attempts of one run, from a thread of its own.
+    """Logs the attempts of one run to several trackers, from its own thread.
 
     Every method returns at once and never raises for what a tracker does.
     """
@@ -225,7 +225,7 @@ class Trackers:
 
         Args:
             names: keys of `TRACKERS`.
-            note: told in one line when a tracker is dropped or could not keep up.
+            note: receives one line when a tracker is removed or could not keep up.
             make: makes the tracker of an attempt from its name.
         """
         self._names = list(names)
@@ -242,7 +242,7 @@ class Trackers:
         self._put("start", run.id, (run,))
 
     def event(self, run: str, event: Mapping[str, Any]) -> None:
-        """An attempt has told how far it is: its finite numbers at its step."""
+        """Progress of an attempt: its finite numbers at its step."""
         step = event.get("step")
         values = {
             name: float(value)
@@ -271,7 +271,7 @@ class Trackers:
         """Let trackers send what they hold, for a while."""
         if not self._thread.is_alive():
             return
-        with contextlib.suppress(queue.Full):  # then the thread does not end, and that is told
+        with contextlib.suppress(queue.Full):  # then the thread does not end, which is noted
             self._queue.put(None, timeout=_GOODBYE_S)
         self._thread.join(_GOODBYE_S)
         if self._thread.is_alive():
@@ -290,28 +290,27 @@ class Trackers:
             what, run, words = message
             for name in list(self._names):
                 try:
-                    self._tell(name, what, run, words)
+                    self._log(name, what, run, words)
                 except Exception as error:  # noqa: BLE001 - whatever somebody else's tool raises
                     self._names.remove(name)
                     self._runs = {key: one for key, one in self._runs.items() if key[0] != name}
                     said = str(error).strip().split("\n")[0] or type(error).__name__
-                    self._note(f"the tracker {name} is dropped, the study goes on: {said}")
+                    self._note(f"the tracker {name} is removed, the study continues: {said}")
         for name, run in list(self._runs):  # the run was stopped: attempts that never ended
             try:
-                self._tell(name, "finish", run, ("stopped",))
+                self._log(name, "finish", run, ("stopped",))
             except Exception as error:  # noqa: BLE001
                 self._note(f"the tracker {name} did not end well: {error}")
 
-    def _tell(self, name: str, what: str, run: str, words: tuple[Any, ...]) -> None:
+    def _log(self, name: str, what: str, run: str, words: tuple[Any, ...]) -> None:
         if what == "start":
-            tracker = self._make(name)
-            tracker.start(*words)
-            self._runs[name, run] = tracker
+            self._runs[name, run] = self._make(name)
+            self._runs[name, run].start(*words)
             return
-        told = self._runs.get((name, run))
-        if told is None:
+        tracker = self._runs.get((name, run))
+        if tracker is None:
             return  # it was dropped, or its beginning was left out
-        getattr(told, what)(*words)
+        getattr(tracker, what)(*words)
         if what == "finish":
             del self._runs[name, run]
 

@@ -215,7 +215,7 @@ def test_a_stop_then_a_damaged_checkpoint(tmp_path: Path, undisturbed: dict[str,
         run.process.send_signal(signal.SIGTERM)
         ended = run.wait()
     assert ended.code == 128 + signal.SIGTERM, ended
-    assert "stopped; go on with: sweepctl run tiny.yaml" in ended.err
+    assert "stopped; resume with: sweepctl run tiny.yaml" in ended.err
     kept = {}
     for task, folder in zip(trainings, folders, strict=True):
         older, newest = sorted(folder.glob("step-*.pt"))

@@ -464,9 +464,9 @@ def test_exported_points_are_judged_as_the_study_itself(call: Call, tmp_path: Pa
         ("task", None, "has no column 'task'"),
         ("task", "", "points.csv:2: task is missing"),
         ("value", "inf", "is not a finite number in cells 1"),
-        ("n", "nan", "points.csv:2: n is 'nan', which is no whole number"),
-        ("n", "inf", "points.csv:2: n is 'inf', which is no whole number"),
-        ("cell", "1.5", "points.csv:2: cell is '1.5', which is no whole number"),
+        ("n", "nan", "points.csv:2: n is 'nan', which is not a whole number"),
+        ("n", "inf", "points.csv:2: n is 'inf', which is not a whole number"),
+        ("cell", "1.5", "points.csv:2: cell is '1.5', which is not a whole number"),
     ],
 )
 def test_exported_points_that_were_spoilt_are_told(

@@ -200,7 +200,7 @@ def test_lineage_is_that_of_the_view(plans: tuple[Plan, Plan]) -> None:
         (("small/1", "p=4"), "not both"),
         (("small/1", "--cell", "2"), "small/1 and --cell do not go together"),
         (("small", "p=4", "p=8", "c=4"), "p is stated twice: p=4 and p=8"),
-        (("one.yaml", "p=8", "c=16", "nonsense"), "'nonsense' is no axis=value"),
+        (("one.yaml", "p=8", "c=16", "nonsense"), "'nonsense' is not axis=value"),
         (("nothing", "p=4"), "no study 'nothing'"),
         (("smal", "p=4"), "no study 'smal' to find p=4 in; did you mean 'small'?"),
         (("smal/1",), "no study 'smal'; did you mean 'small'?"),
@@ -232,7 +232,7 @@ def test_predictions_are_compared_with_what_was_taken(call: Call, own: tuple[Pla
             _finish(ledger, plan, cell.tasks["stage1"], predicted)
     code, _, err = call("status", "small")
     assert code == 0
-    assert "3 finished tasks took 1.00 of the predicted time in the median (0.50 to 2.00)" in err
+    assert "median actual/predicted time: 1.00x (0.50x to 2.00x, n = 3)" in err
     code, out, _ = call("status", "small", "--json")
     assert json.loads(out)["predictions"] == {"tasks": 3, "ratio": 1.0, "low": 0.5, "high": 2.0}
     code, out, _ = call(

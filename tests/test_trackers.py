@@ -87,7 +87,7 @@ def test_one_that_raises_is_dropped_with_a_note_and_the_others_go_on(tmp_path: P
     trackers.close()
     assert [what for what, *_ in told["bad"]] == ["start", "scalars"]
     assert [what for what, *_ in told["good"]] == ["start", *["scalars"] * 3, "finish"]
-    assert notes == ["the tracker bad is dropped, the study goes on: no route to host"]
+    assert notes == ["the tracker bad is removed, the study continues: no route to host"]
 
 
 def test_one_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

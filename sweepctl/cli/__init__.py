@@ -97,8 +97,8 @@ for _name, (_about, _commands) in GROUPS.items():
 _OUTPUT_FAILS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(show: bool) -> None:
+    if show:
         from sweepctl import __version__
 
         typer.echo(f"sweepctl {__version__}")

@@ -1,4 +1,4 @@
-"""How do one's results stand beside the paper's numbers? `compare`, point by point."""
+"""`compare`: results next to the paper's numbers, point by point."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def compare(
     ],
     as_json: Json = False,
 ) -> None:
-    """Put own results beside the paper's numbers, point by point.
+    """Compare your results with the paper's numbers, point by point.
 
     Points are aligned by design: stride, patch, channels, code length, then sizes and settings.
-    Differences are in units of the paper's own run-to-run spread; what cannot be compared says why.
+    Differences are in units of the paper's own run-to-run spread; pairs that cannot be compared
+    have a reason.
 
     Example: sweepctl compare quickstart
     """

@@ -28,8 +28,8 @@ def contours(
 ) -> None:
     """Fit a metric against two variables together and draw its level lines.
 
-    The law is linear in the logarithms of both (of the metric, too, for distances); along a line
-    it says the same quality. Exit code 2 where the cells cannot tell the two apart.
+    The law is linear in the logarithms of both (of the metric, too, for distances); along a
+    line the quality is the same. Exit code 2 where the cells cannot tell the two apart.
 
     Example: sweepctl contours quickstart --metric psnr --over p,c
     """

@@ -1,4 +1,4 @@
-"""What would runs do and cost? The tables of `plan`: one study by stage, or several together."""
+"""The tables of `plan`: what one study costs per stage, or several studies together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ASK = "--on 8xH100"
 
 
 def what_would_run(made: Plan, on: On | None, *, as_json: bool) -> None:
-    """One study: a line a stage, the hours and where they come from, why each task runs."""
+    """One study: a line per stage, the hours and where they come from, why each task runs."""
     from sweepctl.plan import Calibration, reasons, summary, total
 
     known = what_is_known([made])
@@ -88,7 +88,7 @@ def _give_stages(lines: Sequence[StageSummary]) -> None:
 
 
 def what_they_share(plans: Sequence[Plan], on: On | None, *, as_json: bool) -> None:
-    """Several studies: a line each, and all together with shared tasks counted once."""
+    """Several studies: a line per study, and all together with shared tasks counted once."""
     from sweepctl.plan import Calibration, total
 
     known = what_is_known(plans)
@@ -127,7 +127,7 @@ def what_they_share(plans: Sequence[Plan], on: On | None, *, as_json: bool) -> N
             one.blocked,
             f"{one.flops:.2e}" if one.flops else "",
             in_bytes(one.disk_bytes),
-            # Nothing known of what is new is no zero.
+            # Unknown hours of new tasks are not zero.
             *(
                 ["", "", ""]
                 if one.new and not one.hours
@@ -168,7 +168,7 @@ def _say_hours(
         if calibration.on is not None and calibration.on.devices > 1:
             devices = calibration.on.devices
             said += (
-                f"; on {devices}, one task a device, "
+                f"; on {devices}, one task per device, "
                 f"{_hours(_wall_hours(plans, states, calibration))} hours; "
                 f"{_hours(whole.hours / devices)} if all tasks were spread over all"
             )

@@ -48,7 +48,7 @@ def scan(
 ) -> None:
     """List and hash a data set, or what has changed of it, so that studies can name it.
 
-    Reads every file once. When it is interrupted, the next scan goes on.
+    Reads every file once. When it is interrupted, the next scan resumes.
 
     Example: sweepctl data scan imagenet-train
     """
@@ -68,7 +68,7 @@ def scan(
     try:
         facts = datasets.scan(name, site().datasets, threads=threads, progress=progress)
     except KeyboardInterrupt:
-        say(f"stopped; go on with: sweepctl data scan {name}")
+        say(f"stopped; resume with: sweepctl data scan {name}")
         raise
     _give(facts, as_json=as_json)
     say(f"next: name {name} in a study, under data.train or evaluate.reconstruction.on")

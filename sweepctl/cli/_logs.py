@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def logs(
     task: TaskPrefix,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on as the log grows, to its end.")
+        bool, typer.Option("--follow", "-f", help="Follow the log as it grows, to its end.")
     ] = False,
     tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Last lines; 0 for all.")] = 100,
     attempt: Annotated[
@@ -64,7 +64,7 @@ def _print_tail(path: Path, lines: int) -> int:
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        return 0  # handed out, not started yet
+        return 0  # dispatched, not started yet
     except OSError as error:
         raise RunFolderError(f"cannot read {path}: {error.strerror}") from error
     shown = b"".join(text.splitlines(keepends=True)[-lines:]) if lines else text

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from sweepctl.execute import Watcher
 
 HEARTBEAT_S = 60.0
-"""Seconds after which a run that has nothing to say off a terminal says that it is alive."""
+"""Seconds without an event after which a run off a terminal reports that it is alive."""
 
 
 class PlainWatcher:
-    """One line a transition on stderr, and a heartbeat; for pipes, logs and batch jobs."""
+    """One line per transition on stderr, and a heartbeat; for pipes, logs and batch jobs."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -45,7 +45,7 @@ class PlainWatcher:
             sys.stderr.write(f"[{_clock(self.spoke_s - self.started_s)}] {text}\n")
             sys.stderr.flush()
         except BrokenPipeError:
-            self.quiet = True  # whoever read along has gone; the study goes on
+            self.quiet = True  # the reader has gone; the study continues
 
     def started(self, total: int, done: int) -> None:
         self.total, self.done = total, done
@@ -139,7 +139,7 @@ class LiveWatcher:
             )
 
     def alive(self) -> None:
-        """Nothing to say: the clocks of the bars go on."""
+        """Nothing to do: the clocks of the bars run by themselves."""
 
     def left(self, left: Left) -> None:
         said = left_in_words(left)

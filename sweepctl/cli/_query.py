@@ -18,7 +18,7 @@ def query(
         int, typer.Option("--limit", min=1, help="Most rows; more are cut, with a notice.")
     ] = 10_000,
 ) -> None:
-    """Ask the results database in SQL; it can only be read.
+    """Query the results database in SQL, read-only.
 
     Views: v_cell, v_cell_task, v_task, v_metric, v_cost, v_lineage, v_fit, v_trial,
     v_reference. Their columns: `sweepctl db views`.

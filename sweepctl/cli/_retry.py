@@ -15,7 +15,7 @@ def retry(
         str, typer.Argument(metavar="STUDY|TASK", help="A study, or the beginning of a task's id.")
     ],
 ) -> None:
-    """Give failed tasks another attempt; `sweepctl run` then makes it.
+    """Give failed tasks another attempt at the next `sweepctl run`.
 
     Example: sweepctl retry quickstart
     """

@@ -44,11 +44,13 @@ def run(
     ] = False,
     tracker: Annotated[
         list[str] | None,
-        typer.Option("--tracker", help="Tell tensorboard, wandb or trackio, too; can be repeated."),
+        typer.Option(
+            "--tracker", help="Also log to tensorboard, wandb or trackio; can be repeated."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors and results only.")] = False,
 ) -> None:
-    """Run a study, or go on with it: only what is not done yet is run.
+    """Run a study, or resume it: only what is not done yet is run.
 
     Example: sweepctl run studies/quickstart.yaml
     """
@@ -125,7 +127,7 @@ def _after_run(ledger: Ledger, made: Plan, summary: Any, quiet: bool) -> None:
         if not quiet:
             say(f"nothing to do: all {summary.tasks} tasks of {made.study_name} are done")
         if summary.tasks > 200:
-            return  # the table was asked for by nobody, and would scroll everything away
+            return  # a long table that nobody requested would scroll everything away
     table = ledger.cells.results(made.study_name, sort="E,p")
     give_table(table.columns, table.rows, "table")
 
@@ -134,7 +136,7 @@ def _hint_of_run(summary: Any, file: Path, quiet: bool) -> None:
     if quiet:
         return
     if summary.stopped_by is not None:
-        say(f"stopped; go on with: sweepctl run {shlex.quote(str(file))}")
+        say(f"stopped; resume with: sweepctl run {shlex.quote(str(file))}")
         return
     if summary.finished:
         say(f"{many(summary.finished, 'task')} in {summary.seconds:.0f} s")

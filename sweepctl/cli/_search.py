@@ -262,7 +262,7 @@ def _sheet_rows(ledger: Ledger, study: str, search: Search, best: Sequence[Made]
         )
         row = SheetRow(
             label=f"trial {one.record.number}  {values}  {point}",
-            E=float(order),  # rows stand along the front
+            E=float(order),  # rows are ordered along the front
             originals=originals[:SHEET_COLUMNS],
             reconstructions=made[:SHEET_COLUMNS],
         )

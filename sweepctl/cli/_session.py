@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """What --db and --runs say; None where they were not given."""
+    """The values of --db and --runs; None where they were not given."""
 
     db: str | None = None
     runs: Path | None = None
@@ -36,7 +36,7 @@ def settle(places: Places) -> None:
 
 
 def stated_database() -> str | None:
-    """What --db says, or None."""
+    """The value of --db, or None."""
     return _given.db
 
 
@@ -52,7 +52,7 @@ def site_file() -> Path | None:
 
 
 def site() -> Site:
-    """What the site file says, or the defaults without one."""
+    """The site file's settings, or the defaults without one."""
     from sweepctl.study import Site, load_site
 
     file = site_file()
@@ -133,11 +133,11 @@ def study_of(study: str, ledger: Ledger) -> Study:
 
 
 def check_alone(option: str, others: Mapping[str, object]) -> None:
-    """Refuse options that would say nothing beside another one.
+    """Refuse options that have no effect together with another one.
 
     Args:
         option: the option that was given.
-        others: options that have no effect beside it -> what was given for them, None for nothing.
+        others: options that have no effect together with it -> their values, None for not given.
 
     Raises:
         UsageError: one of them was given.

@@ -1,8 +1,8 @@
-"""Where does a point come from, and what became of it? `show`: a cell, a task or a measured value.
+"""`show`: where a cell, a task or a measured value comes from, and what was made from it.
 
 A point is named as people have it at hand: `quickstart/7`, `quickstart p=8 c=16`, a task's id, or
-a cell with the metric that was read off a figure. What is told goes both ways: the tasks that it
-was made from, and the cells and studies that were made from the same tasks.
+a cell with the metric that was read off a figure. The output goes both ways: the tasks that it was
+made from, and the cells and studies that were made from the same tasks.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def show(
 ) -> None:
     """Show where a point comes from: its tasks, files with SHA-256, commands, config, other uses.
 
-    Of a study file, which was perhaps never run: a cell's config and where each value came from.
+    Of a task also how it differs from the closest recorded one. Of a study file, which need not
+    have run: a cell's config and where each value came from.
 
     Example: sweepctl show quickstart p=8 c=16
     """
@@ -72,7 +73,7 @@ def show(
         _show_planned(Path(first), cell, rest, overrides or (), as_json=as_json)
         return
     if overrides:
-        raise UsageError("--set needs a study file; a recorded cell is what it is")
+        raise UsageError("--set applies only to study files")
     with open_for_reading() as ledger:
         names = ledger.studies.names()
         if inside is not None:
@@ -106,7 +107,7 @@ def _show_planned(
         wanted, metric = _wanted(words)
         if metric is not None:
             raise UsageError(
-                f"{metric!r} is no axis=value, and a file has no measured values to show",
+                f"{metric!r} is not axis=value, and a file has no measured values to show",
                 hint=f"of a study that was run: sweepctl show {made.study_name}/7 {metric}",
             )
         fitting = [one.index for one in made.cells if _fits(one.axes, wanted)]
@@ -230,7 +231,7 @@ def _check_cell(cell: int, cells: int) -> None:
         raise UsageError(f"there is no cell {cell}; the study has {many(cells, 'cell')}")
 
 
-# --- what is told -----------------------------------------------------------------------------
+# --- facts ------------------------------------------------------------------------------------
 
 
 def _about_cell(ledger: Ledger, point: _Point, folder: Path) -> dict[str, Any]:
@@ -282,18 +283,18 @@ def _about_cell(ledger: Ledger, point: _Point, folder: Path) -> dict[str, Any]:
 
 
 def _about_task(ledger: Ledger, name: str, folder: Path) -> dict[str, Any]:
-    from sweepctl.ledger.describe import describe_task
+    from sweepctl.ledger.describe import closest_task, describe_task
 
     view = describe_task(ledger, name)
     studies = dict.fromkeys(study for study, _, _ in view.record.cells)
     asked = {study: ledger.studies.submission(study) for study in studies}
-    closest = ledger.tasks.closest(view.record.state.kind, view.record.identity)
+    closest = closest_task(ledger, view.record)
     return {
         "point": "task",
         **_task(view, folder),
         "identity": json.loads(view.record.identity),
-        "closest": None if closest is None else closest[0].state.id,
-        "differences": [] if closest is None else list(closest[1]),
+        "closest": None if closest is None else closest.id,
+        "differences": [] if closest is None else list(closest.differences),
         "commands": {study: _command(one.argv) for study, one in asked.items()},
     }
 
@@ -389,7 +390,7 @@ def _asked(asked: Submitted) -> dict[str, Any]:
 
 
 def _command(argv: Sequence[str]) -> str | None:
-    """The command line of a submission, or None when it was not handed in by one."""
+    """The command line of a submission, or None when it was not submitted by one."""
     if len(argv) < 2:
         return None
     return shlex.join(["sweepctl", *argv[1:]])

@@ -37,7 +37,7 @@ def status(
         typer.Option("--fits", help="The laws so far, and the finished cells that are outliers."),
     ] = False,
     predict: Annotated[
-        bool, typer.Option("--predict", help="What the laws so far expect of unfinished cells.")
+        bool, typer.Option("--predict", help="What the laws so far predict for unfinished cells.")
     ] = False,
     as_json: Json = False,
 ) -> None:

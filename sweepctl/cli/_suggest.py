@@ -140,7 +140,7 @@ CHECKED = ("cell", "fit", "predicted", "low", "high", "measured", "inside")
 
 
 def _check(made: Plan, named: str | None, condition: str, *, as_json: bool) -> None:
-    """Measured cells that meet a condition, beside what the laws of all the others say of them."""
+    """Measured cells that meet a condition, and what the laws of all others predict for them."""
     from sweepctl.claims import fit_study
     from sweepctl.design import predict_cells
     from sweepctl.ledger import matching

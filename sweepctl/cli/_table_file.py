@@ -1,4 +1,4 @@
-"""What does a file of points hold? A CSV table read strictly: numbers, texts, and no guesses.
+"""Tables in files, read strictly: numbers, texts, and no guesses.
 
 UTF-8 with or without a byte order mark, UTF-16 with one; columns separated by commas, semicolons or
 tabs, whichever the first line has. What cannot be a number where one is needed is said with
@@ -40,7 +40,7 @@ _FLAGS = {"True": True, "False": False}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFile:
-    """A table as it stands in the file.
+    """A table as it is in the file.
 
     Attributes:
         path: the file.
@@ -58,9 +58,9 @@ class TableFile:
         """All columns; those in `numbers` as numbers, others where each of their texts is one.
 
         Raises:
-            UsageError: one of `numbers` or `texts` is no column.
-            SweepctlError: a text in a column of `numbers` is no number, or missing; a text in one
-                of `texts` is missing.
+            UsageError: one of `numbers` or `texts` is not a column.
+            SweepctlError: a text in a column of `numbers` is not a number, or missing; a text
+                in one of `texts` is missing.
         """
         for name in (*numbers, *texts):
             if name not in self.columns:
@@ -91,12 +91,12 @@ def _spoilt(bad: list[str]) -> SweepctlError:
     more = f"\n  ... and {len(bad) - _SHOWN:,} more" if len(bad) > _SHOWN else ""
     return SweepctlError(
         "\n  ".join(bad[:_SHOWN]) + more,
-        hint="mend these rows or remove them; none is left out silently",
+        hint="fix these rows or remove them; none is left out silently",
     )
 
 
 def _why_no_number(text: str) -> str:
-    """Why a text is no number; empty when it is one."""
+    """Why a text is not a number; empty when it is one."""
     if _NUMBER.fullmatch(text) or _NOT_FINITE.fullmatch(text):
         return ""
     if text.lower() in _MISSING:
@@ -106,7 +106,7 @@ def _why_no_number(text: str) -> str:
         return f"is {text!r}: write a number without thousand separators, {plain}"
     if re.fullmatch(r"[+-]?\d+,\d+", text):
         return f"is {text!r}: write a decimal point, {text.replace(',', '.')}"
-    return f"is {text!r}, which is no number"
+    return f"is {text!r}, which is not a number"
 
 
 def _read(texts: list[str], needed: bool) -> list[float | str | None]:
@@ -119,7 +119,7 @@ def read_table(path: Path) -> TableFile:
     """Read a table with a line of names and at least one row.
 
     Raises:
-        SweepctlError: the file cannot be read, or is no such table; says the line.
+        SweepctlError: the file cannot be read, or is not such a table; names the line.
     """
     try:
         data = path.read_bytes()
@@ -142,7 +142,7 @@ def read_table(path: Path) -> TableFile:
     places = []
     for line, row in rows[1:]:
         if not row:
-            continue  # an empty line is no row
+            continue  # an empty line is not a row
         if len(row) != len(names):
             raise SweepctlError(
                 f"{path}:{line}: {len(row)} values for {len(names)} columns ({', '.join(names)})",
@@ -161,14 +161,14 @@ def read_points(path: Path) -> pd.DataFrame:
 
     Raises:
         UsageError: a column is missing that says what was measured, or of which cell.
-        SweepctlError: the file cannot be read, is no table, or a value in it is no number.
+        SweepctlError: the file cannot be read, is not a table, or a value in it is not a number.
     """
     import pandas as pd
 
     table = read_table(path)
     read = table.values(_COUNTED, texts=_NAMED)
     if bad := [
-        f"{path}:{line}: {name} is {text!r}, which is no whole number"
+        f"{path}:{line}: {name} is {text!r}, which is not a whole number"
         for name in ("cell", "n")
         for line, text in zip(table.lines, table.columns[name], strict=True)
         if not float(text).is_integer()

@@ -2,7 +2,7 @@
 
 The estimate is `sweepctl.plan.time_left`: recorded speeds, the graph, and the slots that work now.
 How good such estimates are is not promised but measured: what each task was expected to take is
-kept when it is handed out, and compared with what it took.
+kept when it is dispatched, and compared with what it took.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def study_left(study: str, tasks: Mapping[str, TaskState], ledger: Ledger) -> Le
     Args:
         study: its name.
         tasks: its tasks by fingerprint.
-        ledger: where they stand.
+        ledger: the ledger that holds their states.
     """
     open_tasks = {
         name: task
@@ -84,12 +84,11 @@ def how_it_was_kept(predictions: Sequence[Prediction]) -> Kept | None:
 
 def kept_in_words(kept: Kept) -> str:
     """One line on past predictions."""
-    tasks = f"{kept.tasks} finished task{'' if kept.tasks == 1 else 's'}"
     if kept.tasks == 1:
-        return f"predictions: {tasks} took {kept.ratio:.2f} of the predicted time"
+        return f"actual/predicted time: {kept.ratio:.2f}x (n = 1)"
     return (
-        f"predictions: {tasks} took {kept.ratio:.2f} of the predicted time in the median "
-        f"({kept.low:.2f} to {kept.high:.2f})"
+        f"median actual/predicted time: {kept.ratio:.2f}x "
+        f"({kept.low:.2f}x to {kept.high:.2f}x, n = {kept.tasks})"
     )
 
 

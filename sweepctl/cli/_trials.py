@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """One trial of a study and what came of it.
+    """One trial of a study and its outcome.
 
     Attributes:
         record: the trial.
-        axes: config path -> value of the cell of the grid that its search stands in.
+        axes: config path -> value of the cell of the grid that its search belongs to.
         cell: number of its cell, None when there is none.
         state: the cell's state, or "refused".
         ended: what it came to, None while it is open and where it waits at a rung.

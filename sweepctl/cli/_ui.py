@@ -34,11 +34,11 @@ def ui(
         typer.Option("--socket", help="A unix socket instead: only you can reach it."),
     ] = None,
     token: Annotated[
-        bool, typer.Option("--token", help="Ask for a token on loopback, too.")
+        bool, typer.Option("--token", help="Require a token on loopback, too.")
     ] = False,
     name: Annotated[
         list[str] | None,
-        typer.Option("--name", help="A further host name it is asked for; can be repeated."),
+        typer.Option("--name", help="Another host name of the server; can be repeated."),
     ] = None,
     root: Annotated[
         str, typer.Option("--root", help="Path before every address, behind a proxy.")
@@ -47,7 +47,7 @@ def ui(
     """Look at studies in a browser, live; nothing can be changed there.
 
     Listens on this machine only. The address and the ssh command that brings it to
-    another machine are printed. A token of your own stands in SWEEPCTL_UI_TOKEN.
+    another machine are printed. SWEEPCTL_UI_TOKEN sets a token of your own.
 
     Example: sweepctl ui --port 8799
     """
