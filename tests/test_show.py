@@ -207,7 +207,7 @@ def test_lineage_is_that_of_the_view(plans: tuple[Plan, Plan]) -> None:
         (("smal/1", "psnr"), "no study 'smal'; did you mean 'small'?"),
         (("stage1-ffffffff",), "no task begins with"),
         (("small/1", "psnr", "ssim"), "neither axis=value nor a metric"),
-        (("small/1", "--set", "seed=3"), "needs a study file"),
+        (("small/1", "--set", "seed=3"), "--set applies only to study files"),
     ],
 )
 def test_a_point_that_is_not_there_says_what_is(
