@@ -192,7 +192,6 @@ def test_no_module_is_too_long(path: Path) -> None:
 MOST_FUNCTION_LINES = 80
 LONGER_FUNCTIONS: dict[str, int] = {
     "sweepctl/ledger/migrations/versions/r0001.py:upgrade": 245,
-    "sweepctl/plan/_expand.py:expand": 99,
 }
 """Functions that are longer today and may only shrink."""
 
