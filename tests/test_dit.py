@@ -234,7 +234,7 @@ def test_files_that_hold_no_dit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not exist"):
         load_dit(tmp_path / "nothing")
     (tmp_path / "text").write_text("no tensors")
-    with pytest.raises(WeightsError, match="no readable DiT"):
+    with pytest.raises(WeightsError, match="not a readable DiT"):
         load_dit(tmp_path / "text")
     save_file({"x": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(WeightsError, match="holds no DiT"):
@@ -244,5 +244,5 @@ def test_files_that_hold_no_dit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "swapped").write_bytes(
         data.replace(b'\\"size\\": \\"nano\\"', b'\\"size\\": \\"mini\\"')
     )
-    with pytest.raises(WeightsError, match="no readable DiT"):
+    with pytest.raises(WeightsError, match="not a readable DiT"):
         load_dit(tmp_path / "swapped")

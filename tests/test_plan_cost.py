@@ -309,7 +309,7 @@ def test_plan_counts_several_studies_together(call: Callable[..., tuple[int, str
     tasks = [int(row[3]) for row in rows[1:]]
     assert tasks[2] < tasks[0] + tasks[1]
     assert f"{tasks[0] + tasks[1]} if each study had its own" in err
-    assert "on 8, one task a device" in err and "assumed 35 % of 989 TFLOP/s" in err
+    assert "on 8, one task per device" in err and "assumed 35 % of 989 TFLOP/s" in err
     code, out, _ = call("plan", "one.yaml", "two.yaml", "--on", "H100", "--json")
     told = json.loads(out)
     assert told["total"]["tasks"] == tasks[2] and told["tasks_of_the_studies"] > tasks[2]

@@ -224,7 +224,7 @@ def test_classes_are_the_first_sub_folders(tmp_path: Path) -> None:
     assert names == sorted(names)
     assert list(scanned.entries["label"]) == ["abcd".index(name[0]) for name in names]
     (place / "stray.png").write_bytes(png(1))
-    with pytest.raises(DataError, match=r"stray\.png lies beside .*labels: false"):
+    with pytest.raises(DataError, match=r"stray\.png lies next to .*labels: false"):
         scan(folder_set(place))
     without = scan(folder_set(place, labels=False))
     assert (without.samples, without.classes, set(without.entries["label"])) == (8, 1, {0})
@@ -293,7 +293,7 @@ def test_a_second_scan_reads_what_changed_only(tmp_path: Path) -> None:
 
 
 def test_a_scan_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitok_core.data._listing.TOLD_S", 0.0)
+    monkeypatch.setattr("vitok_core.data._listing.REPORT_S", 0.0)
     own = folder_set(picture_folder(tmp_path / "set", {"a": 60}))
     told: list[ScanProgress] = []
     with pytest.raises(Stopped):

@@ -438,20 +438,20 @@ def test_what_is_no_tokenizer_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not exist"):
         vitok_core.load(tmp_path / "none.safetensors")
     (tmp_path / "noise.safetensors").write_bytes(b"not weights" * 9)
-    with pytest.raises(WeightsError, match="no readable tokenizer"):
+    with pytest.raises(WeightsError, match="not a readable tokenizer"):
         load_tokenizer(tmp_path / "noise.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     for read in (load_tokenizer, read_about):
         with pytest.raises(WeightsError, match="holds no tokenizer"):
             read(tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match="no readable tokenizer"):
+    with pytest.raises(WeightsError, match="not a readable tokenizer"):
         read_about(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("contents", "says"),
     [
-        ("{", "no readable tokenizer"),
+        ("{", "not a readable tokenizer"),
         ([], "not whole"),
         ({"spec": {}}, "not whole"),
         ({"spec": {}, "normalisation": None, "about": {}}, "needs encoder"),

@@ -11,7 +11,7 @@
 
 The id is the name of the study, that of the fit, and a hash of question, points and answer: asking
 the same of the same data gives the same folder with the same bytes (nothing in it holds a date),
-and new data never overwrite an old answer. `sweepctl fit points.csv` with the options in fit.yaml
+and new data never overwrite an old answer. `sweepctl fit-table points.csv` with the options in fit.yaml
 gives the same law again, without study and database.
 """
 
@@ -86,7 +86,7 @@ def save(
     except OSError as error:
         raise UsageError(
             f"cannot write the fits into {folder}: {error.strerror}",
-            hint="choose another folder with --fits",
+            hint="choose another folder with --save",
         ) from error
     return kept
 
@@ -202,7 +202,7 @@ def _asked(fit: FitResult, plain: Mapping[str, Any], points: str) -> str:
 
 def again(fit: FitResult) -> list[str]:
     """The command that fits points.csv as the fit was made."""
-    words = ["sweepctl", "fit", "points.csv", "--y", fit.metric, "--form", fit.form]
+    words = ["sweepctl", "fit-table", "points.csv", "--y", fit.metric, "--form", fit.form]
     for x in fit.xs:
         words += ["--x", x]
     for factor in fit.factors:
