@@ -11,8 +11,8 @@
 
 The id is the name of the study, that of the fit, and a hash of question, points and answer: asking
 the same of the same data gives the same folder with the same bytes (nothing in it holds a date),
-and new data never overwrite an old answer. `sweepctl fit-table points.csv` with the options in fit.yaml
-gives the same law again, without study and database.
+and new data never overwrite an old answer. `sweepctl fit-table points.csv` with the options in
+fit.yaml gives the same law again, without study and database.
 """
 
 from __future__ import annotations
