@@ -348,7 +348,7 @@ def test_a_server_that_goes_away(postgres_url: str) -> None:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name = 'sweepctl'"
             )
-        assert len(ledger.cells.of("small")) == 2  # connected anew
+        assert len(ledger.cells.of("small")) == 2  # connected again
 
 
 def test_a_locked_database_is_waited_for_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

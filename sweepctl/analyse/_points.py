@@ -87,7 +87,7 @@ def configurations(
     """The configurations of one metric on one data set, ordered by x.
 
     Args:
-        frame: one row a measured value, as `fit_study` takes it.
+        frame: one row per measured value, as `fit_study` takes it.
         metric: the metric.
         on: its data set.
         xs: the variables: columns, or metrics.

@@ -91,7 +91,7 @@ def correlate(
     """How every other metric of a frame goes with one metric, the closest first.
 
     Args:
-        frame: one row a measured value, as `fit_study` takes it.
+        frame: one row per measured value, as `fit_study` takes it.
         against: the metric to go with.
         on: its data set; may be left out when it is measured on one only.
         where: only rows that match, as in a fit.
@@ -314,7 +314,7 @@ def frontier(
     have few seeds, the frontier and its law are too good, the more so the more there are.
 
     Args:
-        frame: one row a measured value, as `fit_study` takes it.
+        frame: one row per measured value, as `fit_study` takes it.
         metric: the metric.
         on: its data set; may be left out when it is measured on one only.
         cost: the column that is to be small.

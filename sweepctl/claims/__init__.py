@@ -61,7 +61,7 @@ def fit_study(frame: pd.DataFrame, fits: Mapping[str, Fit], claims: Sequence[Any
     """Fit every law of a study and judge every claim.
 
     Args:
-        frame: one row a measured value: cell, task, metric, dataset, protocol, n, value, and one
+        frame: one row per measured value: cell, task, metric, dataset, protocol, n, value, and one
             column an axis or derived value (p, q, c, encoder, decoder, resolution, seed, tokens,
             E, compression, parameters, macs, ...); `se`, the evaluation's standard error of the
             value, where it is known. Cells that share a task count once.

@@ -168,7 +168,7 @@ def _laws_so_far(
 ) -> dict[str, Any]:
     """The laws of a study on what is finished, as plain data; with predictions when asked for.
 
-    `laws` has one row a declared fit (`LAWS`), `outliers` one row a finished cell that the law
+    `laws` has one row per declared fit (`LAWS`), `outliers` one row per finished cell that the law
     fitted without it does not expect, `predicted` one row an unfinished cell and law.
     """
     from sweepctl.claims import fit_study
