@@ -25,6 +25,8 @@ from sweepctl import runs
 SWEEPCTL = str(Path(sys.executable).with_name("sweepctl"))
 MARKER = "SWEEPCTL_FAULT_TEST"
 POLL_S = 0.01
+# Hanging is told from slow by minutes: CI has run these at a third of a quiet machine's speed.
+PATIENCE_S = 400.0
 _T = TypeVar("_T")
 
 
@@ -65,7 +67,7 @@ def environment(folder: Path, marker: str = "") -> dict[str, str]:
 
 
 def call(
-    folder: Path, *words: str, wrap: Sequence[str] = (), seconds: float = 90, **more: str
+    folder: Path, *words: str, wrap: Sequence[str] = (), seconds: float = PATIENCE_S, **more: str
 ) -> Ended:
     """Run `sweepctl WORDS` in a folder to its end.
 
@@ -114,15 +116,15 @@ def marked(marker: str) -> dict[int, Process]:
     return found
 
 
-def wait_until(look: Callable[[], _T | None], seconds: float, what: str) -> _T:
+def wait_until(look: Callable[[], _T | None], what: str) -> _T:
     """The first true answer of `look`; fails when there is none in time."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         found = look()
         if found:
             return found
         time.sleep(POLL_S)
-    raise AssertionError(f"waited {seconds:.0f} s in vain for {what}")
+    raise AssertionError(f"waited {PATIENCE_S:.0f} s in vain for {what}")
 
 
 class Run:
@@ -172,7 +174,7 @@ class Run:
         assert server.attempt is None, "an attempt is a child of its fork server"
         return processes[server.parent]
 
-    def wait(self, seconds: float = 90) -> Ended:
+    def wait(self, seconds: float = PATIENCE_S) -> Ended:
         """Wait for the driver to end, and for everything it has started."""
         code = self.process.wait(seconds)
         self.wait_until_gone()
@@ -180,7 +182,7 @@ class Run:
 
     def wait_until_gone(self) -> None:
         """Nothing of a run may outlive its driver for long."""
-        wait_until(lambda: not marked(self.marker), 30, "all processes of a run to end")
+        wait_until(lambda: not marked(self.marker), "all processes of a run to end")
 
     def __enter__(self) -> Self:
         return self

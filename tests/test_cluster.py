@@ -22,7 +22,7 @@ from sweepctl.errors import UnreachableError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, attempt_folder
 
 ENTRY = "cluster_entries:run"
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 def request(

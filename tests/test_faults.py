@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_command import Run, call, one_error, wait_until
+from fault_command import PATIENCE_S, Run, call, one_error, wait_until
 
 from studies import write
 from sweepctl import runs
@@ -107,7 +107,7 @@ def moment(draw: random.Random, when: str) -> tuple[int, float]:
 
 
 def wait_for_step(run: Run, task: str, step: int) -> None:
-    wait_until(lambda: run.attempt(task) and run.step(task) >= step, 60, f"step {step} of {task}")
+    wait_until(lambda: run.attempt(task) and run.step(task) >= step, f"step {step} of {task}")
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def kill_as_planned(run: Run, kills: dict[str, list[tuple[str, str]]], draw: ran
             killed.add(process.pid)
         return not any(kills.values())
 
-    wait_until(look, 120, "all kills")
+    wait_until(look, "all kills")
 
 
 def plan_of_tiny(folder: Path) -> Plan:
@@ -206,7 +206,6 @@ def test_a_stop_then_a_damaged_checkpoint(tmp_path: Path, undisturbed: dict[str,
     with Run(tmp_path, "--workers", "2") as run:
         wait_until(
             lambda: all(len(list(folder.glob("step-*.pt"))) == 2 for folder in folders),
-            60,
             "two checkpoints of each training",
         )
         second = call(tmp_path, "run", "tiny.yaml", "--cluster", "inline")
@@ -290,11 +289,10 @@ def test_a_disk_that_fills_up_during_training(
     with Run(small_disk, *words) as run:
         wait_until(
             lambda: list((small_disk / "runs").glob("stage1-*/checkpoints/step-*.pt")),
-            60,
             "the first checkpoint",
         )
         with no_space_in(small_disk):
-            code = run.process.wait(60)
+            code = run.process.wait(PATIENCE_S)
             run.wait_until_gone()
     said = run.err.read_text()
     assert code in (1, 4) and one_error(said), said
