@@ -462,7 +462,7 @@ def hostile(plan: Plan) -> Plan:
 def test_hostile_names_show_as_text(tmp_path: Path) -> None:
     text = STUDY.replace("Does E help?", json.dumps(EVIL))
     text = text.replace("name: E helps", f"name: {json.dumps(EVIL)}")
-    evil = fill(tmp_path, text=text, title=EVIL, change=hostile, cells=3)
+    evil = fill(tmp_path, text=text, change=hostile, cells=3)
     task = running(evil, 4)
     log = evil.runs / task.id / "attempts" / "1" / "log.txt"
     log.write_text(f"{EVIL}\nloss NaN\n\x1b[31m\x00\ud83d".encode(errors="replace").decode() + "\n")

@@ -72,7 +72,6 @@ def fill(
     folder: Path,
     *,
     text: str = STUDY,
-    title: str = "",
     cells: int = 4,
     change: Callable[[Plan], Plan] = lambda plan: plan,
     database: str = "",
@@ -87,7 +86,6 @@ def fill(
                 text=text,
                 resolved=plan.study.study.model_dump(mode="json", by_alias=True),
                 argv=("sweepctl", "run", "study.yaml"),
-                title=title,
                 question=plan.study.study.question,
                 version="0.1.0",
             ),
@@ -101,7 +99,7 @@ def finish_cell(ledger: Ledger, plan: Plan, cell: Any, place: Path) -> None:
     for fingerprint in cell.tasks.values():
         task = plan.tasks[fingerprint]
         number = ledger.attempts.start(
-            fingerprint, host="node<1>", device="cpu", folder=place / task.id
+            fingerprint, host="node<1>", provenance={"device": "cpu"}, folder=place / task.id
         )
         if number is None:
             continue

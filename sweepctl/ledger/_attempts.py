@@ -38,7 +38,6 @@ class Attempts:
         fingerprint: str,
         *,
         host: str = "",
-        device: str = "",
         predicted_s: float | None = None,
         folder: Path | None = None,
         provenance: Mapping[str, Any] | None = None,
@@ -51,7 +50,6 @@ class Attempts:
         Args:
             fingerprint: the task.
             host: where it is started from; the outcome may know better.
-            device: torch device, when it is known.
             predicted_s: how long the whole task is expected to take, in seconds.
             folder: run folder of the task; the attempt's log lies in it.
             provenance: where its numbers will come from; "code", "device", "device_name" and "host"
@@ -75,7 +73,7 @@ class Attempts:
             number = int(found)
             row = _attempt_row(fingerprint, number, "running", now()) | _origin(provenance or {})
             row["predicted_s"] = predicted_s
-            row |= {name: value for name, value in (("host", host), ("device", device)) if value}
+            row |= {"host": host} if host else {}
             if folder is not None:
                 row["log"] = str(attempt_folder(folder.absolute(), number) / "log.txt")
             connection.execute(t.attempt.insert(), row)

@@ -28,7 +28,6 @@ class Submission:
         resolved: the whole study after bases, defaults and overrides; plain JSON.
         overrides: the `--set` options as given.
         argv: the command line.
-        title: short name for people; empty when the study has none.
         question: the question the study asks.
         git_commit: commit of the working tree; empty outside of git.
         git_dirty: whether that tree had changes.
@@ -39,7 +38,6 @@ class Submission:
     resolved: Mapping[str, Any]
     overrides: tuple[str, ...] = ()
     argv: tuple[str, ...] = ()
-    title: str = ""
     question: str = ""
     git_commit: str = ""
     git_dirty: bool = False
@@ -67,7 +65,6 @@ class StudySummary:
 
     Attributes:
         name: name of the study.
-        title: short name for people; empty without one.
         question: what it asks.
         cells: number of its cells.
         counts: state, blocked included -> number of tasks; a task of several cells counts once.
@@ -75,7 +72,6 @@ class StudySummary:
     """
 
     name: str
-    title: str
     question: str
     cells: int
     counts: Mapping[str, int]

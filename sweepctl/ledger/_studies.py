@@ -61,7 +61,7 @@ class Studies:
         with self._database.reading() as connection:
             check_study(connection, study)
             row = connection.execute(
-                sa.select(t.submission, t.study.c.title, t.study.c.question)
+                sa.select(t.submission, t.study.c.question)
                 .join(t.study, t.study.c.name == t.submission.c.study)
                 .where(t.submission.c.study == study)
                 .order_by(t.submission.c.number.desc())
@@ -69,7 +69,6 @@ class Studies:
             ).one()
         return Submitted(
             study=study,
-            title=row.title,
             question=row.question,
             number=row.number,
             text=row.study_text,
@@ -96,7 +95,7 @@ class Studies:
             .subquery()
         )
         listed = (
-            sa.select(t.study.c.name, t.study.c.title, t.study.c.question, newest.c.at, cells)
+            sa.select(t.study.c.name, t.study.c.question, newest.c.at, cells)
             .join(newest, newest.c.study == t.study.c.name)
             .outerjoin(cells, cells.c.study == t.study.c.name)
             .order_by(newest.c.at.desc(), t.study.c.name)
@@ -120,7 +119,6 @@ class Studies:
             return [
                 StudySummary(
                     name=row.name,
-                    title=row.title,
                     question=row.question,
                     cells=row.cells or 0,
                     counts=counts.get(row.name, {}),
@@ -343,11 +341,11 @@ def _record_study(
 ) -> None:
     row = {
         "name": study,
-        "title": clean(submission.title),
+        "title": "",  # no study has one; the column stays, since dropping it rewrites the table
         "question": clean(submission.question),
         "created_at": created_at,
     }
-    insert(connection, t.study, [row], update=("title", "question"))
+    insert(connection, t.study, [row], update=("question",))
 
 
 def _record_tasks(connection: Connection, plan: Plan, created_at: dt.datetime) -> int:

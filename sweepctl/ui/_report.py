@@ -261,7 +261,7 @@ def markdown_report(reader: Reader, study: str, *, command: str = "") -> str:
     columns = reader.shown_columns(reader.standing(study), table)
     places = [table.columns.index(name) for name in columns]
     parts = [
-        f"# {_md(submission.title or study)}",
+        f"# {_md(study)}",
         *([_md(submission.question)] if submission.question else []),
     ]
     if analysis is None:
