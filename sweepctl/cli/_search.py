@@ -203,9 +203,9 @@ def _draw(
         Tried(
             number=one.record.number,
             values=one.ended.values,
-            settings={short_name(path): value for path, value in one.record.point.items()},
+            settings={short_name(path): value for path, value in one.searched.items()},
             is_best=index in found.front,
-            is_given=dict(one.record.point) in given,
+            is_given=dict(one.searched) in given,
             is_kept=one.ended.is_kept,
         )
         for index, one in enumerate(made)

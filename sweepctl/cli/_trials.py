@@ -27,6 +27,7 @@ class Made:
         axes: config path -> value of the cell of the grid that its search belongs to.
         cell: number of its cell, None when there is none.
         state: the cell's state, or "refused".
+        searched: config path -> value of what is searched at its point.
         ended: what it came to, None while it is open and where it waits at a rung.
         rungs: training step -> value of the objective there, of a search that prunes.
     """
@@ -35,6 +36,7 @@ class Made:
     axes: Mapping[str, Any]
     cell: int | None
     state: str
+    searched: Mapping[str, Any]
     ended: Ended | None
     rungs: Mapping[int, float]
 
@@ -44,7 +46,7 @@ class Made:
         from sweepctl.search import Past
 
         return Past(
-            point=self.record.point,
+            point=self.searched,
             sampler=self.record.sampler,
             ended=self.ended,
             rungs=self.rungs,
@@ -91,6 +93,7 @@ def trials(ledger: Ledger, study: str, search: Search) -> list[Made]:
                 axes=axes[record.search],
                 cell=None if cell is None else cell.index,
                 state=state,
+                searched=search.searched_part(record.point),
                 ended=ended,
                 rungs={} if cell is None else _at_rungs(ledger, search, record, cell),
             )

@@ -22,7 +22,7 @@ from typing import Any
 from sweepctl import paths
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.execute._settings import Extend
-from sweepctl.kinds import final_measurements
+from sweepctl.kinds import final_measurements, optional_groups
 from sweepctl.ledger import Ledger, SearchRecord, TrialRecord
 from sweepctl.plan import (
     Cell,
@@ -30,6 +30,7 @@ from sweepctl.plan import (
     Trial,
     canonical,
     fingerprint,
+    group_of,
     lasting,
     measuring_stage,
     rung_stage,
@@ -47,7 +48,7 @@ from sweepctl.search import (
     promoted,
     since_improved,
 )
-from sweepctl.study import Search, short_name
+from sweepctl.study import Dimension, Search, short_name
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,6 +114,7 @@ class Searching:
         self.cells: dict[str, Cell] = {}
         self.trial_rungs: dict[str, _TrialRungs] = {}
         trials = ledger.searches.trials(self.study, list(self.searches))
+        self.notice = "" if trials else _of_stand_ins(shown, search, ledger)
         asked = [
             Trial(axes=self.searches[trial.search].record.axes, values=trial.point)
             for trial in trials
@@ -172,6 +174,9 @@ class Searching:
             hopeless: whether a task, by its fingerprint, has failed or waits for one that has.
             tell: is told about each trial, in a line.
         """
+        if self.notice:
+            tell(self.notice)
+            self.notice = ""
         for one in self.searches.values():
             self._settle(one, done, hopeless)
             while len(self._open(one)) < self.search.at_once:
@@ -238,6 +243,7 @@ class Searching:
         asked = one.asker.ask()
         trial = Trial(axes=one.record.axes, values=asked.point)
         plan = self.extend((trial,), first=len(self.cells) + 1)
+        shown = plan.cells[0].axes if plan.cells else plan.dropped[0].axes
         if plan.absent:
             raise StudyError(list(plan.absent))
         placed = plan.placed[0]
@@ -248,7 +254,7 @@ class Searching:
         record = TrialRecord(
             search=one.record.key,
             number=asked.number,
-            point=asked.point,
+            point=self._whole_point(asked.point, shown),
             cell=placed.key,
             why_not=placed.why_not,
             sampler=asked.sampler,
@@ -257,6 +263,11 @@ class Searching:
         one.trials.append(record)
         self._note_cells(plan)
         return plan, record
+
+    def _whole_point(self, point: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
+        """A point with the values that its cell has of what is not searched there."""
+        every = [dimension.path for dimension in self.search.space]
+        return {path: point.get(path, shown[short_name(path)]) for path in every}
 
     # -- rungs ---------------------------------------------------------------------------------
 
@@ -342,7 +353,7 @@ class Searching:
             one.record.start,
             [
                 Past(
-                    point=trial.point,
+                    point=self.search.searched_part(trial.point),
                     sampler=trial.sampler,
                     ended=one.came_to.get(trial.number),
                     rungs=self._rungs(trial),
@@ -405,7 +416,7 @@ class Searching:
 
 
 def search_records(shown: Plan, search: Search) -> list[SearchRecord]:
-    """The searches of a study: one a cell of its grid of axes that can be run.
+    """The searches of a study: one per cell of its grid of axes that can be run.
 
     The key of a search is a hash of what decides which trials it asks: what its cells have in
     common, the space, the objectives, the sampler and its seed, the points it starts with. More
@@ -415,6 +426,16 @@ def search_records(shown: Plan, search: Search) -> list[SearchRecord]:
         shown: the study's plan, in which each search is shown by one point.
         search: what is searched.
     """
+    records: dict[str, SearchRecord] = {}
+    for identity in _identities(shown, search):
+        key = fingerprint(canonical(identity))
+        record = SearchRecord(key=key, position=len(records), axes=identity["axes"])
+        records.setdefault(key, record)
+    return list(records.values())
+
+
+def _identities(shown: Plan, search: Search) -> Iterator[dict[str, Any]]:
+    """What decides the trials of each search of a study."""
     study = shown.study
     gridded = [path for factor in study.grid.factors for path in factor.paths]
     configs = {cell.key: cell.config for cell in shown.cells}
@@ -425,7 +446,7 @@ def search_records(shown: Plan, search: Search) -> list[SearchRecord]:
         if key not in ("trials", "at_once", "stop") and not (key == "prune" and value is None)
     }
     rules = {key: block[key] for key in ("fixed", "when", "exclude", "only")}
-    records: dict[str, SearchRecord] = {}
+    own_values = _own_values(study.grid.template, search)
     combinations = itertools.product(*(factor.rows for factor in study.grid.factors))
     for rows, placed in zip(combinations, shown.placed, strict=True):
         if not placed.key:
@@ -435,10 +456,50 @@ def search_records(shown: Plan, search: Search) -> list[SearchRecord]:
         for dimension in search.space:
             paths.remove(common, dimension.path)
         identity = {"search": asked, "axes": axes, "common": common, "rules": rules}
-        key = fingerprint(canonical(identity))
-        record = SearchRecord(key=key, position=len(records), axes=axes)
-        records.setdefault(key, record)
-    return list(records.values())
+        yield identity | ({"unsearched": own_values} if own_values else {})
+
+
+def _own_values(template: Mapping[str, Any], search: Search) -> dict[str, Any]:
+    """The study's own values of settings with a condition, path -> value, which trials may have.
+
+    Without those of a group, such as stage 2, that is off wherever their condition does not hold.
+    """
+    space = {dimension.path: dimension for dimension in search.space}
+    groups = optional_groups()
+
+    def goes_with_its_group(dimension: Dimension) -> bool:
+        kind = groups.get(group_of(dimension.path) or "")
+        return kind is not None and all(
+            path in kind.switches
+            and not space[path].given
+            and all(value is None or value in wanted for value in space[path].choices)
+            for path, wanted in dimension.given
+        )
+
+    return {
+        dimension.path: paths.get(template, dimension.path)
+        for dimension in search.space
+        if dimension.given and not goes_with_its_group(dimension)
+    }
+
+
+def _of_stand_ins(shown: Plan, search: Search, ledger: Ledger) -> str:
+    """What to say where an earlier version asked the same searches; "" where none did.
+
+    It trained with the lower end, or the first choice, of a setting whose condition did not hold.
+    """
+    for identity in _identities(shown, search):
+        own_values = identity.pop("unsearched", {})
+        former = [fingerprint(canonical(identity))]
+        if own_values and (count := len(ledger.searches.trials(shown.study_name, former))):
+            values = ", ".join(f"{short_name(path)} {_word(v)}" for path, v in own_values.items())
+            return (
+                f"an earlier version made {count} trials of this search and took the first value "
+                "of the space where the condition of a setting does not hold; now that is the "
+                f"value of the study ({values}), so the search begins again and reuses the tasks "
+                "that stay the same"
+            )
+    return ""
 
 
 def _word(value: Any) -> str:

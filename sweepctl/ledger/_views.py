@@ -169,7 +169,8 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
             "search": "key of the search; there is one in each cell of the grid of axes",
             "trial": "number of the trial in its search, from 0",
             "cell": "number of its cell, NULL when no cell could be made of it",
-            "point": "JSON object: path -> value of what is searched",
+            "point": "JSON object: path -> value; where the condition of a setting does not hold, "
+            "the value that its cell has",
             "why_not": "why no cell could be made of it, empty when there is one",
             "asked_at": "when it was recorded, UTC",
         },

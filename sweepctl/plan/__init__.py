@@ -28,6 +28,7 @@ from sweepctl.plan._identity import (
     canonical,
     completed,
     fingerprint,
+    group_of,
     lasting,
     settings_of,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "design_rows",
     "expected_hours",
     "fingerprint",
+    "group_of",
     "lasting",
     "make_plan",
     "measuring_stage",

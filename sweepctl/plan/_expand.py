@@ -30,6 +30,7 @@ from sweepctl.plan._mistakes import (
     absences,
     means_nothing,
     mistakes,
+    ruled_out,
     short_averages,
     short_ramps,
 )
@@ -93,8 +94,8 @@ def expand(
         raise StudyError([study.document.problem(("axes",), message, prefer_key=True)])
     _check_solvable(study)
     expander = _Expander(study, data, missing, are_trials=trials is not None)
-    for axes, config in _combinations(grid, study.search, trials):
-        expander.take(axes, config)
+    for combination in _combinations(grid, study.search, trials):
+        expander.take(combination)
     if trials is None:
         expander.check(count)
     expander.result.absent.extend(expander.absent.values())
@@ -124,14 +125,18 @@ class _Expander:
         self.used: set[str] = set()  # optional groups that are on in some cell
         self.noticed: dict[str, None] = {}
 
-    def take(self, axes: dict[str, Any], config: dict[str, Any]) -> None:
+    def take(self, combination: _Combination) -> None:
         """Turn one combination into a cell, or note why it is none."""
         study, grid, result = self.study, self.study.grid, self.result
-        cell = _Cell(config, self.data)
+        cell = _Cell(combination.config, self.data)
         reason = cell.solve(grid)
         if reason is None:
+            cell.rule_out(combination.unsearched)
             cell.condition(grid)
             reason = cell.miss(grid)
+        axes = combination.axes | {
+            short_name(path): paths.get(cell.config, path) for path in combination.unsearched
+        }
         if reason is not None:
             result.drop(axes, reason)
             return
@@ -152,7 +157,8 @@ class _Expander:
         self.used.update(optional_groups().keys() - set(off))
         self.noticed.update(dict.fromkeys(short_averages(cell.stages, off)))
         self.noticed.update(dict.fromkeys(short_ramps(cell.stages, off)))
-        point = cell.point(_without_effect(grid, axes, off), left_out)
+        varied = axis_paths(grid.factors, study.search)
+        point = cell.point(_without_effect(varied, axes, off), left_out)
         if point.key in self.seen:
             result.drop(axes, f"the same as cell {self.seen[point.key]}", point.key)
             return
@@ -219,16 +225,33 @@ def _said_of_rungs(search: Search, prune: Prune, points: Sequence[Point]) -> str
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Combination:
+    """Values that are put together: those of the axes and of the point of a search.
+
+    Attributes:
+        axes: short name -> value.
+        config: that of the study with these values.
+        unsearched: paths whose condition does not hold at the point; the config has the study's
+            own value of them, or the default.
+    """
+
+    axes: dict[str, Any]
+    config: dict[str, Any]
+    unsearched: tuple[str, ...] = ()
+
+
 def _combinations(
     grid: Grid, search: Search | None, trials: Sequence[Trial] | None
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Axis values and config of each combination: the grid's, or the trials of a search."""
+) -> Iterator[_Combination]:
+    """The combinations of a grid, or the trials of a search."""
     if trials is None:
         for rows in itertools.product(*(factor.rows for factor in grid.factors)):
             axes, config = _assign(grid, rows)
-            if search is not None:
-                _search_values(search, search.middle, axes, config)
-            yield axes, config
+            if search is None:
+                yield _Combination(axes=axes, config=config)
+            else:
+                yield _at_point(search, search.middle, axes, config)
         return
     assert search is not None
     for trial in trials:
@@ -236,18 +259,22 @@ def _combinations(
         for path, value in trial.axes.items():
             axes[short_name(path)] = value
             paths.put(config, path, value)
-        _search_values(search, trial.values, axes, config)
-        yield axes, config
+        yield _at_point(search, trial.values, axes, config)
 
 
-def _search_values(
+def _at_point(
     search: Search, values: Mapping[str, Any], axes: dict[str, Any], config: dict[str, Any]
-) -> None:
-    """Put a point into a config; what is not searched at this point has no value in the axes."""
-    for dimension in search.space:
-        axes[short_name(dimension.path)] = values.get(dimension.path)
-        if dimension.path in values:
-            paths.put(config, dimension.path, values[dimension.path])
+) -> _Combination:
+    """A combination with the values of a point, which are those that are searched there."""
+    point = search.searched_part(values)
+    for path, value in point.items():
+        paths.put(config, path, value)
+    every = [dimension.path for dimension in search.space]
+    return _Combination(
+        axes=axes | {short_name(path): point.get(path) for path in every},
+        config=config,
+        unsearched=tuple(path for path in every if path not in point),
+    )
 
 
 def _assign(grid: Grid, rows: tuple[tuple[Any, ...], ...]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -260,16 +287,13 @@ def _assign(grid: Grid, rows: tuple[tuple[Any, ...], ...]) -> tuple[dict[str, An
     return axes, config
 
 
-def _without_effect(grid: Grid, axes: dict[str, Any], off: tuple[str, ...]) -> dict[str, Any]:
+def _without_effect(
+    varied: Sequence[str], axes: dict[str, Any], off: tuple[str, ...]
+) -> dict[str, Any]:
     """The axis values of a cell, None for those of groups that it is without."""
     if not off:
         return axes
-    return axes | {
-        short_name(path): None
-        for factor in grid.factors
-        for path in factor.paths
-        if group_of(path) in off
-    }
+    return axes | {short_name(path): None for path in varied if group_of(path) in off}
 
 
 def _in_vain(study: StudyFile, used: set[str]) -> Iterator[tuple[tuple[str, str], Problem]]:
@@ -452,6 +476,22 @@ class _Cell:
             self._derive()
         return None
 
+    def rule_out(self, unsearched: Sequence[str]) -> None:
+        """Give settings that are not searched here the value that the others leave them.
+
+        A KL that is searched for Gaussian codes only has weight 0 where the code is none, and not
+        the default that such a code refuses.
+        """
+        for _ in unsearched:  # a generator is looked at once the tokenizer can be built
+            errors = (self.error, self.dit_error)
+            forced = dict(ruled_out(self.stages, self.spec, errors, groups_off(self.config)))
+            mine = [path for path in unsearched if path in forced]
+            if not mine:
+                return
+            for path in mine:
+                paths.put(self.config, path, forced[path])
+            self._derive()
+
     def condition(self, grid: Grid) -> None:
         """Apply the conditional values whose match holds, in the order of the file."""
         for conditional in grid.when:
@@ -486,8 +526,13 @@ class _Cell:
         return frozenset(left_out), ""
 
 
-def axis_names(factors: tuple[Factor, ...], search: Search | None = None) -> tuple[str, ...]:
-    """Short names of all axes, in the order of the study, then of what is searched."""
+def axis_paths(factors: tuple[Factor, ...], search: Search | None = None) -> tuple[str, ...]:
+    """Paths of all axes, in the order of the study, then of what is searched."""
     gridded = [path for factor in factors for path in factor.paths]
     searched = [] if search is None else [dimension.path for dimension in search.space]
-    return tuple(map(short_name, (*gridded, *searched)))
+    return (*gridded, *searched)
+
+
+def axis_names(factors: tuple[Factor, ...], search: Search | None = None) -> tuple[str, ...]:
+    """Short names of all axes; see `axis_paths`."""
+    return tuple(map(short_name, axis_paths(factors, search)))

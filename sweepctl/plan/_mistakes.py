@@ -83,6 +83,36 @@ def _in_shape(error: SpecError, target: str) -> Mistake:
     return path, f"{error.message}, {_when_hint('stages.dit.target', target, path, 'false')}"
 
 
+def ruled_out(
+    stages: Stages,
+    spec: TokenizerSpec,
+    errors: tuple[SpecError | None, SpecError | None],
+    off: tuple[str, ...],
+) -> Iterator[tuple[str, Any]]:
+    """Settings that the others of a cell leave one value only, with that value.
+
+    Args:
+        stages: the settings of its stages.
+        spec: its tokenizer.
+        errors: why that tokenizer, and why its DiT, cannot be built.
+        off: the optional groups that the cell is without.
+    """
+    error, dit_error = errors
+    if error is not None and error.field == "noise_std" and spec.bottleneck != "noise":
+        yield "tokenizer.noise_std", None
+    if dit_error is not None and dit_error.field == "learn_sigma":
+        yield "stages.dit.learn_sigma", False
+    found = [stages.stage1.mistakes(spec)]
+    if "stages.stage2" not in off:
+        found.append(stages.stage2.mistakes(spec))
+    if "stages.dit" not in off:
+        found.append(stages.dit.mistakes(None))
+    for one in chain(*found):
+        if one.when is not None:
+            _, _, path, value = one.when
+            yield path, value
+
+
 def absences(
     config: Mapping[str, Any],
     stages: Stages,

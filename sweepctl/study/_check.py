@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweepctl.errors import Problem, StudyError
-from sweepctl.paths import keys_of, put
+from sweepctl.paths import get, keys_of, put
 from sweepctl.study import _paths
 from sweepctl.study._check_laws import check_laws
-from sweepctl.study._check_search import check_search, space_places
+from sweepctl.study._check_search import Place, check_search, space_places
 from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
 from sweepctl.study._model import STAGES, Config, Study
 from sweepctl.study._paths import Condition, not_among
@@ -61,10 +61,11 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
             placed[keys_of(path)] = (*where, 0)
     for path in solved:
         put(filled, path, 1)
-    for path, (where, value) in searched.items():
-        if path not in axis_places:
-            put(filled, path, value)
-            placed[keys_of(path)] = where
+    for path, place in searched.items():
+        if path in axis_places or _keeps_its_value(document, path, place):
+            continue
+        put(filled, path, place.value)
+        placed[keys_of(path)] = place.where
 
     study: Study | None = None
     try:
@@ -73,7 +74,7 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
         for problem in error.errors():
             document.problems.append(_in_place(document, dict(problem), filled, placed))
     _check_axis_values(document, axis_places)
-    _check_known(document, filled, axis_places, datasets)
+    _check_known(document, filled, axis_places, searched, datasets)
     exclude, only, when = _matches(document, datasets)
     if study is not None:
         _check_fits(document, study, axis_places)
@@ -91,6 +92,29 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
         when=when,
     )
     return StudyFile(study=study, grid=grid, document=document, overrides=overrides)
+
+
+def _keeps_its_value(document: Document, path: str, place: Place) -> bool:
+    """Whether the models see a searched setting as the study or its default has it.
+
+    That is what a trial has where the condition of the setting does not hold. What every trial
+    sets is put there for the models only; no cell has it.
+    """
+    if not place.has_condition:
+        return False
+    if get(document.data, path, _NONE) is not _NONE:
+        return True
+    if not _paths.config_leaves()[path].is_required():
+        return True
+    message = (
+        f"{path} has no value where its condition does not hold, and there is no default; "
+        f"give {path} a value outside of the search"
+    )
+    document.problems.append(document.problem((*place.where[:3], "if"), message, prefer_key=True))
+    return False
+
+
+_NONE = object()
 
 
 def _normal(factor: Factor) -> Factor:
@@ -227,20 +251,21 @@ def _check_known(
     document: Document,
     filled: dict[str, Any],
     places: Mapping[str, KeyPath],
+    searched: Mapping[str, Place],
     datasets: Collection[str],
 ) -> None:
     """Names that must exist: sizes, data sets, metrics, protocols."""
     for path, (allowed, what) in _known(datasets).items():
-        where = places.get(path)
+        place = searched.get(path)
+        where = places.get(path) or (None if place is None else place.choices)
+        spots: list[tuple[KeyPath, Any]] = []
         if where is not None:
             spots = [
                 ((*where, index), value) for index, value in enumerate(_at(document.data, where))
             ]
-        else:
-            try:
-                spots = [(keys_of(path), _at(filled, keys_of(path)))]
-            except (KeyError, TypeError):
-                continue
+        if where is None or (place is not None and place.has_condition):
+            value = get(filled, path, _NONE)
+            spots += [(keys_of(path), value)] if value is not _NONE else []
         for spot, value in spots:
             for below, name in _texts(spot, value):
                 if why := _not_known(path, name, allowed, what):

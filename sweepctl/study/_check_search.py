@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,9 +30,27 @@ from sweepctl.study._yaml import Document, KeyPath
 _SPACE = ("search", "space")
 
 
-def space_places(document: Document) -> dict[str, tuple[KeyPath, Any]]:
-    """Path of each searched setting -> where it is declared, and a first value for the models."""
-    found: dict[str, tuple[KeyPath, Any]] = {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a searched setting is declared.
+
+    Attributes:
+        where: of its first value.
+        value: that value, for the models where the study itself has none.
+        choices: of the list of its values; None between numbers.
+        has_condition: whether it is searched at some points only, so that the study's own value,
+            or the default, is used at the others.
+    """
+
+    where: KeyPath
+    value: Any
+    choices: KeyPath | None = None
+    has_condition: bool = False
+
+
+def space_places(document: Document) -> dict[str, Place]:
+    """Path of each searched setting -> where it is declared."""
+    found: dict[str, Place] = {}
     block = document.data.get("search")
     space = block.get("space") if isinstance(block, dict) else None
     for name, entry in space.items() if isinstance(space, dict) else ():
@@ -41,11 +60,15 @@ def space_places(document: Document) -> dict[str, tuple[KeyPath, Any]]:
             continue  # said by `check_search`
         at: KeyPath = (*_SPACE, name)
         listed = entry.get("choice") if isinstance(entry, dict) else entry
+        condition = isinstance(entry, dict) and bool(entry.get("if"))
         if isinstance(listed, list) and listed:
             lead = (*at, "choice") if isinstance(entry, dict) else at
-            found.setdefault(path, ((*lead, 0), listed[0]))
+            place = Place(where=(*lead, 0), value=listed[0], choices=lead, has_condition=condition)
         elif isinstance(entry, dict) and entry.get("low") is not None:
-            found.setdefault(path, ((*at, "low"), entry["low"]))
+            place = Place(where=(*at, "low"), value=entry["low"], has_condition=condition)
+        else:
+            continue
+        found.setdefault(path, place)
     return found
 
 
@@ -90,7 +113,7 @@ def _check_space(
             dimensions[path] = dimension_of(name, free)
             conditional[path] = (where, entry)
     for where, entry in conditional.values():
-        _check_conditions(document, where, entry, dimensions)
+        _check_conditions(document, where, entry, dimensions, axes)
     _check_order(document, block, conditional)
     return dimensions
 
@@ -161,7 +184,11 @@ def _validated(document: Document, where: KeyPath, path: str, value: Any) -> Any
 
 
 def _check_conditions(
-    document: Document, where: KeyPath, entry: SpaceEntry, space: Mapping[str, Dimension]
+    document: Document,
+    where: KeyPath,
+    entry: SpaceEntry,
+    space: Mapping[str, Dimension],
+    axes: Mapping[str, KeyPath],
 ) -> None:
     for other, wanted in entry.if_.items():
         at: KeyPath = (*where, "if", other)
@@ -175,6 +202,9 @@ def _check_conditions(
             message = (
                 f"{leaf} is searched between numbers; a condition asks for a choice"
                 if choice is not None
+                else f"{leaf} is an axis, and a condition asks for a choice of the same space; "
+                f"search {other} as well, or write a study for each of its values"
+                if leaf in axes
                 else f"{leaf} is no choice of this space"
             )
             document.problems.append(document.problem(at, message, prefer_key=True))

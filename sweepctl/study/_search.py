@@ -52,7 +52,11 @@ class Dimension:
     given: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     def is_on(self, values: Mapping[str, Any]) -> bool:
-        """Whether it is searched at a point, given by the values of the choices before it."""
+        """Whether it is searched at a point, given by what is searched there before it.
+
+        A setting whose condition names one that is not searched at this point is not searched
+        either, whatever value that one has then.
+        """
         return all(path in values and values[path] in wanted for path, wanted in self.given)
 
     def holds(self, value: object) -> bool:
@@ -180,6 +184,17 @@ class Search:
     start_studies: tuple[str, ...]
     flat: int | None
     hours: float | None
+
+    def searched_part(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the values of a trial those that are searched at its point, in the space's order.
+
+        The others are of settings whose condition does not hold there.
+        """
+        point: dict[str, Any] = {}
+        for dimension in self.space:
+            if dimension.is_on(point) and dimension.path in values:
+                point[dimension.path] = values[dimension.path]
+        return point
 
     def narrowed(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
         """The part of a point that is of this space, in its order; None when it is not in it."""

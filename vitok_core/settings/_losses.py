@@ -189,7 +189,7 @@ class Loss:
                 path="tokenizer.bottleneck",
                 message=f"a code of bottleneck {spec.bottleneck} is no distribution and has no KL, "
                 f"but its weight is {self.kl:g}; set {where}.kl to 0",
-                when=("tokenizer.bottleneck", spec.bottleneck, f"{where}.kl", 0),
+                when=("tokenizer.bottleneck", spec.bottleneck, f"{where}.kl", 0.0),
             )
         for name, term in self.active.items():
             backbone = self.backbone(term)
