@@ -491,3 +491,80 @@ def test_the_probe_finds_what_is_linear_and_nothing_else() -> None:
     assert linear_probe(wide[:60], labels[:60]) >= 0.5
     with pytest.raises(DataError, match="at least 20 samples of at least 2 labels"):
         linear_probe(told, np.zeros(300, np.int64))
+
+
+# -------------------------------------------------------------------- what cannot be compared
+
+
+def with_bad(features: np.ndarray, value: float, *rows: int) -> np.ndarray:
+    """Features with one value replaced in some rows."""
+    bad = features.copy()
+    bad[list(rows), 3] = value
+    return bad
+
+
+@pytest.mark.parametrize(
+    ("value", "holds"),
+    [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (-np.inf, "NaN or infinity"),
+     (1e200, r"numbers beyond 1e\+20")],
+)  # fmt: skip
+def test_features_that_are_no_numbers_name_the_side_and_the_count(value: float, holds: str) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(30, 8)), rng.normal(size=(20, 8))
+    left, right = with_bad(a, value, 4, 9, 20), with_bad(b, value, 2)
+    for distance in (
+        frechet_distance, frechet_infinity, kernel_distance, gaussian_kernel_distance, cover,
+    ):  # fmt: skip
+        with pytest.raises(
+            NonFiniteError,
+            match=rf"^3 of 30 feature vectors of the originals hold {holds} .*number 4,",
+        ):
+            distance(left, b)
+        with pytest.raises(
+            NonFiniteError, match="^1 of 20 feature vectors of the reconstructions or samples"
+        ):
+            distance(a, right)
+    with pytest.raises(NonFiniteError, match="of the originals.*; 1 of 20.*samples hold"):
+        kernel_distance(left, right)
+    with pytest.raises(NonFiniteError, match="1 of 20 .*outputs of the classifier"):
+        inception_score(right, splits=2)
+    with pytest.raises(NonFiniteError, match="3 of 30 feature vectors of the set"):
+        gaussian(left)
+
+
+def test_very_large_features_have_distances() -> None:
+    # No overflow in squares and cubes below the limit.
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(20, 4)).astype("f4") * np.float32(1e18) for _ in range(2))
+    values = [d(a, b) for d in (frechet_distance, kernel_distance, frechet_infinity)]
+    assert np.isfinite(values).all()
+    assert frechet_distance(a, b) == pytest.approx(
+        1e36 * frechet_distance(a / np.float32(1e18), b / np.float32(1e18)), rel=1e-5
+    )
+
+
+def test_two_networks_cannot_be_compared() -> None:
+    for distance in (frechet_distance, frechet_infinity, kernel_distance, cover):
+        with pytest.raises(DataError, match=r"of shape \(4,\).*of \(6,\).*the same network"):
+            distance(np.zeros((9, 4)), np.zeros((9, 6)))
+
+
+def test_codes_that_are_no_numbers_are_counted() -> None:
+    codes = np.random.default_rng(0).normal(size=(40, 16))
+    bad = with_bad(codes, np.nan, 7, 8)
+    with pytest.raises(NonFiniteError, match="2 of 40 codes hold NaN or infinity .*number 7,"):
+        linear_probe(bad, np.arange(40) % 2)
+    with pytest.raises(NonFiniteError, match="2 of 40 codes"):
+        spectrum_slope(bad.reshape(40, 1, 4, 4, 1))
+    with pytest.raises(NonFiniteError, match="1 of 2 channels"):
+        gaussianity(np.zeros(2), np.array([1.0, np.nan]))
+
+
+def test_pairs_are_compared_as_bytes_of_one_shape() -> None:
+    x = images(2)
+    for given in (x.float(), x / 255, x.double(), x.numpy(), x[:1], x[0], x.unsqueeze(2)):
+        for metric in (psnr, ssim, ms_ssim):
+            with pytest.raises(SpecError, match="compare two uint8 tensors of one shape"):
+                metric(x, given)
+    with pytest.raises(SpecError, match=r"not float32 of shape .* with float32 of shape"):
+        psnr(x / 255, x / 255)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,15 @@ def noise(*shape: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def pictures(*shape: int, seed: int = 1) -> torch.Tensor:
+    """Noise in [-1, 1]."""
+    return noise(*shape, seed=seed).clamp(-1, 1)
+
+
 def samples(model: ViTok, count: int = 2) -> torch.Tensor:
     spec = model.spec
     shape = (spec.resolution, spec.resolution)
-    return noise(count, 3, *(shape if spec.frames == 1 else (spec.frames, *shape)))
+    return pictures(count, 3, *(shape if spec.frames == 1 else (spec.frames, *shape)))
 
 
 # --- forward and backward -----------------------------------------------------------------------
@@ -125,7 +131,7 @@ def test_every_variant_says_in_bfloat16_about_what_it_says_in_float32(
 
 
 def test_shapes_of_images_and_videos(image_model: ViTok) -> None:
-    x = noise(2, 3, 16, 16)
+    x = pictures(2, 3, 16, 16)
     posterior = image_model.encode(x)
     assert posterior.logvar is not None
     assert posterior.mean.shape == posterior.logvar.shape == (2, IMAGE.tokens, IMAGE.c)
@@ -145,8 +151,77 @@ def test_samples_of_another_shape_are_refused(image_model: ViTok) -> None:
             image_model.decode(noise(*shape))
 
 
+BYTES = (torch.arange(2 * 3 * 16 * 16) % 256).to(torch.uint8).reshape(2, 3, 16, 16)
+HALVES = torch.tensor([1.0, math.nan]).view(2, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (BYTES, "samples of uint8 do not go with weights of float32: from_uint8 of vitok_core"),
+        (BYTES.int(), "samples of int32 .* in 0 to 255"),
+        (BYTES > 9, "samples of bool"),
+        (BYTES.float(), r"samples from 0 to 255: .* takes \[-1, 1\]; of 0 to 255 x / 127"),
+        (BYTES / 255, r"samples from 0 to 1, none below 0, look like \[0, 1\].*2 \* x - 1"),
+        (torch.rand(2, 3, 16, 16), r"look like \[0, 1\]"),
+        (BYTES.float() - 127.5, r"samples from -127.5 to 127.5: .*; scale them"),
+        (1.5 * from_uint8(BYTES), r"samples from -1.5 to 1.5: .*; clamp them"),
+        (from_uint8(BYTES).double(), "samples of float64 .*give x.to.torch.float32"),
+        (from_uint8(BYTES).half(), "samples of float16"),
+        (from_uint8(BYTES).numpy(), "a tensor of float32, not numpy.ndarray: torch.from_numpy"),
+        (BYTES.tolist(), "not builtins.list"),
+        (from_uint8(BYTES) * HALVES, "1 of 2 samples hold"),
+        (from_uint8(BYTES) * math.inf, "2 of 2 samples hold NaN or infinity"),
+        (from_uint8(BYTES).permute(0, 2, 3, 1), r"do not fit .*first: x.permute\(0, 3, 1, 2\)"),
+        (from_uint8(BYTES)[0], r"a batch of one: x.unsqueeze\(0\)"),
+        (from_uint8(BYTES).unsqueeze(1), r"before time: x.transpose\(1, 2\)"),
+        (from_uint8(BYTES)[:, :1], "do not fit"),
+        (from_uint8(BYTES)[:0], "the batch is empty"),
+    ],
+)  # fmt: skip
+def test_samples_of_another_type_or_range_are_refused(
+    image_model: ViTok, given: Any, said: str
+) -> None:
+    for verb in (image_model.encode, image_model):
+        with pytest.raises(SpecError, match=said):
+            verb(given)
+
+
+def test_samples_that_only_look_wrong_are_taken(image_model: ViTok) -> None:
+    bright = from_uint8(torch.full((1, 3, 16, 16), 255, dtype=torch.uint8) - BYTES[:1] // 2)
+    for x in (bright, -bright, from_uint8(BYTES), torch.zeros(1, 3, 16, 16)):
+        assert image_model.encode(x).mean.shape[0] == len(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert image_model.encode(from_uint8(BYTES).bfloat16()).mean.shape[0] == 2
+    assert image_model.double().encode(from_uint8(BYTES).double()).mean.dtype == torch.float32
+
+
+def test_only_bytes_are_scaled_from_bytes() -> None:
+    for images in (BYTES.float(), BYTES / 255, BYTES.int(), BYTES.numpy()):
+        with pytest.raises(SpecError, match="uint8 in 0 to 255, not "):
+            from_uint8(images)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (noise(2, 16, 8).double(), "codes of float64 .*give x.to.torch.float32"),
+        (noise(2, 16, 8).long(), "codes of int64"),
+        (noise(2, 16, 8).numpy(), "codes are a tensor of float32, not numpy.ndarray"),
+        (noise(2, 16, 8) / 0, "2 of 2 codes hold NaN or infinity"),
+        (noise(2, 8, 16), r"codes of shape .*channels come last: z.transpose\(1, 2\)"),
+        (noise(2, 4, 4, 8), "do not fit"),
+    ],
+)
+def test_codes_of_another_type_or_shape_are_refused(
+    image_model: ViTok, given: Any, said: str
+) -> None:
+    with pytest.raises(SpecError, match=said):
+        image_model.decode(given)
+
+
 def test_mean_without_noise_and_samples_with_it(image_model: ViTok) -> None:
-    x, drawn = noise(2, 3, 16, 16), noise(2, 16, 8)
+    x, drawn = pictures(2, 3, 16, 16), noise(2, 16, 8)
     x_hat, posterior = image_model(x)
     assert torch.equal(x_hat, image_model.decode(posterior.mean))
     x_hat, posterior = image_model(x, drawn)
@@ -184,7 +259,7 @@ def test_recomputing_activations_changes_no_gradient() -> None:
 def test_log_variance_is_clamped(image_model: ViTok) -> None:
     with torch.no_grad():
         image_model.to_moments.bias[IMAGE.c :] = torch.tensor([1e6, -1e6] * (IMAGE.c // 2))
-    logvar = image_model.encode(noise(1, 3, 16, 16)).logvar
+    logvar = image_model.encode(pictures(1, 3, 16, 16)).logvar
     assert logvar is not None
     assert (logvar.max().item(), logvar.min().item()) == (20.0, -30.0)
 
@@ -330,7 +405,7 @@ def test_causal_models_do_not_look_ahead(positions: str) -> None:
         model = model_of(q=2, frames=6, causal=causal, positions=positions).eval()
         x = samples(model)
         later = x.clone()
-        later[:, :, 4:] = noise(2, 3, 2, 16, 16, seed=3)
+        later[:, :, 4:] = pictures(2, 3, 2, 16, 16, seed=3)
         code, other = model.encode(x).mean, model.encode(later).mean
         assert torch.allclose(code[:, :32], other[:, :32], atol=1e-6) == causal
         assert not torch.allclose(code[:, 32:], other[:, 32:], atol=1e-3)
@@ -446,6 +521,10 @@ def test_what_is_no_tokenizer_file(tmp_path: Path) -> None:
             read(tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="not a readable tokenizer"):
         read_about(tmp_path)
+    with pytest.raises(
+        WeightsError, match=r"it is a folder; .* there are noise.safetensors, other"
+    ):
+        vitok_core.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,17 @@ def read_artefact(
         with_tensors: whether the tensors are read; else {}.
 
     Raises:
-        WeightsError: the file is missing, damaged, of another kind, or its record is not whole.
+        WeightsError: the file is missing, a folder, damaged, of another kind, or its record is not
+            whole.
     """
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).is_dir():
+        inside = sorted(one.name for one in Path(path).glob("*.safetensors"))
+        there = f"; there are {', '.join(inside)} in it" if inside else ", and none is in it"
+        raise WeightsError(
+            f"{path} is not a readable {what}: it is a folder; give a file of weights{there}"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(kind)

@@ -37,6 +37,9 @@ from vitok_core.spec import IMAGE_CHANNELS, SIZES, TokenizerSpec
 LOGVAR_RANGE = (-30.0, 20.0)
 METADATA_KEY = "vitok_tokenizer"
 
+RANGE = 1.0 + 1e-2
+"""Largest size of a value of a sample: half precision rounds, and nothing else may pass 1."""
+
 Mode = Literal["none", "scalar", "per-channel"]
 
 
@@ -164,18 +167,71 @@ class ViTok(nn.Module):
     def encode(self, x: Tensor) -> Posterior:
         """The posterior over codes of samples (B, 3, T, H, W) or images (B, 3, H, W) in [-1, 1].
 
+        Nothing is converted: samples have the type and the device of the weights (under autocast
+        any float of at most 32 bits), and `from_uint8` makes them of bytes.
+
         Raises:
-            SpecError: the samples have another shape than the spec's.
+            SpecError: samples of another shape, type, device or range; also samples that look like
+                [0, 1]: none of their values is below 0, and they are not what `from_uint8` makes
+                of bytes.
         """
-        x_BCTHW = x.unsqueeze(2) if x.ndim == 4 else x
-        spec = self.spec
-        expected = (IMAGE_CHANNELS, spec.frames, spec.resolution, spec.resolution)
-        if x_BCTHW.ndim != 5 or tuple(x_BCTHW.shape[1:]) != expected:
+        self._check_given(x, "samples")
+        self._check_shape(x)
+        if not torch.compiler.is_compiling():
+            _check_range(x)
+        return self._encode(x)
+
+    def _check_given(self, values: Tensor, what: str) -> None:
+        """Whether samples or codes are tensors of the type and on the device of the weights."""
+        weight = self.from_code.weight
+        type_ = str(weight.dtype).removeprefix("torch.")
+        field = "resolution" if what == "samples" else "c"
+        if not isinstance(values, Tensor):
+            given = f"{type(values).__module__}.{type(values).__qualname__}"
             raise SpecError(
-                "resolution",
-                f"samples of shape {tuple(x.shape)} do not fit {spec.variant}, which takes "
-                f"(batch, {', '.join(map(str, expected))}), or without the time axis for images",
+                field, f"{what} are a tensor of {type_}, not {given}: torch.from_numpy makes one"
             )
+        narrow = values.is_floating_point() and values.dtype != torch.float64
+        if values.dtype != weight.dtype and not (
+            narrow and torch.is_autocast_enabled(values.device.type)
+        ):
+            given = str(values.dtype).removeprefix("torch.")
+            step = f"give x.to({weight.dtype})"
+            if what == "samples" and not narrow and values.dtype != torch.float64:
+                step = "from_uint8 of vitok_core.tokenizer makes samples of bytes in 0 to 255"
+            raise SpecError(field, f"{what} of {given} do not go with weights of {type_}: {step}")
+        if values.device != weight.device:
+            raise SpecError(
+                field,
+                f"{what} on {values.device} do not go with weights on {weight.device}: give "
+                f"x.to({str(weight.device)!r})",
+            )
+
+    def _check_shape(self, x: Tensor) -> None:
+        spec, given = self.spec, tuple(x.shape)
+        sides = (spec.resolution, spec.resolution)
+        expected = (IMAGE_CHANNELS, spec.frames, *sides)
+        if given and not given[0]:
+            raise SpecError("resolution", f"samples of shape {given}: the batch is empty")
+        if given[1:] == expected or (spec.frames == 1 and given[1:] == (IMAGE_CHANNELS, *sides)):
+            return
+        near = {
+            (*sides, IMAGE_CHANNELS): "channels come first: x.permute(0, 3, 1, 2)",
+            (spec.frames, *sides, IMAGE_CHANNELS): "channels come first: x.permute(0, 4, 1, 2, 3)",
+            (spec.frames, IMAGE_CHANNELS, *sides): "channels come before time: x.transpose(1, 2)",
+        }
+        step = near.get(given[1:], "")
+        if given in (expected, (IMAGE_CHANNELS, *sides)):
+            step = "one sample is a batch of one: x.unsqueeze(0)"
+        raise SpecError(
+            "resolution",
+            f"samples of shape {given} do not fit {spec.variant}, which takes "
+            f"(batch, {', '.join(map(str, expected))}), or without the time axis for images"
+            + (f"; {step}" if step else ""),
+        )
+
+    def _encode(self, x: Tensor) -> Posterior:
+        x_BCTHW, spec = x.unsqueeze(2) if x.ndim == 4 else x, self.spec
         tokens_BLD = self.embed(x_BCTHW)
         if spec.latent_tokens is not None:
             # Zeros: the tower adds the fixed vectors of the code's tokens.
@@ -204,15 +260,24 @@ class ViTok(nn.Module):
                 1 to L, or one a sample as (B,) int64; None for all. Only for specs with lengths.
 
         Raises:
-            SpecError: codes of another shape than the spec's; `keep` for a spec without lengths,
-                out of range or of another shape.
+            SpecError: codes of another shape than the spec's, of another type or on another device
+                than the weights, or that are not finite; `keep` for a spec without lengths, out of
+                range or of another shape.
         """
+        self._check_given(z_BLC, "codes")
+        if not torch.compiler.is_compiling() and z_BLC.ndim == 3:
+            _check_finite(z_BLC, "codes", "c")
+        return self._decode(z_BLC, keep)
+
+    def _decode(self, z_BLC: Tensor, keep: int | Tensor | None) -> Tensor:
         spec = self.spec
+        turned = tuple(z_BLC.shape[1:]) == (spec.c, spec.tokens)
         if z_BLC.ndim != 3 or z_BLC.shape[1:] != (spec.tokens, spec.c):
             raise SpecError(
                 "c",
                 f"codes of shape {tuple(z_BLC.shape)} do not fit {spec.variant}, which takes "
-                f"(batch, {spec.tokens}, {spec.c})",
+                f"(batch, {spec.tokens}, {spec.c})"
+                + ("; channels come last: z.transpose(1, 2)" if turned else ""),
             )
         if keep is not None:
             z_BLC = self._cut(z_BLC, keep)
@@ -252,11 +317,15 @@ class ViTok(nn.Module):
             keep: as for `decode`; the posterior is that of all tokens.
 
         Raises:
-            SpecError: as `encode` and `decode`.
+            SpecError: as `encode` and `decode`. In training values are not looked at, because that
+                would wait for the device at every step.
         """
-        posterior = self.encode(x)
+        if self.training:
+            self._check_given(x, "samples")
+            self._check_shape(x)
+        posterior = self._encode(x) if self.training else self.encode(x)
         z_BLC = posterior.mean if noise_BLC is None else posterior.sample(noise_BLC)
-        x_hat = self.decode(z_BLC, keep)
+        x_hat = self._decode(z_BLC, keep)
         return x_hat.unsqueeze(2) if x.ndim == 5 and x_hat.ndim == 4 else x_hat, posterior
 
     def recompute_activations(self, on: bool) -> None:
@@ -362,8 +431,46 @@ def _from_plain(plain: Mapping[str, Any]) -> Normalisation:
     return Normalisation(**{**plain, **vectors})
 
 
+def _check_finite(values: Tensor, what: str, field: str) -> None:
+    if bool(values.isfinite().all()):
+        return
+    bad = int((~values.flatten(1).isfinite().all(dim=1)).sum())
+    raise SpecError(field, f"{bad} of {len(values)} {what} hold NaN or infinity")
+
+
+def _check_range(x: Tensor) -> None:
+    """Whether samples are in [-1, 1] by all that can be seen of them."""
+    low, high = (float(end) for end in x.detach().aminmax())
+    takes = "a tokenizer takes [-1, 1]"
+    if not math.isfinite(low) or not math.isfinite(high):
+        _check_finite(x, "samples", "resolution")
+    if low < -RANGE or high > RANGE:
+        step = "clamp them" if high <= 2 and low >= -2 else "scale them"
+        if low >= 0 and high <= 255:
+            step = "of 0 to 255 x / 127.5 - 1 makes them"
+        raise SpecError("resolution", f"samples from {low:.4g} to {high:.4g}: {takes}; {step}")
+    # In [-1, 1] no value below 0 is a batch brighter than middle gray throughout: rare, but bytes
+    # from 128 on give it. In [0, 1] it is every picture.
+    scaled = (x.detach().float() + 1.0) * 127.5
+    if low >= 0 and high > 0 and bool(((scaled - scaled.round()).abs() > 1e-3).any()):
+        raise SpecError(
+            "resolution",
+            f"samples from {low:.4g} to {high:.4g}, none below 0, look like [0, 1]: {takes}; "
+            "2 * x - 1 makes them (bright pictures are taken as from_uint8 makes them of bytes)",
+        )
+
+
 def from_uint8(images: Tensor) -> Tensor:
-    """uint8 images to float32 in [-1, 1]."""
+    """uint8 images to float32 in [-1, 1].
+
+    Raises:
+        SpecError: images of another type, whose range is not known.
+    """
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        given = getattr(images, "dtype", type(images).__name__)
+        raise SpecError(
+            "resolution", f"from_uint8 takes a tensor of uint8 in 0 to 255, not {given}"
+        )
     return images.float() / 127.5 - 1.0
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitok_core.errors import DataError
+from vitok_core.errors import DataError, NonFiniteError
 
 Array = NDArray[np.float64]
 
@@ -89,7 +89,9 @@ def gaussianity(mean_C: Array, variance_C: Array) -> float:
 
     Raises:
         DataError: a channel that does not vary.
+        NonFiniteError: moments that are not finite.
     """
+    _check_codes(np.stack([mean_C, variance_C], axis=1), "channels")
     if not (variance_C > 0).all():
         dead = int((variance_C <= 0).sum())
         raise DataError(f"{dead} of {len(variance_C)} channels never change; their KL is infinite")
@@ -106,7 +108,9 @@ def spectrum_slope(codes_NTHWC: Array) -> float:
 
     Raises:
         DataError: a grid with fewer than 4 tokens per side has no two rings.
+        NonFiniteError: codes that are not finite; says how many.
     """
+    _check_codes(codes_NTHWC.reshape(len(codes_NTHWC), -1), "codes")
     height, width = codes_NTHWC.shape[2:4]
     highest = min(height, width) // 2
     if highest < 2:
@@ -143,7 +147,9 @@ def linear_probe(codes_ND: Array, labels_N: NDArray[np.int64]) -> float:
 
     Raises:
         DataError: fewer than 20 samples, or only one label.
+        NonFiniteError: codes that are not finite; says how many.
     """
+    _check_codes(codes_ND, "codes")
     n = len(codes_ND)
     classes, targets = np.unique(labels_N, return_inverse=True)
     if n < 2 * FOLDS or len(classes) < 2:
@@ -163,6 +169,15 @@ def linear_probe(codes_ND: Array, labels_N: NDArray[np.int64]) -> float:
         predicted = held @ _ridge(x, wanted - offset) + offset
         right += int((predicted.argmax(axis=1) == targets[fold == one]).sum())
     return right / n
+
+
+def _check_codes(rows: Array, what: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise NonFiniteError(
+            f"{len(bad):,} of {len(rows):,} {what} hold NaN or infinity (the first is number "
+            f"{bad[0]}, counted from 0): check the samples and the tokenizer that made the codes"
+        )
 
 
 def _ridge(x_ND: Array, y_NK: Array) -> Array:

@@ -14,19 +14,25 @@ it is not reliable on nearly singular products.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitok_core.errors import DataError
+from vitok_core.errors import DataError, NonFiniteError
 
 Array = NDArray[np.float64]
 Given = NDArray[np.floating]
 
 BLOCK = 4096
 """Rows at a time."""
+
+LARGEST = 1e20
+"""Largest size of a feature: the square of a cubic kernel, its twelfth power, is still a number."""
+
+ORIGINALS, OTHERS = "the originals", "the reconstructions or samples"
+"""The sides of a comparison in messages, in the order of the arguments."""
 
 SIZES, SIZES_SEED = 15, 2020
 MMD_SIGMA, MMD_SCALE = 10.0, 1000.0
@@ -48,13 +54,19 @@ class Gaussian:
     n: int
 
 
-def gaussian(features_NF: Given) -> Gaussian:
+def gaussian(features_NF: Given, side: str = "the set") -> Gaussian:
     """Mean and covariance of a set of features, (N, F) with N >= 2.
+
+    Args:
+        features_NF: the features.
+        side: what messages call the set.
 
     Raises:
         DataError: fewer than two rows.
+        NonFiniteError: features that are not finite.
     """
     _at_least_two(features_NF)
+    check_features({side: features_NF})
     n, width = features_NF.shape
     mean = sum((block.sum(axis=0) for block in _blocks(features_NF)), np.zeros(width)) / n
     if n <= width:
@@ -87,9 +99,14 @@ def frechet_distance(a: Given | Gaussian, b: Given | Gaussian) -> float:
         b: the same.
 
     Raises:
-        DataError: fewer than two rows on a side.
+        DataError: fewer than two rows on a side, or sides of different widths.
+        NonFiniteError: features that are not finite; names the side and the count.
     """
-    left, right = (one if isinstance(one, Gaussian) else gaussian(one) for one in (a, b))
+    left, right = (
+        one if isinstance(one, Gaussian) else gaussian(one, side)
+        for side, one in ((ORIGINALS, a), (OTHERS, b))
+    )
+    _same_width(left.mean_F.shape, right.mean_F.shape)
     roots = np.linalg.svd(left.factor_XF @ right.factor_XF.T, compute_uv=False)
     difference = left.mean_F - right.mean_F
     # The trace of factor' factor is the sum of the factor's squares.
@@ -107,11 +124,13 @@ def frechet_infinity(a_NF: Given, b_NF: Given, *, paired: bool = True) -> float:
     originals) are taken from both sides at the same indices when there are as many of them.
 
     Raises:
-        DataError: fewer than four rows on a side.
+        DataError: fewer than four rows on a side, or sides of different widths.
+        NonFiniteError: features that are not finite; names the side and the count.
     """
     n = min(len(a_NF), len(b_NF))
     if n < 4:
         raise DataError(f"an extrapolation over the number of images needs at least 4, not {n}")
+    check_pair(a_NF, b_NF)
     lowest = max(n // 10, min(2 * a_NF.shape[1], n // 2), 2)
     sizes = np.unique(np.linspace(lowest, n, SIZES).astype(int))
     rng = np.random.Generator(np.random.Philox(SIZES_SEED))
@@ -143,12 +162,14 @@ def kernel_distance(
         seed: of their draw.
 
     Raises:
-        DataError: fewer than two rows on a side.
+        DataError: fewer than two rows on a side, or sides of different widths.
+        NonFiniteError: features that are not finite; names the side and the count.
     """
     import torch
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
     _at_least_two(a_NF, b_NF)
+    check_pair(a_NF, b_NF)
     result = kid_features_to_metric(
         *(torch.from_numpy(np.array(side, np.float64)) for side in (a_NF, b_NF)),
         kid_subsets=subsets,
@@ -164,8 +185,13 @@ def gaussian_kernel_distance(a_NF: Given, b_NF: Given) -> float:
     """Squared MMD with a Gaussian kernel over all pairs, as CMMD has it (Jayasumana et al. 2024).
 
     Rows are scaled to unit length; sigma 10; every pair counts, a row with itself too; times 1000.
+
+    Raises:
+        DataError: fewer than two rows on a side, sides of different widths, or a row of zeros.
+        NonFiniteError: features that are not finite; names the side and the count.
     """
     _at_least_two(a_NF, b_NF)
+    check_pair(a_NF, b_NF)
     a, b = _unit(a_NF), _unit(b_NF)
     within = _mean_kernel(a, a) + _mean_kernel(b, b)
     return MMD_SCALE * max(within - 2 * _mean_kernel(a, b), 0.0)
@@ -246,10 +272,12 @@ def inception_score(
 
     Raises:
         DataError: fewer rows than splits.
+        NonFiniteError: outputs that are not finite; says how many.
     """
     n = len(logits_NK)
     if n < max(splits, 1):
         raise DataError(f"an Inception score over {splits} splits needs as many images, not {n}")
+    check_features({f"{OTHERS} (outputs of the classifier)": logits_NK})
     order = np.random.RandomState(seed).permutation(n) if shuffled else np.arange(n)
     bounds = [*range(0, n, -splits), n] if splits < 0 else [i * n // splits for i in range(splits)]
     if splits > 0:
@@ -277,3 +305,51 @@ def _blocks(features_NF: Given, rows: int = BLOCK) -> Iterator[Array]:
 def _at_least_two(*sides: Given) -> None:
     if min(len(side) for side in sides) < 2:
         raise DataError("a distance of distributions needs at least 2 images on each side")
+
+
+def _same_width(left: tuple[int, ...], right: tuple[int, ...]) -> None:
+    if left != right:
+        raise DataError(
+            f"{ORIGINALS} have features of shape {left}, {OTHERS} of {right}: both sides need the "
+            "same network"
+        )
+
+
+def check_pair(originals_NF: Given, others_MF: Given) -> None:
+    """Whether two sets of features can be compared.
+
+    Raises:
+        DataError: their widths differ.
+        NonFiniteError: as `check_features`.
+    """
+    _same_width(originals_NF.shape[1:], others_MF.shape[1:])
+    check_features({ORIGINALS: originals_NF, OTHERS: others_MF})
+
+
+def check_features(sides: Mapping[str, Given]) -> None:
+    """Whether all features are finite numbers that can be squared.
+
+    Args:
+        sides: what messages call a set -> its features (N, F).
+
+    Raises:
+        NonFiniteError: some are not; names each such side, how many of its rows, and the first.
+    """
+    found = []
+    for side, features in sides.items():
+        # The negation of a comparison that is false for NaN, too.
+        bad = np.concatenate(
+            [~(np.abs(block) <= LARGEST).all(axis=1) for block in _blocks(features)]
+        ).nonzero()[0]
+        if len(bad):
+            finite = np.isfinite(np.asarray(features[bad], np.float64)).all()
+            what = f"numbers beyond {LARGEST:g}" if finite else "NaN or infinity"
+            found.append(
+                f"{len(bad):,} of {len(features):,} feature vectors of {side} hold {what} "
+                f"(the first is number {bad[0]}, counted from 0)"
+            )
+    if found:
+        raise NonFiniteError(
+            "; ".join(found) + ": check these pictures, and the precision of the network that made "
+            "the features (float16 overflows at 65504)"
+        )

@@ -269,7 +269,10 @@ class MetricSet:
             value, se = self._mean(name)
             note = ""
         else:
-            value, se, note = store.value(name)
+            try:
+                value, se, note = store.value(name)
+            except NonFiniteError as error:
+                raise NonFiniteError(f"{name}: {error}") from error
         if not math.isfinite(value):
             raise NonFiniteError(f"{name} over {self.n} images is {value}")
         return Measured(name=name, value=value, n=self.n, se=se, note=note)

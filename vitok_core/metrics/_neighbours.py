@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitok_core.errors import DataError
+from vitok_core.metrics._distances import check_pair
 
 Array = NDArray[np.float64]
 Given = NDArray[np.floating]
@@ -51,7 +52,9 @@ def cover(originals_NF: Given, others_MF: Given, *, near: int = 3, wide: int = 5
         wide: neighbours that a ball of density and coverage reaches to.
 
     Raises:
-        DataError: no more rows on a side than the neighbours that are looked for.
+        DataError: no more rows on a side than the neighbours that are looked for, or sides of
+            different widths.
+        NonFiniteError: features that are not finite; names the side and the count.
     """
     least = min(len(originals_NF), len(others_MF))
     if least <= max(near, wide):
@@ -59,6 +62,7 @@ def cover(originals_NF: Given, others_MF: Given, *, near: int = 3, wide: int = 5
             f"precision, recall, density and coverage need more than {max(near, wide)} images "
             f"on each side, there are {least}"
         )
+    check_pair(originals_NF, others_MF)
     originals, others = (np.asarray(side, np.float64) for side in (originals_NF, others_MF))
     near_radii, wide_radii = _radii(originals, (near, wide))
     (others_near,) = _radii(others, (near,))

@@ -28,8 +28,33 @@ SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 MS_SSIM_SMALLEST = (SSIM_WINDOW - 1) * 2**4 + 1
 
 
+def _check_pairs(originals: Tensor, reconstructions: Tensor) -> None:
+    """Whether both sides are bytes of one shape (B, C, H, W).
+
+    As bytes, images in [0, 1] would all be black, and one image would be compared with every other.
+    """
+    given = [
+        f"{str(one.dtype).removeprefix('torch.')} of shape {tuple(one.shape)}"
+        if isinstance(one, Tensor)
+        else f"a {type(one).__module__}.{type(one).__qualname__}"
+        for one in (originals, reconstructions)
+    ]
+    if given[0] != given[1] or "uint8 of" not in given[0] or originals.ndim != 4:
+        raise SpecError(
+            "images",
+            "metrics of pairs compare two uint8 tensors of one shape (batch, channels, height, "
+            f"width) in 0 to 255, not {given[0]} with {given[1]}; vitok_core.tokenizer.to_uint8 "
+            "makes bytes of images in [-1, 1]",
+        )
+
+
 def squared_error(originals: Tensor, reconstructions: Tensor) -> Tensor:
-    """Mean squared error of every pair of uint8 images (B, C, H, W): (B,) float64."""
+    """Mean squared error of every pair of uint8 images (B, C, H, W): (B,) float64.
+
+    Raises:
+        SpecError: another type, or two shapes.
+    """
+    _check_pairs(originals, reconstructions)
     # Differences of bytes fit 16 bits, and their squares 32: exact, in a fraction of the memory.
     difference = (originals.to(torch.int16) - reconstructions.to(torch.int16)).to(torch.int32)
     return difference.square().sum(dim=(1, 2, 3), dtype=torch.int64) / float(originals[0].numel())
@@ -53,7 +78,11 @@ def psnr_of_errors(squared_errors: Tensor, over: Literal["image", "all"] = "imag
 
 
 def psnr(originals: Tensor, reconstructions: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of every pair of uint8 images (B, C, H, W): (B,) float64."""
+    """Peak signal-to-noise ratio in dB of every pair of uint8 images (B, C, H, W): (B,) float64.
+
+    Raises:
+        SpecError: another type, or two shapes.
+    """
     return psnr_of(squared_error(originals, reconstructions))
 
 
@@ -75,8 +104,9 @@ def ssim(
             its border, in float32, as torchmetrics does.
 
     Raises:
-        SpecError: images smaller than the window.
+        SpecError: images smaller than the window, of another type, or of two shapes.
     """
+    _check_pairs(originals, reconstructions)
     if min(originals.shape[-2:]) < SSIM_WINDOW:
         raise SpecError(
             "resolution",
@@ -146,10 +176,12 @@ def ms_ssim(originals: Tensor, reconstructions: Tensor) -> Tensor:
     Window, constants and range as for `ssim`, weights of Wang et al. 2003, by torchmetrics.
 
     Raises:
-        SpecError: images that are smaller than the window at the coarsest scale.
+        SpecError: images that are smaller than the window at the coarsest scale, of another type,
+            or of two shapes.
     """
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
+    _check_pairs(originals, reconstructions)
     if min(originals.shape[-2:]) < MS_SSIM_SMALLEST:
         raise SpecError(
             "resolution",
@@ -171,6 +203,11 @@ def ms_ssim(originals: Tensor, reconstructions: Tensor) -> Tensor:
 
 @torch.no_grad()
 def lpips(originals: Tensor, reconstructions: Tensor, *, network: nn.Module) -> Tensor:
-    """LPIPS of every pair of uint8 images (B, C, H, W) through its network: (B,) float64."""
+    """LPIPS of every pair of uint8 images (B, C, H, W) through its network: (B,) float64.
+
+    Raises:
+        SpecError: another type, or two shapes.
+    """
+    _check_pairs(originals, reconstructions)
     scores: Tensor = network(from_uint8(reconstructions), from_uint8(originals)).reshape(-1)
     return scores.double()
