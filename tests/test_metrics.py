@@ -521,12 +521,12 @@ def test_features_that_are_no_numbers_name_the_side_and_the_count(value: float, 
         ):
             distance(left, b)
         with pytest.raises(
-            NonFiniteError, match="^1 of 20 feature vectors of the reconstructions or samples"
+            NonFiniteError, match=r"^1 of 20 feature vectors of the reconstructions or samples"
         ):
             distance(a, right)
-    with pytest.raises(NonFiniteError, match="of the originals.*; 1 of 20.*samples hold"):
+    with pytest.raises(NonFiniteError, match=r"of the originals.*; 1 of 20.*samples hold"):
         kernel_distance(left, right)
-    with pytest.raises(NonFiniteError, match="1 of 20 .*outputs of the classifier"):
+    with pytest.raises(NonFiniteError, match=r"1 of 20 .*outputs of the classifier"):
         inception_score(right, splits=2)
     with pytest.raises(NonFiniteError, match="3 of 30 feature vectors of the set"):
         gaussian(left)
@@ -552,7 +552,7 @@ def test_two_networks_cannot_be_compared() -> None:
 def test_codes_that_are_no_numbers_are_counted() -> None:
     codes = np.random.default_rng(0).normal(size=(40, 16))
     bad = with_bad(codes, np.nan, 7, 8)
-    with pytest.raises(NonFiniteError, match="2 of 40 codes hold NaN or infinity .*number 7,"):
+    with pytest.raises(NonFiniteError, match=r"2 of 40 codes hold NaN or infinity .*number 7,"):
         linear_probe(bad, np.arange(40) % 2)
     with pytest.raises(NonFiniteError, match="2 of 40 codes"):
         spectrum_slope(bad.reshape(40, 1, 4, 4, 1))
@@ -562,9 +562,9 @@ def test_codes_that_are_no_numbers_are_counted() -> None:
 
 def test_pairs_are_compared_as_bytes_of_one_shape() -> None:
     x = images(2)
-    for given in (x.float(), x / 255, x.double(), x.numpy(), x[:1], x[0], x.unsqueeze(2)):
+    for other in (x.float(), x / 255, x.double(), x.numpy(), x[:1], x[0], x.unsqueeze(2)):
         for metric in (psnr, ssim, ms_ssim):
             with pytest.raises(SpecError, match="compare two uint8 tensors of one shape"):
-                metric(x, given)
+                metric(x, other)
     with pytest.raises(SpecError, match=r"not float32 of shape .* with float32 of shape"):
         psnr(x / 255, x / 255)
