@@ -181,7 +181,7 @@ class ViTok(nn.Module):
             _check_range(x)
         return self._encode(x)
 
-    def _check_given(self, values: Tensor, what: str) -> None:
+    def _check_given(self, values: object, what: str) -> None:
         """Whether samples or codes are tensors of the type and on the device of the weights."""
         weight = self.from_code.weight
         type_ = str(weight.dtype).removeprefix("torch.")
