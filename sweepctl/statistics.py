@@ -1,8 +1,9 @@
-"""Statistics that plans and analyses share, without scipy: a plan must not wait for it."""
+"""Statistics and Pareto fronts that several floors share, without scipy: a plan must not wait."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from statistics import NormalDist
 
@@ -62,3 +63,23 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
         if abs(c * d - 1) < 1e-16:
             break
     return value
+
+
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether one is nowhere above the other and somewhere below it: costs are to be small."""
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def front_of(costs: Sequence[Sequence[float]]) -> list[int]:
+    """The Pareto front: places, in order, of what nothing else dominates; equals are all in it.
+
+    Args:
+        costs: the values of each; those that are to be large with their sign turned.
+    """
+    best: list[int] = []
+    for index, one in enumerate(costs):
+        if any(dominates(costs[held], one) for held in best):
+            continue
+        best = [held for held in best if not dominates(one, costs[held])]
+        best.append(index)
+    return best

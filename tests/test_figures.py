@@ -252,6 +252,82 @@ def test_the_legend_has_the_same_entries_in_all_three(
     assert "o p 2" in plain and "x p 4" in plain and "+ p 8" in plain and "\x1b" not in plain
 
 
+# ------------------------------------------------------------------------------- several panels
+
+
+def test_every_renderer_draws_every_panel(analysis: Analysis) -> None:
+    figure = laws(analysis.fits, title="nine")
+    assert len(figure.panels) == 3
+    assert [axes.get_title(loc="left") for axes in draw(figure).axes] == [
+        panel.title for panel in figure.panels
+    ]
+    made = plotly(figure, "nine")
+    layout = made["layout"]
+    assert layout["grid"] == {**layout["grid"], "rows": 1, "columns": 3, "pattern": "independent"}
+    for number, panel in zip(("", "2", "3"), figure.panels, strict=True):
+        mine = [one for one in made["data"] if one.get("xaxis", "x") == f"x{number}"]
+        assert all(one.get("yaxis", "y") == f"y{number}" for one in mine)
+        placed = {y for one in mine if "customdata" in one for y in one["y"]}
+        assert placed == {dot.y for series in panel.series for dot in series.dots}
+        assert layout[f"yaxis{number}"]["title"]["text"] == panel.y.title
+        told = [one for one in layout["annotations"] if one["xref"] == f"x{number} domain"]
+        assert panel.title in [one["text"] for one in told]
+    text = terminal(figure, columns=100)
+    assert all(panel.sentence[:60] in text for panel in figure.panels)
+    assert text.count("(psnr)") == 2 and text.count("(rfid)") == 1
+    assert text.startswith("nine   9 configurations")
+
+
+def test_panels_share_one_legend(analysis: Analysis) -> None:
+    figure = laws(analysis.fits)
+    labels = [key.label for key in figure.keys]
+    shown = [one for one in plotly(figure, "x")["data"] if one.get("showlegend", True)]
+    assert sorted(shown, key=lambda one: one["legendrank"]) and len(shown) == len(labels)
+    assert [one["name"] for one in sorted(shown, key=lambda one: one["legendrank"])] == labels
+    # One entry switches what it names in all panels.
+    groups = [one["legendgroup"] for one in plotly(figure, "x")["data"] if "customdata" in one]
+    assert groups.count("c 4") == len(figure.panels)
+    assert terminal(figure).count("o p 2") == 1
+
+
+def test_a_wide_terminal_has_panels_side_by_side(analysis: Analysis) -> None:
+    figure = laws(analysis.fits)
+    for columns, row in ((80, 1), (130, 2), (200, 3)):
+        lines = terminal(figure, columns=columns).splitlines()
+        axes = [line.count("-> (E)") for line in lines if "-> (E)" in line]
+        assert axes == [row] * (3 // row) + [3 % row] * (3 % row > 0)
+        assert max(map(len, lines)) <= columns
+
+
+def test_ticks_are_the_same_in_files_and_pages(figure: Figure, axes: Axes) -> None:
+    layout = plotly(figure, "nine")["layout"]
+    for name, axis in (("x", figure.panels[0].x), ("y", figure.panels[0].y)):
+        made = layout[f"{name}axis"]
+        ends = (
+            [math.log10(end) for end in axis.limits or ()] if axis.log else list(axis.limits or ())
+        )
+        assert made["range"] == pytest.approx(ends)
+        if axis.log:
+            drawn = getattr(axes, f"{name}axis")
+            assert made["tickvals"] == list(drawn.get_majorticklocs())
+            format_tick = drawn.get_major_formatter()
+            assert made["ticktext"] == [format_tick(at, 0) for at in made["tickvals"]]
+
+
+def test_a_law_that_was_not_fitted_says_why_in_all_three(analysis: Analysis) -> None:
+    row = {"cell": 1, "task": "t", "p": 2, "c": 4, "seed": 0, "E": 64, "n": 8, "value": 20.0}
+    row |= {"metric": "psnr", "dataset": "photos-eval", "protocol": "lite0"}
+    fit = Fit(metric="psnr", on="photos-eval", form="semilog", where={"p": 9})
+    (refused,) = fit_study(pd.DataFrame([row]), {"refused": fit}, ()).fits
+    figure = laws([refused, analysis.fit("law")])
+    first = refused.reason[:20]
+    assert not refused.points and len(first) == 20
+    assert any(first in text.get_text() for text in draw(figure).axes[0].texts)
+    told = [one["text"] for one in plotly(figure, "x")["layout"]["annotations"]]
+    assert any(one.startswith(f"not fitted: {first}") for one in told)
+    assert f"not fitted: {first}" in terminal(figure)
+
+
 # --------------------------------------------------------------------------------- other figures
 
 

@@ -29,15 +29,14 @@ from sweepctl.search import (
     Asker,
     Ended,
     Past,
-    dominates,
     ended,
     export,
     far_corner,
-    front,
     hypervolume,
     most_trials,
     since_improved,
 )
+from sweepctl.statistics import dominates, front_of
 from sweepctl.study import Search, StudyFile
 
 BLOCK = """\
@@ -226,7 +225,7 @@ Points = st.lists(st.tuples(*[st.integers(0, 6).map(float)] * 3), max_size=12)
 @given(Points)
 @settings(max_examples=60, deadline=None)
 def test_a_front_is_what_nothing_dominates(points: list[tuple[float, ...]]) -> None:
-    best = front(points)
+    best = front_of(points)
     for index, one in enumerate(points):
         beaten = any(dominates(other, one) for other in points)
         assert (index in best) == (not beaten)

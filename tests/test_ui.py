@@ -20,9 +20,9 @@ from starlette.testclient import TestClient
 from ui_ledger import STUDY, Place, fill, finish_cell, running, value_of
 
 from sweepctl.errors import UsageError
-from sweepctl.figures import front_of
 from sweepctl.ledger import open_ledger
 from sweepctl.plan import Plan
+from sweepctl.statistics import front_of
 from sweepctl.ui import Guard, Reader, address, application, listen, listen_at, names_of
 from sweepctl.ui._guard import POLICY, host_of
 from sweepctl.ui._words import brief, large, plain_json, size, span, static_bytes
@@ -525,7 +525,7 @@ def test_nothing_of_ours_names_another_host() -> None:
 def test_nothing_beats_the_pareto_front_and_it_beats_the_rest(
     points: list[tuple[float, float]],
 ) -> None:
-    front = front_of(points, better="higher")
+    front = front_of([(cost, -value) for cost, value in points])
 
     def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
         return one[0] <= other[0] and one[1] >= other[1] and one != other

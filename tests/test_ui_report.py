@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from ui_ledger import Place, fill, value_of
+from ui_ledger import STUDY, Place, fill, value_of
 
 from sweepctl.errors import UsageError
 from sweepctl.ui import Reader, terminal_plot, write_report
@@ -172,6 +172,17 @@ def test_the_plot_knows_its_figures(place: Place) -> None:
         assert terminal_plot(reader, "small", show="rfd_lite0").startswith("rfd_lite0")
         with pytest.raises(UsageError, match="no fit or metric 'nope'"):
             terminal_plot(reader, "small", show="nope")
+
+
+def test_a_plot_without_a_name_has_every_law(tmp_path: Path) -> None:
+    two = STUDY.replace(
+        "fits:\n", "fits:\n  far: {metric: rfd_lite0, on: photos-eval, form: loglog}\n"
+    )
+    with fill(tmp_path, text=two).reading() as ledger:
+        reader = Reader(ledger, tmp_path / "runs")
+        both = terminal_plot(reader, "small", columns=80, lines=24)
+        assert both.count("on photos-eval, n 4:") == 2
+        assert terminal_plot(reader, "small", show="far").count("on photos-eval, n 4:") == 1
 
 
 # --- export -------------------------------------------------------------------------------------

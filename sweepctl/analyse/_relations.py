@@ -24,6 +24,7 @@ from sweepctl.analyse._results import FitResult, Point
 from sweepctl.analyse._scales import better_of, exp2, is_metric, scale_of, unscaled
 from sweepctl.analyse._validation import with_outliers
 from sweepctl.errors import UsageError
+from sweepctl.statistics import front_of
 from sweepctl.study import Fit
 
 if TYPE_CHECKING:
@@ -300,7 +301,8 @@ def front(
         points = paired(frame, metric, on, against, against_on, where or {})
     except NotFitted as refusal:
         return Front(**named, points=(), members=(), reason=refusal.warning.message)
-    members = sorted(front_of(goodness(points, metric, against)), key=lambda i: points[i].x)
+    costs = (-goodness(points, metric, against)).tolist()
+    members = sorted(front_of(costs), key=lambda i: points[i].x)
     return Front(**named, points=points, members=tuple(members))
 
 
@@ -347,9 +349,9 @@ def frontier(
     }
     if not every.points:
         return Front(**named, members=(), reason=every.reason)
-    sign = 1.0 if better == "higher" else -1.0
-    good = np.asarray([[sign * point.y, -point.x] for point in every.points])
-    members = tuple(sorted(front_of(good), key=lambda i: every.points[i].x))
+    sign = -1.0 if better == "higher" else 1.0
+    costs = [(sign * point.y, point.x) for point in every.points]
+    members = tuple(sorted(front_of(costs), key=lambda i: every.points[i].x))
     law = refitted(every, [every.points[i] for i in members])
     return Front(
         **named,
@@ -433,14 +435,3 @@ def rank_interval(good: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, f
     error = math.sqrt((1 + inside**2 / 2) / (len(good) - 3))
     half = float(norm.ppf(0.975)) * error
     return rho, math.tanh(math.atanh(inside) - half), math.tanh(math.atanh(inside) + half)
-
-
-def front_of(good: np.ndarray[Any, np.dtype[np.float64]]) -> list[int]:
-    """Rows that no other row beats in one column without losing in the other."""
-    return [
-        i
-        for i, row in enumerate(good)
-        if not any(
-            np.all(other >= row) and np.any(other > row) for j, other in enumerate(good) if j != i
-        )
-    ]

@@ -23,7 +23,6 @@ from sweepctl.analyse import (
     effect,
     exp2,
     fit_named,
-    front_of,
     place_of,
     predicted_at,
     rank_interval,
@@ -33,6 +32,7 @@ from sweepctl.analyse import (
 )
 from sweepctl.claims._results import ClaimResult, Verdict
 from sweepctl.claims._slopes import not_made, warnings_of
+from sweepctl.statistics import front_of
 from sweepctl.study import HoldoutClaim, TradeoffClaim
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def tradeoff_verdict(
         reason = f"{n} configurations with both metrics; a rank correlation needs 5 that differ"
         return ClaimResult(name=claim.name, verdict="undecided", evidence=reason, details=details)
     rho, low, high = rank_interval(good)
-    front = front_of(good)
+    front = front_of((-good).tolist())
     least = _least_rho(n)
     details |= {
         "spearman": rho,

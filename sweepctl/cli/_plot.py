@@ -1,4 +1,4 @@
-"""`plot`: draw a study's points and law in the terminal."""
+"""`plot`: draw a study's points and laws in the terminal."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def plot(
     study: Name,
     what: Annotated[
         str | None,
-        typer.Option("--show", help="Name of a fit, or of a metric; the first fit by default."),
+        typer.Option("--show", help="Name of a fit, or of a metric; all fits by default."),
     ] = None,
 ) -> None:
-    """Draw a study's points and law in the terminal.
+    """Draw a study's points and laws in the terminal.
 
     Example: sweepctl plot quickstart --show psnr
     """

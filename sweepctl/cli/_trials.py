@@ -133,7 +133,7 @@ def chosen(made: Sequence[Made], search: Search, *, best: bool, pareto: bool) ->
     Raises:
         UsageError: the best of several objectives is asked for.
     """
-    from sweepctl.search import front
+    from sweepctl.statistics import front_of
 
     if not (best or pareto):
         return list(made)
@@ -150,7 +150,7 @@ def chosen(made: Sequence[Made], search: Search, *, best: bool, pareto: bool) ->
             for one in mine
             if one.ended is not None and (costs := one.ended.costs(search)) is not None
         ]
-        indices = front([costs for _, costs in whole])
+        indices = front_of([costs for _, costs in whole])
         found = [whole[index] for index in indices]
         if best:
             found = found[:1]  # equal ones came later

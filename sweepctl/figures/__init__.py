@@ -23,7 +23,7 @@ from sweepctl.figures._plotly import plotly
 from sweepctl.figures._relations import contours, correlations, fronts
 from sweepctl.figures._search import Tried, searched
 from sweepctl.figures._sheet import SheetRow, sheet
-from sweepctl.figures._tables import curves, front_of, metric_of, paper_series, pareto, scatter
+from sweepctl.figures._tables import curves, metric_of, paper_series, pareto, scatter
 from sweepctl.figures._terminal import terminal
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "curves",
     "draw",
     "formats_of",
-    "front_of",
     "fronts",
     "hold_outs",
     "laws",

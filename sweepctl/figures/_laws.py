@@ -43,6 +43,7 @@ from sweepctl.figures._style import (
     Look,
     basis_of,
     floats,
+    keys_of,
     level,
     look_of,
     metric_axis,
@@ -95,7 +96,7 @@ def laws(
     paper_key = Key(
         label=_PAPER, color=ORANGE, marker="circle", hollow=True, line=True, width=1.4, dash="dot"
     )
-    others = (LAW_KEY, MEAN_KEY, _NEW_KEY, *((paper_key,) if theirs else ()))
+    others = (LAW_KEY, MEAN_KEY, _NEW_KEY, *((paper_key,) if theirs else ()), *keys_of(paper))
     return Figure(
         panels=tuple(_law(fit, look, theirs.get(fit.name), paper) for fit in fits),
         points=look.keys(),
@@ -262,8 +263,8 @@ def _corner(fit: FitResult, comparison: PaperComparison | None) -> str:
 def residuals(fits: Sequence[FitResult], *, title: str = "", condition: str = "") -> Figure:
     """Residuals of each fit against what the law says, against x, and as normal quantiles.
 
-    They are in standard errors of the prediction without the point, so that a look shows what is
-    unusual.
+    They are studentized: in standard errors of the prediction without the point, so that a look
+    shows what is unusual.
 
     Raises:
         UsageError: no fit has residuals.
@@ -328,7 +329,7 @@ def _residuals(fit: FitResult, look: Look) -> tuple[Panel, Panel, Panel]:
         return Panel(x=x, y=y, lines=(*rules, *lines), series=placed(places, outlier))
 
     diagonal = Line(x=(-reach, reach), y=(-reach, reach), width=1.0)
-    titled = replace(y, title="error without the point [its standard errors]")
+    titled = replace(y, title="studentized residual")
     return (
         replace(panel(by_law, said), title=title_of(fit), y=titled),
         panel(by_x, xs, outlier="outlier"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweepctl.errors import UsageError
 from sweepctl.figures import _model as model
-from sweepctl.figures._style import CROWD, MARKERS, tick_text, ticks_at
+from sweepctl.figures._style import CROWD, MARKERS, tick_text, ticks_at, typeset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -265,10 +265,9 @@ def _ticks(axes: Axes, name: str, axis: model.Axis) -> None:
 
 def _words(axes: Axes, panel: model.Panel) -> None:
     if panel.note:
-        text = panel.note.replace("-", "−").replace("log2", "log₂").replace(")^2", ")²")
         look: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
         look |= {"fontsize": 10, "color": _SOFT, "va": "bottom", "linespacing": 1.35}
-        axes.annotate(text, (0, 1), (0, 9), **look)
+        axes.annotate(typeset(panel.note), (0, 1), (0, 9), **look)
     if panel.corner:
         look = {"xycoords": "axes fraction", "fontsize": 8.5, "color": _WARNING}
         look |= {"ha": "left" if panel.corner_left else "right", "linespacing": 1.3}

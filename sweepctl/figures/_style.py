@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sweepctl.analyse import FitResult, better_of, readable, unit_of
 from sweepctl.columns import DERIVED
 from sweepctl.errors import UsageError
-from sweepctl.figures._model import BLUE, SOFT, Axis, Dash, Dot, Key, Line, Series, Ticks
+from sweepctl.figures._model import BLUE, SOFT, Axis, Dash, Dot, Key, Line, Panel, Series, Ticks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,6 +114,16 @@ def look_of(every: Sequence[Mapping[str, Any]], skipped: Iterable[str] = ()) -> 
     )
 
 
+def keys_of(series: Sequence[Series]) -> tuple[Key, ...]:
+    """Legend entries of named series with a marker of their own, as far as they are shown."""
+    return tuple(
+        Key(label=one.label, color=one.color, marker=dot.marker, hollow=dot.hollow)
+        for one in series
+        if one.label and not one.hidden
+        for dot in one.dots[:1]
+    )
+
+
 def color_at(index: int, count: int) -> str:
     """The color of one of `count` ordered values, mixed from its neighbors in `PALETTE`."""
     place = index * (len(PALETTE) - 1) / max(count - 1, 1)
@@ -138,6 +148,11 @@ def written(value: Any) -> str:
 def _order(value: Any) -> tuple[bool, float, str]:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return (not number, float(value) if number else 0.0, str(value))
+
+
+def typeset(note: str) -> str:
+    """A note as print has it: minus signs, a small 2 under a log and above a bracket."""
+    return note.replace("-", "−").replace("log2", "log₂").replace(")^2", ")²")
 
 
 def floats(values: NDArray[np.float64]) -> tuple[float, ...]:
@@ -169,6 +184,21 @@ def roomy(values: Sequence[float], *, logged: bool, room: float = 0.08) -> tuple
     span = max(seen) - min(seen) or 1.0
     low, high = min(seen) - room * span, max(seen) + room * span
     return (2.0**low, 2.0**high) if logged else (low, high)
+
+
+def limits_of(panel: Panel) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Limits of both axes; where the model leaves them open, around what is seen."""
+    dots = [dot for series in panel.series if not series.hidden for dot in series.dots]
+    xs = [*(dot.x for dot in dots), *(x for line in panel.lines for x in line.x)]
+    ys = [*(dot.y for dot in dots), *(y for line in panel.lines for y in line.y)]
+
+    def around(axis: Axis, values: Sequence[float]) -> tuple[float, float]:
+        if axis.limits is not None:
+            return axis.limits
+        seen = [one for one in values if math.isfinite(one) and (one > 0 or not axis.log)]
+        return roomy(seen or [1.0], logged=axis.log)
+
+    return around(panel.x, xs), around(panel.y, ys)
 
 
 def level(axis: Axis, share: float) -> float:

@@ -6,15 +6,15 @@ a study is young.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweepctl.figures._model import ORANGE, SOFT, Axis, Dash, Dot, Figure, Line, Panel, Series
+from sweepctl.figures._model import ORANGE, SOFT, Axis, Dash, Dot, Figure, Key, Line, Panel, Series
 from sweepctl.figures._style import (
     MARKERS,
     Look,
     color_at,
+    keys_of,
     look_of,
     metric_axis,
     roomy,
@@ -23,6 +23,7 @@ from sweepctl.figures._style import (
     written,
 )
 from sweepctl.paper import reference_points
+from sweepctl.statistics import front_of
 
 Row = Mapping[str, Any]
 _DASHES: tuple[Dash, ...] = ("", "dash", "dot")
@@ -57,7 +58,7 @@ def scatter(
         ),
         series=(*paper, *look.series(dots)),
     )
-    return Figure(panels=(panel,), points=look.keys())
+    return Figure(panels=(panel,), points=look.keys(), others=keys_of(paper))
 
 
 def _look(rows: Sequence[Row], axes: Sequence[str], skipped: Sequence[str]) -> Look:
@@ -116,13 +117,15 @@ def pareto(
         better: "lower" or "higher", of the metric.
     """
     look = _look(rows, axes, (cost, column))
-    front = [rows[i] for i in front_of([(row[cost], row[column]) for row in rows], better=better)]
+    sign = 1 if better == "lower" else -1
+    best = front_of([(row[cost], sign * row[column]) for row in rows])
+    front = sorted((rows[i] for i in best), key=lambda row: row[cost])
     line = Line(
         x=tuple(float(row[cost]) for row in front),
         y=tuple(float(row[column]) for row in front),
         color=ORANGE,
         step=True,
-        label="front",
+        label="Pareto front",
     )
     panel = Panel(
         x=variable_axis(cost, log=spans([row[cost] for row in rows])),
@@ -130,24 +133,8 @@ def pareto(
         lines=(line,),
         series=look.series(_dots(rows, [row[cost] for row in rows], axes, column, cost, look)),
     )
-    return Figure(panels=(panel,), points=look.keys())
-
-
-def front_of(points: Sequence[tuple[float, float]], *, better: str) -> list[int]:
-    """Places of the points (cost, metric) that no other beats in both, by rising cost.
-
-    Args:
-        points: cost and metric of each.
-        better: "lower" or "higher", of the metric.
-    """
-    sign = 1 if better == "lower" else -1
-    best = math.inf
-    front = []
-    for place in sorted(range(len(points)), key=lambda i: (points[i][0], sign * points[i][1])):
-        if sign * points[place][1] < best:
-            best = sign * points[place][1]
-            front.append(place)
-    return front
+    key = Key(label=line.label, color=line.color, line=True)
+    return Figure(panels=(panel,), points=look.keys(), others=(key,))
 
 
 def curves(lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], measure: str) -> Figure:
@@ -159,23 +146,28 @@ def curves(lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], measur
     """
     every = [value for _, _, values in lines for value in values]
     log = spans(every) and min(every) > 0
+    drawn = tuple(
+        Line(
+            x=tuple(steps),
+            y=tuple(values),
+            color=color_at(number, max(len(lines), 2)),
+            width=1.6,
+            dash=_DASHES[number % len(_DASHES)],
+            label=label,
+            hover=True,
+        )
+        for number, (label, steps, values) in enumerate(lines)
+    )
     panel = Panel(
         x=Axis(title="step"),
         y=Axis(title=measure, log=log, ticks="decades" if log else "plain"),
-        lines=tuple(
-            Line(
-                x=tuple(steps),
-                y=tuple(values),
-                color=color_at(number, max(len(lines), 2)),
-                width=1.6,
-                dash=_DASHES[number % len(_DASHES)],
-                label=label,
-                hover=True,
-            )
-            for number, (label, steps, values) in enumerate(lines)
-        ),
+        lines=drawn,
     )
-    return Figure(panels=(panel,))
+    keys = (
+        Key(label=one.label, color=one.color, line=True, width=one.width, dash=one.dash)
+        for one in drawn
+    )
+    return Figure(panels=(panel,), others=tuple(keys))
 
 
 def paper_series(

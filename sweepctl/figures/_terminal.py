@@ -1,36 +1,103 @@
 """Panels in characters, for people over ssh; in a pipe the same picture without color.
 
-Braille dots draw the law and its 95 % band, letters the points, one letter per marker.
+Braille dots draw the law and its 95 % band, letters the points, one letter per marker. Panels are
+side by side as far as the terminal is wide, and below each other after that.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+import re
+import textwrap
+from collections.abc import Callable, Sequence
 
-from sweepctl.figures._model import BLUE, INK, SOFT, Axis, Figure, Key
-from sweepctl.figures._style import MARKERS, rgb, roomy
+from sweepctl.figures._model import BLUE, INK, SOFT, Axis, Figure, Key, Panel
+from sweepctl.figures._style import MARKERS, limits_of, rgb
 
 _LETTERS = dict(zip(MARKERS, "ox+*#@%&<>h", strict=True))
 LEAST_COLUMNS, LEAST_LINES = 40, 12
 
+SIDE_BY_SIDE = 64
+"""Columns that a panel needs to stand next to another one."""
+
+_GAP = 4
+_ESCAPES = re.compile(r"\x1b\[[\d;]*m")
+
 
 def terminal(figure: Figure, *, columns: int = 100, lines: int = 30, color: bool = False) -> str:
-    """The first panel of a figure as text.
+    """A figure as text: its panels, each under what it says, and one legend.
 
     Args:
         figure: what is drawn.
         columns: width of the terminal.
-        lines: height of the picture and its legend.
+        lines: height of a panel and the legend.
         color: whether escape codes may be used.
     """
+    if len(figure.panels) == 1:
+        (panel,) = figure.panels
+        body = f"{_head(panel)}\n\n{_panel(panel, columns, lines, color=color)}"
+        bare = not _shown(panel)
+    else:
+        row = min(figure.layout()[1], max(1, columns // SIDE_BY_SIDE))
+        wide = max(LEAST_COLUMNS, (columns - _GAP * (row - 1)) // row)
+        drawn = [_block(panel, wide, lines, color=color) for panel in figure.panels]
+        rows = [drawn[at : at + row] for at in range(0, len(drawn), row)]
+        title = [f"{figure.title}   {figure.basis}".strip()] if figure.title else []
+        body = "\n\n".join([*title, *("\n".join(_beside(row, wide)) for row in rows)])
+        bare = not any(map(_shown, figure.panels))
+    if bare:
+        return f"{body}\n"
+    inner = {panel.bands[-1].label for panel in figure.panels if panel.bands}
+    keys = [_key(key, color) for key in figure.keys if _is_drawn(key, inner, color)]
+    return f"{body}\n\n{_wrapped(keys, columns)}\n"
+
+
+def _head(panel: Panel) -> str:
+    return panel.sentence or panel.title or panel.y.title
+
+
+def _shown(panel: Panel) -> bool:
+    """Whether there is anything to draw."""
+    dots = any(one.dots for one in panel.series if not one.hidden)
+    return not panel.empty and (dots or bool(panel.lines))
+
+
+def _block(panel: Panel, columns: int, lines: int, *, color: bool) -> list[str]:
+    """A panel of several: its heading in at most three lines, then the picture."""
+    head = textwrap.wrap(_head(panel), columns, max_lines=3, placeholder=" ...")
+    drawn = _panel(panel, columns, lines, color=color).splitlines()
+    return [*head, *[""] * (4 - len(head)), *drawn]
+
+
+def _beside(blocks: Sequence[Sequence[str]], wide: int) -> list[str]:
+    """Blocks of lines next to each other; escape codes have no width."""
+
+    def padded(line: str) -> str:
+        return line + " " * (wide + _GAP - len(_ESCAPES.sub("", line)))
+
+    rows = itertools.zip_longest(*blocks, fillvalue="")
+    return ["".join(map(padded, row)).rstrip() for row in rows]
+
+
+def _wrapped(keys: Sequence[str], columns: int) -> str:
+    """The legend, in as many lines as it needs."""
+    made = [""]
+    for key in keys:
+        longer = f"{made[-1]}   {key}" if made[-1] else key
+        if made[-1] and len(_ESCAPES.sub("", longer)) > columns:
+            made.append(key)
+        else:
+            made[-1] = longer
+    return "\n".join(made)
+
+
+def _panel(panel: Panel, columns: int, lines: int, *, color: bool) -> str:
+    """The picture of one panel; why there is none where nothing can be drawn."""
     import plotille
 
-    panel = figure.panels[0]
-    series = [one for one in panel.series if not one.hidden and one.dots]
-    if panel.empty or not series:
-        return f"{panel.sentence or panel.title}\n\n{panel.empty or 'nothing to draw'}\n"
-    dots = [dot for one in series for dot in one.dots]
+    if not _shown(panel):
+        return panel.empty or "nothing to draw"
     drawing = plotille.Figure()
     drawing.color_mode = "byte"
     drawing.with_colors = color
@@ -41,12 +108,11 @@ def terminal(figure: Figure, *, columns: int = 100, lines: int = 30, color: bool
     drawing.x_label, drawing.y_label = x_label, y_label
     drawing.x_ticks_fkt, drawing.y_ticks_fkt = _ticks(panel.x), _ticks(panel.y)
     across, up = _places(panel.x), _places(panel.y)
-    x_limits = panel.x.limits or roomy([dot.x for dot in dots], logged=panel.x.log)
-    y_limits = panel.y.limits or roomy([dot.y for dot in dots], logged=panel.y.log)
+    x_limits, y_limits = limits_of(panel)
     drawing.set_x_limits(*map(across, x_limits))
     drawing.set_y_limits(*map(up, y_limits))
 
-    def curve(xs: tuple[float, ...], ys: tuple[float, ...], shade: str) -> None:
+    def curve(xs: Sequence[float], ys: Sequence[float], shade: str) -> None:
         kept = [(across(x), up(y)) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
         drawing.plot([x for x, _ in kept], [y for _, y in kept], lc=_color(shade, color))
 
@@ -54,8 +120,9 @@ def terminal(figure: Figure, *, columns: int = 100, lines: int = 30, color: bool
         curve(band.x, band.low, BLUE)
         curve(band.x, band.high, BLUE)
     for line in panel.lines:
-        curve(line.x, line.y, line.color)
-    for one in series:
+        xs, ys = _corners(line.x, line.y) if line.step else (line.x, line.y)
+        curve(xs, ys, line.color)
+    for one in (one for one in panel.series if not one.hidden):
         for marker in dict.fromkeys(dot.marker for dot in one.dots):
             mine = [dot for dot in one.dots if dot.marker == marker]
             drawing.scatter(
@@ -64,16 +131,24 @@ def terminal(figure: Figure, *, columns: int = 100, lines: int = 30, color: bool
                 lc=_color(one.color, color),
                 marker=_LETTERS[marker],
             )
-    inner = panel.bands[-1].label if panel.bands else ""
-    keys = [_key(key, color) for key in figure.keys if _is_drawn(key, inner, color)]
-    head = panel.sentence or panel.title
-    return f"{head}\n\n{drawing.show(legend=False)}\n\n{'   '.join(keys)}\n"
+        for dot in (dot for dot in one.dots if dot.label):
+            words = f" {dot.label}"  # the point itself comes first
+            drawing.text([across(dot.x)], [up(dot.y)], [_LETTERS[dot.marker] + words])
+    return str(drawing.show(legend=False))
 
 
-def _is_drawn(key: Key, band: str, color: bool) -> bool:
+def _corners(xs: Sequence[float], ys: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
+    """A line of steps with its corners: each y is kept until the next x."""
+    pairs = list(zip(xs, ys, strict=True))
+    between = [[(x, y), (after, y)] for (x, y), (after, _) in itertools.pairwise(pairs)]
+    every = [*itertools.chain.from_iterable(between), *pairs[-1:]]
+    return [x for x, _ in every], [y for _, y in every]
+
+
+def _is_drawn(key: Key, bands: set[str], color: bool) -> bool:
     """Whether the picture shows what a legend entry is about."""
     if key.opacity:
-        return key.label == band
+        return key.label in bands
     return color or key.line or key.color == SOFT
 
 

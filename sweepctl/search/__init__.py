@@ -5,7 +5,7 @@ order, and what their cells measured. From that an `Asker` is made, here in memo
 driver records each answer, runs it as an ordinary cell and reports its result. After a restart the
 same history gives the same next point. Optuna's own storage is only written, for other tools.
 
-    _asking     from a history to the next point       _front      best, fronts, hypervolume
+    _asking     from a history to the next point       _front      hypervolume, stagnation
     _pruning    which trial is promoted from a rung
     _summary    what a search has found; trials as Optuna's storage
 """
@@ -13,7 +13,7 @@ same history gives the same next point. Optuna's own storage is only written, fo
 from __future__ import annotations
 
 from sweepctl.search._asking import Asked, Asker, Ended, Past, ended, frozen, grid, most_trials
-from sweepctl.search._front import dominates, far_corner, front, hypervolume, since_improved
+from sweepctl.search._front import far_corner, hypervolume, since_improved
 from sweepctl.search._pruning import TrialProgress, best_waiting, promoted
 from sweepctl.search._summary import Found, export, summarise
 
@@ -25,11 +25,9 @@ __all__ = [
     "Past",
     "TrialProgress",
     "best_waiting",
-    "dominates",
     "ended",
     "export",
     "far_corner",
-    "front",
     "frozen",
     "grid",
     "hypervolume",

@@ -1,4 +1,4 @@
-"""Which trials are best: dominance, fronts and hypervolume of a few objectives; plain arithmetic.
+"""How good the best trials are: hypervolume and stagnation of a few objectives; plain arithmetic.
 
 Values stand here as costs: every objective is to be made small, those that are to be large with
 their sign turned. A trial that misses a condition is in no front.
@@ -10,23 +10,9 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from sweepctl.statistics import dominates, front_of
+
 Costs = tuple[float, ...]
-
-
-def dominates(one: Costs, other: Costs) -> bool:
-    """Whether one is nowhere worse than the other and somewhere better."""
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
-
-
-def front(costs: Sequence[Costs]) -> list[int]:
-    """Which of some trials no other one dominates, as indices in their order."""
-    best: list[int] = []
-    for index, one in enumerate(costs):
-        if any(dominates(costs[held], one) for held in best):
-            continue
-        best = [held for held in best if not dominates(one, costs[held])]
-        best.append(index)
-    return sorted(best)
 
 
 def since_improved(costs: Sequence[Costs | None]) -> int:
@@ -58,7 +44,7 @@ def hypervolume(costs: Sequence[Costs], reference: Costs) -> float:
         reference: the far corner; a trial that is beyond it in some objective adds nothing.
     """
     inside = [one for one in costs if all(a < b for a, b in zip(one, reference, strict=True))]
-    return _volume([inside[index] for index in front(inside)], reference)
+    return _volume([inside[index] for index in front_of(inside)], reference)
 
 
 def _volume(points: Sequence[Costs], reference: Costs) -> float:
@@ -70,7 +56,7 @@ def _volume(points: Sequence[Costs], reference: Costs) -> float:
     volume = 0.0
     for low, high in itertools.pairwise(levels):
         slab = [point[:-1] for point in points if point[-1] <= low]
-        held = [slab[index] for index in front(slab)]
+        held = [slab[index] for index in front_of(slab)]
         volume += (high - low) * _volume(held, reference[:-1])
     return volume
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from sweepctl.errors import LedgerError
 from sweepctl.search._asking import Past, directions, frozen
-from sweepctl.search._front import Costs, far_corner, front, hypervolume
+from sweepctl.search._front import Costs, far_corner, hypervolume
+from sweepctl.statistics import front_of
 from sweepctl.study import Search
 
 FEWEST = 4
@@ -51,7 +52,7 @@ def summarise(search: Search, trials: Sequence[Past]) -> Found:
         if costs is not None:
             kept.append((place, costs))
     costs_of = [costs for _, costs in kept]
-    best = sorted(front(costs_of), key=lambda index: costs_of[index])
+    best = sorted(front_of(costs_of), key=lambda index: costs_of[index])
     if len(search.objectives) == 1:
         best = best[:1]
     return Found(
@@ -69,7 +70,7 @@ def _growth(search: Search, kept: Sequence[tuple[int, Costs]]) -> list[tuple[int
     held: list[Costs] = []
     for place, costs in kept:
         held.append(costs)
-        held = [held[index] for index in front(held)]
+        held = [held[index] for index in front_of(held)]
         if len(search.objectives) > 1:
             grown.append((place, hypervolume(held, corner)))
         else:

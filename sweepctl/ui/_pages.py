@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sweepctl.errors import UsageError
 from sweepctl.kinds import trainings
 from sweepctl.ledger import Table
 from sweepctl.ui._folders import Curve
-from sweepctl.ui._plots import better, choices, drawn, rows_of
+from sweepctl.ui._plots import ALL_LAWS, better, choices, drawn, rows_of
 from sweepctl.ui._reading import Reader
 from sweepctl.ui._records import STATES, Point, Standing, TaskPage
 from sweepctl.ui._words import environment, span
@@ -174,7 +174,7 @@ def best_of(table: Table, metrics: Sequence[str]) -> dict[str, float]:
 
 
 def figure(reader: Reader, name: str, show: str) -> dict[str, Any]:
-    """The scatter of a study that a link names, or the first one.
+    """The figure of a study that a link names, or the first one.
 
     Raises:
         UsageError: there is no such study or figure.
@@ -189,7 +189,7 @@ def figure(reader: Reader, name: str, show: str) -> dict[str, Any]:
     chosen = next((one for one in offered if one.name == show), None)
     if chosen is None:
         # A law that is being fitted has no figure yet, its metric has.
-        if show and not show.startswith(("fit:", "metric:")):
+        if show and show != ALL_LAWS.name and not show.startswith(("fit:", "metric:")):
             raise UsageError(f"there is no figure {show!r}")
         chosen = offered[0]
     standing = reader.standing(name)
@@ -403,7 +403,7 @@ def fit_figure(reader: Reader, name: str, fit: str, kind: str) -> dict[str, Any]
         made = residuals([found])
     except UsageError:  # a law through all its points leaves nothing over
         return {"data": [], "layout": {}}
-    return plotly(replace(made, panels=made.panels[1:2]), f"residuals {fit}")
+    return plotly(made, f"residuals {fit}")
 
 
 def pareto(reader: Reader, name: str, metric: str, cost: str) -> dict[str, Any]:

@@ -18,27 +18,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One scatter that a study offers.
+    """One figure that a study offers.
 
     Attributes:
         name: what it is called in a link.
         label: what it is called in a list.
-        column: column of the metric.
-        x: column of the x axis.
+        column: column of the metric; empty for all laws.
+        x: column of the x axis; empty for all laws.
         fit: name of the law that is drawn with it; empty for none.
     """
 
     name: str
     label: str
-    column: str
-    x: str
+    column: str = ""
+    x: str = ""
     fit: str = ""
+
+
+ALL_LAWS = Choice(name="laws", label="all laws")
 
 
 def choices(
     metrics: Sequence[str], columns: Sequence[str], analysis: Analysis | None
 ) -> list[Choice]:
-    """The scatters of a study: one per law first, then one per metric that has none.
+    """The figures of a study: one per law, all of several laws, one per metric that has none.
 
     Args:
         metrics: columns of measured numbers.
@@ -54,6 +57,8 @@ def choices(
                 Choice(name=f"fit:{fit.name}", label=label, column=column, x=fit.x, fit=fit.name)
             )
     drawn = {choice.column for choice in found}
+    if len(found) > 1:
+        found.append(ALL_LAWS)
     found += [
         Choice(name=f"metric:{name}", label=f"{name} over E", column=name, x="E")
         for name in metrics
@@ -79,7 +84,7 @@ def drawn(
     *,
     resolution: int | None = None,
 ) -> Figure:
-    """The scatter of a choice: the configurations of its law, or every cell where there is none.
+    """The figure of a choice: the configurations of its law, or every cell where there is none.
 
     Args:
         choice: which metric over what, with which law.
@@ -91,6 +96,8 @@ def drawn(
     """
     from sweepctl.figures import laws, metric_of, paper_series, scatter
 
+    if choice == ALL_LAWS and analysis is not None:
+        return laws(analysis.fits)
     frames = table.columns.index("frames")
     video = any((row[frames] or 1) > 1 for row in table.rows)
     metric = metric_of(choice.column)
@@ -128,14 +135,14 @@ def terminal_plot(
     lines: int = 30,
     color: bool = False,
 ) -> str:
-    """A study's scatter with its law, as text.
+    """A study's points with their laws, as text.
 
     Args:
         reader: where the numbers come from.
         study: name of the study.
-        show: name of a fit or of a metric; the first figure when empty.
+        show: name of a fit or of a metric; when empty all laws, or the first metric without one.
         columns: width of the terminal.
-        lines: height of the picture and its legend.
+        lines: height of a panel and the legend.
         color: whether escape codes may be used.
 
     Raises:
@@ -151,12 +158,14 @@ def terminal_plot(
             f"nothing of {study} was measured yet",
             hint=f"sweepctl status {study} says how far it is",
         )
-    chosen = [one for one in offered if not show or show in (one.name, one.fit, one.column)]
+    wanted = show or (ALL_LAWS.name if ALL_LAWS in offered else offered[0].name)
+    chosen = [one for one in offered if wanted in (one.name, one.fit, one.column)]
     if not chosen:
-        names = ", ".join(dict.fromkeys(one.fit or one.column for one in offered))
+        names = ", ".join(dict.fromkeys(one.fit or one.column or one.name for one in offered))
         raise UsageError(f"there is no fit or metric {show!r} to plot", hint=f"there are: {names}")
-    if not rows_of(table, chosen[0].column, chosen[0].x):
-        raise UsageError(f"{study} has no value of {chosen[0].column} yet")
+    first = chosen[0]
+    if first != ALL_LAWS and not rows_of(table, first.column, first.x):
+        raise UsageError(f"{study} has no value of {first.column} yet")
     axes = dict.fromkeys(axis for cell in reader.standing(study).cells for axis in cell.axes)
-    figure = drawn(chosen[0], table, list(axes), analysis)
+    figure = drawn(first, table, list(axes), analysis)
     return terminal(figure, columns=columns, lines=lines, color=color)

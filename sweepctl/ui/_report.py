@@ -20,7 +20,7 @@ from sweepctl.ledger import Ledger, Submitted, Table
 from sweepctl.runs import write_chosen
 from sweepctl.ui import _folders
 from sweepctl.ui._pages import axes_of, best_of, checkpoints, numeric_columns
-from sweepctl.ui._plots import choices, drawn
+from sweepctl.ui._plots import ALL_LAWS, choices, drawn
 from sweepctl.ui._reading import Reader
 from sweepctl.ui._records import Point
 from sweepctl.ui._words import environment, plain_json, static_bytes
@@ -133,6 +133,7 @@ def html_report(reader: Reader, study: str, *, command: str = "") -> str:
             plotly(drawn(choice, table, list(axes), analysis, resolution=side), choice.name),
         )
         for choice in choices(metrics, table.columns, analysis)
+        if choice != ALL_LAWS  # each of them has a section
     ]
     columns = reader.shown_columns(reader.standing(study), table)
     chosen = [reader.point(study, cell) for cell in pictured(table)]

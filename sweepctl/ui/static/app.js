@@ -13,42 +13,63 @@
     toImageButtonOptions: { format: "svg" },
   };
 
-  function axis(given, values, narrow) {
+  const isAxis = (name) => /^[xy]axis\d*$/.test(name);
+
+  function axis(given, room) {
     const made = {
       gridcolor: css("--line"), zerolinecolor: css("--rule"), linecolor: css("--rule"), showline: true, ticks: "outside",
       tickcolor: css("--rule"), ticklen: 4, automargin: true, zeroline: false, ...given,
       title: { text: "", standoff: 10, font: { size: 13, color: css("--soft") }, ...(given.title || {}) },
     };
-    if (made.type === "log" && made.dtick === 1) { delete made.dtick; made.tickformat = "~s"; }
-    if (made.dtick === "log2") { // ticks at powers of two, at most nine of them
-      const logs = values.filter((v) => v > 0).map(Math.log2);
-      const span = logs.length ? Math.max(...logs) - Math.min(...logs) : 1;
-      if (span < 2.2) { delete made.dtick; made.tickformat = ".3~g"; } else { made.dtick = Math.log10(2) * Math.max(1, Math.ceil(span / (narrow ? 5 : 10))); made.tick0 = 0; made.tickformat = span > 16 ? "~s" : ",~r"; }
-    }
+    if (made.tickvals && made.type === "log") { // as many of the model's ticks as there is room for
+      const step = Math.ceil(made.tickvals.length / Math.max(2, Math.floor(room / 46)));
+      made.tickvals = made.tickvals.filter((_, place) => place % step === 0);
+      made.ticktext = made.ticktext.filter((_, place) => place % step === 0);
+    } else if (made.type === "log") made.tickformat = "~g";
     return made;
   }
 
-  function themed(figure, narrow) {
-    const layout = figure.layout || {};
-    const drawn = figure.data.map((trace) => {
-      const copy = { ...trace };
-      if (copy.marker && copy.marker.line && copy.marker.line.color === "paper") copy.marker = { ...copy.marker, line: { ...copy.marker.line, color: css("--paper") } };
-      if (copy.line && copy.line.color === "#7b8494") copy.line = { ...copy.line, color: css("--soft") };
-      return copy;
-    });
-    const along = (key) => figure.data.filter((t) => t.visible !== "legendonly").flatMap((t) => t[key] || []).filter((v) => v !== null);
+  // The figure as the page shows it: ink, soft and paper are colors of the page, and a row has as
+  // many panels as there is room for.
+  function themed(figure, element) {
+    const given = figure.layout || {}, width = element.clientWidth, narrow = width < 620;
+    const names = Object.keys(given).filter(isAxis), panels = names.length / 2;
+    const columns = given.grid ? Math.max(1, Math.min(given.grid.columns, Math.floor(width / 300))) : 1;
+    const rows = Math.ceil(panels / columns), grid = given.grid && { ...given.grid, rows, columns };
+    element.style.height = rows > 1 ? `${350 * rows + 60}px` : "";
+    const height = element.clientHeight / rows - 60;
+    const band = (color) => color.replace(/[\d.]+(?=\))/, (opacity) => opacity * css("--band")); // pale areas drown on a dark page
+    const colored = (part) => {
+      if (Array.isArray(part) || part === null || typeof part !== "object") return part;
+      return Object.fromEntries(Object.entries(part).map(([key, value]) => [key, key === "color" && ["ink", "soft", "paper"].includes(value) ? css(`--${value}`) : key === "fillcolor" ? band(value) : colored(value)]));
+    };
+    const axes = names.map((name) => [name, axis(given[name], name[0] === "x" ? width / columns - 70 : height * 1.6)]);
+    const title = { size: 13, weight: 650, color: css("--ink") };
+    const words = (given.annotations || []).map((one) => ({ font: one.name === "title" ? title : { size: 11.5, color: css("--soft") }, ...one }));
+    const below = narrow || panels > 1;
     return {
-      data: drawn,
+      data: figure.data.map(colored),
       layout: {
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", dragmode: "zoom",
-        margin: { l: 56, r: 14, t: 10, b: 48 },
+        margin: { l: 56, r: 14, t: Math.max(10, ...words.map((one) => (one.yshift || -12) + 22)), b: 48 },
         font: { family: css("--sans"), size: 12.5, color: css("--soft") },
-        legend: narrow ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 12 } } : { x: 1.01, y: 1, font: { size: 12 }, bgcolor: "rgba(0,0,0,0)" },
         hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--rule"), align: "left", font: { family: css("--sans"), size: 12.5, color: css("--ink") } },
         modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--faint"), activecolor: css("--ink") },
-        ...layout, xaxis: axis(layout.xaxis || {}, along("x"), narrow), yaxis: axis(layout.yaxis || {}, along("y"), narrow),
+        ...given, ...Object.fromEntries(axes), annotations: words, ...(grid ? { grid } : {}),
+        legend: below ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, font: { size: 12 }, tracegroupgap: 0 } : { x: 1.01, y: 1, font: { size: 12 }, bgcolor: "rgba(0,0,0,0)", tracegroupgap: 0 },
       },
     };
+  }
+
+  // Ticks of the model where at least two are seen; someone who zooms in further gets round numbers.
+  function ticked(element) {
+    const changes = {};
+    for (const [name, one] of Object.entries(element.layout).filter(([key, one]) => isAxis(key) && one.type === "log" && one.tickvals && one.range)) {
+      const [low, high] = one.range.map((end) => 10 ** end);
+      const mode = one.tickvals.filter((at) => at >= low && at <= high).length < 2 ? "auto" : "array";
+      if ((one.tickmode || "array") !== mode) { changes[`${name}.tickmode`] = mode; changes[`${name}.tickformat`] = ".4~g"; }
+    }
+    if (Object.keys(changes).length) Plotly.relayout(element, changes);
   }
 
   const figures = new Map(); // element -> the figure it shows, for a change of theme
@@ -63,11 +84,18 @@
       return;
     }
     element.querySelector(".empty")?.remove();
-    const made = themed(figure, element.clientWidth < 620);
+    const made = themed(figure, element);
     if (element.dataset.legend === "no") made.layout.showlegend = false;
     await Plotly.react(element, made.data, made.layout, config);
+    ticked(element);
     if (!element.dataset.wired) {
       element.dataset.wired = "yes";
+      element.on("plotly_relayout", () => ticked(element));
+      element.on("plotly_restyle", ([change, places]) => { // points that are switched on may be outside of what is shown
+        const { xaxis, yaxis } = element.layout, outside = (at, one) => at !== null && ((v) => v < one.range[0] || v > one.range[1])(one.type === "log" ? Math.log10(at) : at);
+        const added = [change.visible].flat().includes(true) ? places.map((place) => element.data[place]).filter((trace) => trace.mode === "markers") : [];
+        if (added.some((trace) => trace.x.some((x) => outside(x, xaxis)) || trace.y.some((y) => outside(y, yaxis)))) Plotly.relayout(element, { "xaxis.autorange": true, "yaxis.autorange": true });
+      });
       element.on("plotly_click", (event) => {
         const cell = event.points[0]?.customdata;
         if (cell !== undefined && element.dataset.point) location.href = element.dataset.point + cell;
