@@ -397,7 +397,7 @@ def test_canonical_json_is_stable_and_reads_back(value: object) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("lr=1e-6", "final_lr = 1e-05 is above the peak lr = 1e-06"),
+        ("final_lr=1e-3", "final_lr = 0.001 is above the peak lr = 0.0004; leave it out"),
         ("lpips=1", None),  # the VGG trunk takes 16 px
         ("stages.stage1.loss={lpips: 1, lpips_net: alex}", "the LPIPS loss (alex) needs images"),
         ("evaluate.reconstruction.images=1", "rfd_lite0 needs at least 2 images, not 1"),

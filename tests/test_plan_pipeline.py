@@ -385,7 +385,10 @@ def test_rows_of_a_design_have_what_both_measure(tmp_path: Path) -> None:
         (["lengths=[4, 16]", "length=4"], "a generator makes whole codes, not of length 4"),
         (["resolution=48"], "the discriminator halves images down to 4 x 4"),
         (["discriminator.final_lr=1e-6"], "means nothing to a constant schedule"),
-        (["stage2.optimiser.lr=1e-6"], "final_lr = 1e-05 is above the peak lr = 1e-06"),
+        (
+            ["stage2.optimiser.lr=1e-6", "stage2.optimiser.final_lr=1e-5"],
+            "final_lr = 1e-05 is above the peak lr = 1e-06",
+        ),
         (["stage2.loss.pixel_weight=0"], "nothing would ask for a reconstruction"),
         (
             ["bottleneck=none", "kl=0", "stage2.train=all"],

@@ -294,3 +294,296 @@ def test_trials_of_stand_ins_are_made_again_and_said_so(tmp_path: Path) -> None:
         watcher = Collected()
         go(tmp_path, other, ledger, watcher)
         assert not [said for said in watcher.notices if "an earlier version" in said]
+
+
+# --- points that are not possible, and points again -----------------------------------------------
+
+
+def check(file: Path, text: str, **how: Any) -> tuple[int, str]:
+    file.write_text(text)
+    code, out, err = say("check", str(file), **how)
+    return code, out + err
+
+
+@pytest.mark.parametrize(
+    ("space", "more", "said"),
+    [
+        ("p: {low: 4, high: 12}", "", ["2 of the 9 points of the space are possible", "after 2"]),
+        ("c: [4, 8, 16, 64]", "exclude: [{E: '> 40'}]\n", ["2 of the 4 points", "(2)", "after 2"]),
+        # The one in the middle, or the first of a list, may be one that is not possible.
+        ("c: [64, 16, 8, 4]", "exclude: [{E: '> 40'}]\n", ["2 of the 4 points", "after 2"]),
+        ("c: {low: 4, high: 64, log: true, step: 4}", "", ["all 16 points of the space"]),
+        ("c: {low: 4, high: 6, log: true}", "", ["all 3 points", "ends after 3"]),
+        ("pixel: [l1, l2]\nssim: {choice: [0.1, 0.2], if: {pixel: l2}}", "", ["all 3 points"]),
+        # 0.0 is what the study has where the condition does not hold, and one of the choices.
+        (
+            "stage2.steps: [null, 4]\nadversarial.weight: [0.01, 0.1, 1]",
+            "",
+            ["all 4 points", "the same cell as another point (2)"],
+        ),
+        ("lr: {low: 1e-7, high: 1e-2, log: true}\np: [4, 5]", "", []),
+        ("kl: {low: 1, high: 1e9, step: 1}", "", ["more than 5,000 points"]),
+    ],
+)
+def test_check_counts_the_possible_points(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    space: str,
+    more: str,
+    said: list[str],
+) -> None:
+    text = text_of(space, more=more, trials=6)
+    if "stage2" in space:
+        text = text.replace("evaluate:", "  stage2: {batch: 4, loss: {lpips: 0}}\nevaluate:")
+        said = ["4 of the 6 points", *said[1:]]
+    code, out = check(tmp_path / "a.yaml", text, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0, out
+    for one in said:
+        assert one in out
+    if not said:
+        assert "points of the space" not in out
+
+
+@pytest.mark.parametrize(
+    ("space", "more", "place", "said"),
+    [
+        ("c: [16, 8, 4]", "exclude: [{E: '> 1'}]\n", "15:1", "no point of the search is possible"),
+        ("p: [5, 6]", "", "14:9", "does not divide the resolution 16"),
+        (
+            "lr: {low: 1e-5, high: 1e-2}\nc: [16, 8]",
+            "exclude: [{E: '> 1'}]\n",
+            "16:1",
+            "no point of the search is possible",
+        ),
+    ],
+)
+def test_a_search_without_a_possible_point_is_a_mistake(
+    tmp_path: Path, space: str, more: str, place: str, said: str
+) -> None:
+    found = problems(tmp_path, text_of(space, more=more))
+    assert said in found[place]
+
+
+def test_a_point_to_start_with_that_is_not_possible_has_its_place(tmp_path: Path) -> None:
+    text = text_of("p: [4, 5, 8]").replace(
+        "  space:", "  start_with:\n    - {p: 8}\n    - {p: 5}\n  space:"
+    )
+    assert "this point is not possible: p = 5 does not divide" in problems(tmp_path, text)["15:7"]
+    # In another cell of the grid it may be.
+    text = text.replace("search:", "axes: {resolution: [16, 20]}\nsearch:")
+    assert len(make_plan(load(tmp_path, text), data=DATA).cells) == 2
+
+
+def ran(folder: Path, text: str, **changes: Any) -> tuple[list[TrialRecord], list[str]]:
+    """The trials of a study that was run, and what was said of it."""
+    watcher = Collected()
+    with open_ledger(str(folder / "results.db")) as ledger:
+        go(folder, text, ledger, watcher, **changes)
+        return ledger.searches.trials("small"), list(watcher.notices)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    ["random", "grid", *(pytest.param(s, marks=pytest.mark.slow) for s in ("tpe", "qmc"))],
+)
+def test_a_search_of_few_points_ends_when_each_was_tried(tmp_path: Path, sampler: str) -> None:
+    text = text_of("p: {low: 4, high: 12}", ("random", sampler), trials=6)
+    trials, said = ran(tmp_path, text)
+    assert {trial.point["tokenizer.p"] for trial in trials if trial.cell} == {4, 8}
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    ends = "the search ends after 2 trials: the space has 2 possible points, and each was tried"
+    assert ends in said
+    assert ran(tmp_path, text)[0] == trials
+
+
+def test_points_that_make_no_new_cell_do_not_count(tmp_path: Path) -> None:
+    space = "p: {low: 1, high: 16}\nc: [4, 5, 6]"
+    trials, said = ran(tmp_path, text_of(space, trials=12))
+    cells = [trial.cell for trial in trials if trial.cell]
+    assert len(set(cells)) == 12 < len(trials)
+    assert not [one for one in said if "ends after" in one]
+    # Of 15 possible points the last ones are found although most are not possible.
+    trials, said = ran(tmp_path, text_of(space, trials=40))
+    assert len({trial.cell for trial in trials if trial.cell}) == 15
+    assert any("ends after 15 trials: the space has 15 possible points" in one for one in said)
+
+
+def test_a_search_with_rungs_ranks_each_cell_once(tmp_path: Path) -> None:
+    text = (
+        text_of("c: [4, 8, 16]", trials=9)
+        .replace("steps: 2", "steps: 90")
+        .replace("  space:", "  prune: {factor: 3, rungs: 2}\n  space:")
+    )
+    trials, said = ran(tmp_path, text)
+    assert len({trial.cell for trial in trials}) == 3
+    whole = [trial for trial in trials if trial.until is None]
+    assert len({trial.cell for trial in whole}) == 1
+    assert any("3 possible points" in one for one in said)
+
+
+def test_seeds_on_an_axis_have_a_search_each(tmp_path: Path) -> None:
+    text = text_of("c: [4, 8]", ("search:", "axes: {seed: [0, 1]}\nsearch:"), trials=6)
+    trials, said = ran(tmp_path, text)
+    assert len({trial.cell for trial in trials}) == 4
+    assert [one.partition(":")[0] for one in said if "ends after" in one] == [
+        "the search at seed 0 ends after 2 trials",
+        "the search at seed 1 ends after 2 trials",
+    ]
+
+
+# --- a value to stop at ---------------------------------------------------------------------------
+
+
+def test_a_search_stops_at_a_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = text_of("lr: {low: 1e-4, high: 1e-2}", trials=8)
+    ran(tmp_path, text)
+    with open_ledger("results.db") as ledger:
+        values = [row[0] for row in ledger.query("select psnr from v_cell order by cell").rows]
+    best = max(range(8), key=lambda number: values[number])
+    after = max(1, best)
+    stop = sorted(values[: after + 1])[-1]
+    first = next(number for number, value in enumerate(values) if value >= stop)
+    stopped = text.replace("  space:", f"  stop: {{value: {stop!r}}}\n  space:")
+    other = stopped.replace("study: small", "study: other")
+    watcher = Collected()
+    with open_ledger("results.db") as ledger:
+        go(tmp_path, other, ledger, watcher)
+        assert len(ledger.searches.trials("other")) == first + 1
+        go(tmp_path, other, ledger, Collected())
+        assert len(ledger.searches.trials("other")) == first + 1
+    assert any(f"trial {first} reached the value to stop at" in one for one in watcher.notices)
+    how: Any = {"monkeypatch": monkeypatch, "capsys": capsys}
+    code, _, err = say("status", "other", **how)
+    assert code == 0 and f"{first + 1} of 8 trials; value to stop at: psnr" in err
+    assert f"reached by trial {first}" in err
+    code, out, _ = say("search", "other", "--figures", "none", "--json", **how)
+    (found,) = json.loads(out)["searches"]
+    assert (found["stop_value"], found["reached_by"]) == (stop, first)
+
+
+def test_the_direction_of_a_value_to_stop_at_is_that_of_the_metric(tmp_path: Path) -> None:
+    from sweepctl.search import Ended
+
+    for direction, reached in (
+        ("maximize", [False, True, True]),
+        ("minimize", [True, True, False]),
+    ):
+        text = text_of("lr: {low: 1e-4, high: 1e-2}").replace(
+            "{metric: psnr}", f"{{metric: psnr, direction: {direction}}}"
+        )
+        search = load(tmp_path, text.replace("  space:", "  stop: {value: 30}\n  space:")).search
+        assert search is not None
+        outcomes = [Ended(values=(value,)).reaches(search) for value in (29.0, 30.0, 31.0)]
+        assert outcomes == reached
+        assert not Ended(values=(30.0,), violations=(1.0,)).reaches(search)
+        assert not Ended(values=None).reaches(search)
+
+
+def test_a_value_to_stop_at_is_that_of_one_objective(tmp_path: Path) -> None:
+    text = text_of(
+        "lr: {low: 1e-4, high: 1e-2}",
+        ("[{metric: psnr}]", "[{metric: psnr}, {metric: ssim}]"),
+        ("metrics: [psnr]", "metrics: [psnr, ssim]"),
+    ).replace("  space:", "  stop: {value: 30}\n  space:")
+    assert "here are 2 (psnr, ssim)" in problems(tmp_path, text)["13:17"]
+    empty = text.replace("{value: 30}", "{}")
+    assert "give flat, hours or value" in problems(tmp_path, empty)["13:9"]
+
+
+# --- steps of a logarithmic draw, and what other tools write --------------------------------------
+
+
+def test_steps_on_a_logarithmic_scale(tmp_path: Path) -> None:
+    from sweepctl.search import Asker, Past
+
+    text = text_of(
+        "c: {low: 4, high: 64, log: true, step: 4}\n"
+        "stage1.optimiser.warmup: {low: 10, high: 500, log: true, step: 10}",
+        trials=40,
+    )
+    search = load(tmp_path, text).search
+    assert search is not None
+    asker, past = Asker(search), []
+    for _ in range(40):
+        one = asker.ask()
+        again = Asker(search, (), past).ask()  # as after a restart
+        assert again.point == one.point
+        past.append(Past(point=one.point, sampler=one.sampler))
+    drawn = [one.point["tokenizer.c"] for one in past]
+    assert all(type(value) is int and value % 4 == 0 and 4 <= value <= 64 for value in drawn)
+    assert sum(value <= 16 for value in drawn) > 15  # half of the logarithmic scale, a fifth of it
+    warmups = [one.point["stages.stage1.optimiser.warmup"] for one in past]
+    assert all(value % 10 == 0 and 10 <= value <= 500 for value in warmups)
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ("lr: {mean: -3, std: 1}", "there is no normal distribution; give the ends"),
+        ("lr: {distribution: log_normal, mu: 0, sigma: 1}", "there is no normal distribution"),
+        ("c: {min: 4, max: 64}", "write low and high"),
+        (
+            "c: {distribution: q_log_uniform_values, min: 4, max: 64, q: 4}",
+            "{low: 4, high: 64, log: true, step: 4}",
+        ),
+        ("c: {low: 4, high: 64, q: 4}", "{low: 4, high: 64, step: 4}"),
+        ("c: {values: [4, 8]}", "a choice is written as a list: [4, 8]"),
+        ("kl: {low: 0, high: 1, log: true}", "give a smallest value above 0, or leave log out"),
+    ],
+)
+def test_what_another_tool_writes_is_answered_with_what_to_write(
+    tmp_path: Path, space: str, said: str
+) -> None:
+    changes = [(", c: 8", "")] if space.startswith("c:") else []
+    (message,) = problems(tmp_path, text_of(space, *changes)).values()
+    assert said.replace("write low and high", "written with low and high") in message
+
+
+# --- warm-up in steps, the last learning rate -----------------------------------------------------
+
+WARMUP = "stages.stage1.optimiser.warmup"
+LONG = ("steps: 2, batch: 4, precision: fp32, optimiser: {warmup: 0}", "steps: 900, batch: 4")
+
+
+def test_warm_up_in_steps(tmp_path: Path) -> None:
+    head = HEAD.replace(*LONG)
+    plan = make_plan(load(tmp_path, f"{head}axes: {{warmup: [0, 0.1, 100, 900]}}\n"), data=DATA)
+    assert [cell.axes["warmup"] for cell in plan.cells] == [0.0, 0.1, 100.0, 900.0]
+    found = problems(tmp_path, f"{head}axes: {{warmup: [0, 901]}}\n")
+    (said,) = found.values()
+    assert said.startswith("warmup = 901 steps are more than the 900 steps of the training")
+    found = problems(tmp_path, f"{head}axes: {{warmup: [0, 1.5]}}\n")
+    assert "must be a share below 1, or a whole number, not 1.5" in found["9:20"]
+    # Searched from 1 on it is whole; below it is a share.
+    text = text_of("warmup: {low: 0, high: 500}", LONG)
+    search = load(tmp_path, text).search
+    assert search is not None and search.space[0].step == 1
+    search = load(tmp_path, text.replace("high: 500", "high: 0.3")).search
+    assert search is not None and search.space[0].step is None
+    found = problems(tmp_path, text.replace("low: 0,", "low: 0.1,"))
+    assert "high is 500 steps, so low is a whole number of them, too" in found["14:19"]
+
+
+def test_the_last_learning_rate_follows_a_small_one(tmp_path: Path) -> None:
+    def ends(text: str, *overrides: str) -> list[float]:
+        plan = make_plan(load(tmp_path, text, *overrides), data=DATA)
+        return [cell.config["stages"]["stage1"]["optimiser"]["final_lr"] for cell in plan.cells]
+
+    axis = f"{HEAD}axes: {{lr: [1e-7, 1e-6, 1e-5, 1e-4]}}\n"
+    assert ends(axis) == [1e-7, 1e-6, 1e-5, 1e-5]
+    assert ends(axis, "final_lr=null") == [1e-7, 1e-6, 1e-5, 1e-5]
+    assert ends(axis, "final_lr=1e-8") == [1e-8] * 4
+    assert ends(axis, "schedule=constant") == [1e-5] * 4
+    with pytest.raises(StudyError, match="above the peak lr = 1e-07; leave it out"):
+        ends(axis, "final_lr=1e-5")
+    when = f"{HEAD}axes: {{pixel: [l1, l2]}}\nwhen: [{{if: {{pixel: l1}}, set: {{lr: 1e-6}}}}]\n"
+    assert ends(when) == [1e-6, 1e-5]
+    # A study that writes what was the default is the same study.
+    assert cell_of(tmp_path, HEAD).key == cell_of(tmp_path, HEAD, "final_lr=1e-5").key
+    text = text_of("lr: {low: 1e-7, high: 1e-2, log: true}")
+    plan = of_points(tmp_path, text, {"stages.stage1.optimiser.lr": 1e-7})
+    assert plan.cells[0].config["stages"]["stage1"]["optimiser"]["final_lr"] == 1e-7

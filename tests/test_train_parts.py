@@ -36,7 +36,21 @@ def test_the_learning_rate_rises_and_falls_along_a_cosine() -> None:
     assert rates[-1] == pytest.approx(0.2)
     assert all(np.diff(rates[10:]) < 0)
     assert learning_rate(dataclasses.replace(OPTIMISER, warmup=0.0), 0, 1) == 1.0
-    assert learning_rate(dataclasses.replace(OPTIMISER, warmup=1.0), 9, 10) == 1.0
+    assert learning_rate(dataclasses.replace(OPTIMISER, warmup=0.99), 9, 10) == 1.0
+
+
+def test_a_warm_up_from_one_on_is_a_number_of_steps() -> None:
+    optimiser = dataclasses.replace(OPTIMISER, warmup=10.0).check()
+    rates = [learning_rate(optimiser, step, 101) for step in range(101)]
+    assert rates == [learning_rate(OPTIMISER, step, 101) for step in range(101)]
+    assert learning_rate(dataclasses.replace(OPTIMISER, warmup=1.0), 0, 10) == 1.0
+    assert learning_rate(dataclasses.replace(OPTIMISER, warmup=10.0), 9, 10) == 1.0
+
+
+def test_the_last_rate_is_never_above_the_first_by_default() -> None:
+    assert (Optimiser(lr=1e-3).last_lr, Optimiser(lr=1e-7).last_lr) == (1e-5, 1e-7)
+    small = Optimiser(lr=1e-7, warmup=0.0).check()
+    assert [learning_rate(small, step, 3) for step in range(3)] == pytest.approx([1e-7] * 3)
 
 
 def test_a_constant_rate_rises_and_stays() -> None:

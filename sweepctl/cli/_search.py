@@ -130,6 +130,7 @@ def _facts(
     found: Found,
     files: Sequence[Path],
 ) -> dict[str, Any]:
+    from sweepctl.cli._trials import facts
     from sweepctl.study import short_name
 
     names = [one.metric for one in search.objectives]
@@ -142,9 +143,7 @@ def _facts(
         best.append({"trial": one.record.number, "cell": one.cell, "point": point} | values)
     return {
         "axes": {short_name(path): value for path, value in record.axes.items()},
-        "trials": len(made),
-        "measured": sum(1 for one in made if one.ended and one.ended.values is not None),
-        "pruned": sum(1 for one in made if one.state == "pruned"),
+        **facts(search, made),
         "best": best,
         "growth": [[made[place].record.number, value] for place, value in found.growth],
         "importances": {
@@ -156,6 +155,7 @@ def _facts(
 
 
 def _give(search: Search, shown: Sequence[Mapping[str, Any]]) -> None:
+    from sweepctl.cli._trials import stop_in_words
     from sweepctl.study import short_name
 
     paths = [short_name(dimension.path) for dimension in search.space]
@@ -177,7 +177,14 @@ def _give(search: Search, shown: Sequence[Mapping[str, Any]]) -> None:
         where = ", ".join(f"{name} {value}" for name, value in facts["axes"].items())
         lead = f"{where}: " if where else ""
         pruned = f", {facts['pruned']} pruned" if facts["pruned"] else ""
-        say(f"{lead}{many(facts['trials'], 'trial')}, {facts['measured']} measured{pruned}")
+        vain = facts["trials"] - facts["counted"]
+        of_no_use = f", {vain} repeated or not possible" if vain else ""
+        say(
+            f"{lead}{many(facts['trials'], 'trial')}, {facts['measured']} measured{pruned}"
+            f"{of_no_use}"
+        )
+        if stop := stop_in_words(facts):
+            say(f"{lead}{stop}")
         for metric, shares in facts["importances"].items():
             if shares:
                 said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())

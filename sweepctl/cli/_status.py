@@ -16,6 +16,7 @@ from sweepctl.cli._options import Json
 from sweepctl.cli._output import give, give_json, give_table, many, say, to_terminal, unicode
 from sweepctl.cli._session import open_for_reading, run_folder, study_of
 from sweepctl.cli._time_left import how_it_was_kept, kept_in_words, left_in_words, study_left
+from sweepctl.cli._trials import searches, searches_in_words
 from sweepctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def status(
         kept = how_it_was_kept(ledger.tasks.predictions(study))
         laws = _laws_so_far(study, cells, ledger, predict=predict) if fits or predict else None
         recorded = () if laws or as_json else ledger.fits.newest(study)
+        found = searches(ledger, study)
     if as_json:
         known = left is None or not left.unknown
         seconds = 0.0 if left is None else left.seconds
@@ -68,6 +70,7 @@ def status(
                 "left": left,
                 "predictions": kept,
                 "cells": cells,
+                **({"searches": found} if found else {}),
                 **(laws or {}),
             }
         )
@@ -76,6 +79,8 @@ def status(
     if laws is not None:
         _give_laws(laws, fits=fits, predict=predict)
     _say_progress(study, cells, left, run_folder())
+    for line in searches_in_words(found):
+        say(line)
     _say_recorded(study, recorded)
     if kept is not None:
         say(kept_in_words(kept))

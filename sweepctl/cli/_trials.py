@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +99,61 @@ def trials(ledger: Ledger, study: str, search: Search) -> list[Made]:
             )
         )
     return made
+
+
+def facts(search: Search, made: Sequence[Made]) -> dict[str, Any]:
+    """How far a search is, by its trials: how many count, and whether the value to stop at is met.
+
+    A trial counts if it is the first with its cell; a point that makes none costs nothing.
+    """
+    cells = {one.record.cell for one in made if one.record.cell}
+    there = [one.record.number for one in made if one.ended and one.ended.reaches(search)]
+    return {
+        "trials": len(made),
+        "counted": len(cells),
+        "most": search.trials,
+        "measured": sum(1 for one in made if one.ended and one.ended.values is not None),
+        "pruned": sum(1 for one in made if one.state == "pruned"),
+        "objective": search.objectives[0].metric,
+        "stop_value": search.value,
+        "reached_by": min(there, default=None),
+    }
+
+
+def stop_in_words(found: Mapping[str, Any]) -> str:
+    """Whether the value to stop at is met, of `facts`; "" without one."""
+    if found["stop_value"] is None:
+        return ""
+    by = found["reached_by"]
+    said = "not reached" if by is None else f"reached by trial {by}"
+    return f"value to stop at: {found['objective']} {found['stop_value']:g}, {said}"
+
+
+def searches(ledger: Ledger, study: str) -> list[dict[str, Any]]:
+    """How far each search of a study is, with its axes; see `facts`. Nothing of a grid."""
+    from sweepctl.study import short_name
+
+    records = ledger.searches.of(study)
+    if not records:
+        return []
+    search = searched(ledger, study)
+    made = trials(ledger, study, search)
+    return [
+        {"axes": {short_name(path): value for path, value in record.axes.items()}}
+        | facts(search, [one for one in made if one.record.search == record.key])
+        for record in records
+    ]
+
+
+def searches_in_words(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Of `searches`, a line each."""
+    for one in found:
+        axes = ", ".join(f"{name} {value}" for name, value in one["axes"].items())
+        stop = stop_in_words(one)
+        yield (
+            f"search{f' at {axes}' if axes else ''}: {one['counted']:,} of {one['most']:,} trials"
+            + (f"; {stop}" if stop else "")
+        )
 
 
 def _at_rungs(

@@ -25,6 +25,7 @@ from sweepctl.execute._settings import Extend
 from sweepctl.kinds import final_measurements, optional_groups
 from sweepctl.ledger import Ledger, SearchRecord, TrialRecord
 from sweepctl.plan import (
+    MOST_COUNTED,
     Cell,
     Plan,
     Trial,
@@ -43,6 +44,7 @@ from sweepctl.search import (
     Past,
     TrialProgress,
     best_waiting,
+    chosen_by,
     ended,
     most_trials,
     promoted,
@@ -90,6 +92,29 @@ class _One:
     asker: Asker | None = None
     over: str = ""
     is_spent: bool = False
+    possible: tuple[tuple[str, Mapping[str, Any]], ...] | None = None
+
+    @property
+    def counted(self) -> list[TrialRecord]:
+        """Its trials that are the first with their cell: others cost nothing and do not count."""
+        first = {trial.cell: trial for trial in reversed(self.trials) if trial.cell}
+        return [trial for trial in self.trials if first.get(trial.cell) is trial]
+
+    @property
+    def in_vain(self) -> int:
+        """How many of the last points in a row were not possible, or tried before."""
+        last = self.counted[-1].number + 1 if self.counted else 0
+        return len(self.trials) - last
+
+
+MOST_IN_VAIN = 5
+"""Points in a row that make no new cell, after which a finite search takes one that does."""
+
+MOST_WITHOUT_CELL = 500
+"""Points in a row that make no new cell, after which a search ends."""
+
+FEW_POINTS = 100
+"""Most points of a space that are worked out before it is needed."""
 
 
 class Searching:
@@ -240,7 +265,7 @@ class Searching:
         if one.asker is None or self.search.prune is not None:
             # Made anew where trials may wait: to Optuna these are over, and none goes on again.
             one.asker = self._asker(one)
-        asked = one.asker.ask()
+        asked = one.asker.ask(self._untried(one))
         trial = Trial(axes=one.record.axes, values=asked.point)
         plan = self.extend((trial,), first=len(self.cells) + 1)
         shown = plan.cells[0].axes if plan.cells else plan.dropped[0].axes
@@ -263,6 +288,34 @@ class Searching:
         one.trials.append(record)
         self._note_cells(plan)
         return plan, record
+
+    def _untried(self, one: _One) -> Mapping[str, Any] | None:
+        """A possible point for a sampler that comes back to others; None while it need not."""
+        possible = self._possible(one)
+        if possible is None or one.in_vain < MOST_IN_VAIN or self.search.sampler == "grid":
+            return None
+        tried = {trial.cell for trial in one.trials}
+        left = [point for key, point in possible if key not in tried]
+        return left[chosen_by(self.search, len(one.trials), len(left))] if left else None
+
+    def _possible(self, one: _One) -> tuple[tuple[str, Mapping[str, Any]], ...] | None:
+        """Key of a cell and first point of it, of all that a search can make; None if uncounted.
+
+        All points are worked out when some may run out: at the beginning where they are few, later
+        when the sampler comes back to points in vain.
+        """
+        if one.possible is None and self.search.is_finite:
+            points = list(itertools.islice(self.search.points(), MOST_COUNTED + 1))
+            few = len(points) <= max(FEW_POINTS, len(one.trials))
+            if few or (one.in_vain >= MOST_IN_VAIN and len(points) <= MOST_COUNTED):
+                axes = one.record.axes
+                plan = self.extend([Trial(axes=axes, values=point) for point in points])
+                found: dict[str, Mapping[str, Any]] = {}
+                for point, placed in zip(points, plan.placed, strict=True):
+                    if placed.key:
+                        found.setdefault(placed.key, point)
+                one.possible = tuple(found.items())
+        return one.possible
 
     def _whole_point(self, point: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
         """A point with the values that its cell has of what is not searched there."""
@@ -326,7 +379,7 @@ class Searching:
                 costs=tuple(sign * value for value in self.trial_rungs[trial.cell].values),
                 asked=self.trial_rungs[trial.cell].let,
             )
-            for trial in one.trials
+            for trial in one.counted
             if trial.cell in self.trial_rungs and trial.number not in failed
         ]
         number = None if one.is_spent else promoted(self.search.prune, progress)
@@ -374,25 +427,36 @@ class Searching:
         if hours is not None and not one.is_spent and self._seconds(one) >= hours * 3600:
             one.is_spent = True  # nothing goes on either
             why = f"its tasks have taken {hours:g} hours"
+        there = [number for number, came in one.came_to.items() if came.reaches(self.search)]
+        if there and not one.is_spent:
+            one.is_spent = True
+            why = f"trial {min(there)} reached the value to stop at, {self.search.value:g}"
         if one.over:
             return True
-        if len(one.trials) >= self.search.trials:
+        trials = one.counted
+        if len(trials) >= self.search.trials:
             one.over = "all its trials are made"
             return True
-        if len(one.trials) >= most_trials(self.search, one.record.start):
+        if one.in_vain >= MOST_WITHOUT_CELL:
+            why = f"the last {one.in_vain} points were not possible, or tried before"
+        most = most_trials(self.search, one.record.start)
+        if most is not None and len(one.trials) >= most:
             why = "every point of the grid was tried"
+        possible = self._possible(one)
+        if possible is not None and {key for key, _ in possible} <= {one.cell for one in trials}:
+            why = f"the space has {_points(len(possible))}, and each was tried"
         flat = self.search.flat
         if flat is not None:
             in_order = [
                 came.costs(self.search) if (came := one.came_to.get(trial.number)) else None
-                for trial in one.trials
+                for trial in trials
                 if trial.number in one.came_to or self._waits(trial)
             ]
             if len(in_order) >= flat and since_improved(in_order) >= flat:
                 why = f"{flat} trials in a row have improved nothing"
         if why:
             one.over = why
-            tell(f"the search{self._where(one)} ends after {len(one.trials)} trials: {why}")
+            tell(f"the search{self._where(one)} ends after {len(trials)} trials: {why}")
         return bool(why)
 
     def _seconds(self, one: _One) -> float:
@@ -500,6 +564,10 @@ def _of_stand_ins(shown: Plan, search: Search, ledger: Ledger) -> str:
                 "that stay the same"
             )
     return ""
+
+
+def _points(count: int) -> str:
+    return "one possible point" if count == 1 else f"{count:,} possible points"
 
 
 def _word(value: Any) -> str:

@@ -9,7 +9,7 @@ measured speeds) is an argument. The same study gives the same plan everywhere.
     _operations   the cost of a task                  _cost        expected hours
     _summary      what remains to be done, and why    _rungs       trials up to a rung of a search
     _design       what a plan will measure            _candidates  cells that a study could have
-    _describe     one tokenizer without a study
+    _describe     one tokenizer without a study       _points      points of a search
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from sweepctl.plan._identity import (
 )
 from sweepctl.plan._model import Cell, Plan, Task, Trial
 from sweepctl.plan._operations import Cost
+from sweepctl.plan._points import MOST_COUNTED, about_points, about_search, look_at_points
 from sweepctl.plan._rungs import measuring_stage, rung_stage, rung_steps, up_to
 from sweepctl.plan._summary import (
     Left,
@@ -52,6 +53,7 @@ from sweepctl.study import StudyFile
 
 __all__ = [
     "ADDED_LATER",
+    "MOST_COUNTED",
     "PLANNERS",
     "Calibration",
     "Candidates",
@@ -117,7 +119,14 @@ def make_plan(
     Raises:
         StudyError: the grid is too large, empty, or holds a cell that cannot be run.
     """
-    expansion = expand(study, data, missing, trials)
+    search = study.search if trials is None else None
+    looked = None if search is None else look_at_points(study, search, data, missing)
+    shown = () if looked is None else looked.shown
+    expansion = expand(study, data, missing, trials, shown)
+    notices = list(expansion.notices)
+    if search is not None and looked is not None:
+        notices += about_search(search, expansion.points)
+        notices += about_points(study, search, looked)
     maker = TaskMaker(data)
     cells = []
     for index, point in enumerate(expansion.points, start=first):
@@ -138,7 +147,7 @@ def make_plan(
         cells=tuple(cells),
         tasks=maker.tasks,
         dropped=tuple(expansion.dropped),
-        notices=tuple(expansion.notices),
+        notices=tuple(notices),
         absent=tuple(expansion.absent),
         placed=tuple(expansion.placed),
     )

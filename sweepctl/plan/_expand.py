@@ -38,13 +38,12 @@ from sweepctl.plan._model import Dropped, Placed, Point, Trial, code_of
 from sweepctl.study import (
     Factor,
     Grid,
-    Prune,
     Search,
     StudyFile,
     short_name,
 )
 from vitok_core.errors import SpecError
-from vitok_core.settings import Stages, from_plain
+from vitok_core.settings import Stages, following, from_plain
 from vitok_core.spec import IMAGE_CHANNELS, DiTSpec, TokenizerSpec
 
 MAX_CELLS = 100_000
@@ -72,6 +71,7 @@ def expand(
     data: Mapping[str, DataSet],
     missing: Callable[[str], str | None] = lambda name: None,
     trials: Sequence[Trial] | None = None,
+    shown: Sequence[Mapping[str, Any]] = (),
 ) -> Expansion:
     """All cells of a study, in the order of its axes (the first axis varies slowest).
 
@@ -80,8 +80,10 @@ def expand(
         data: the data sets by name.
         missing: why a pretrained file cannot be used, or None.
         trials: what a search has asked so far: the cells are these. One that cannot be run is
-            dropped with the reason, which is not an error. None for a grid; a search is then shown
-            by one point, that it starts with or in the middle of its space.
+            dropped with the reason, which is not an error. None for a grid, or for a search that is
+            shown by one point.
+        shown: that point for each combination of the axes; without, the first that the search
+            starts with, or one in the middle of its space.
 
     Raises:
         StudyError: too many combinations, a cell that cannot be run, or no cell left.
@@ -94,7 +96,7 @@ def expand(
         raise StudyError([study.document.problem(("axes",), message, prefer_key=True)])
     _check_solvable(study)
     expander = _Expander(study, data, missing, are_trials=trials is not None)
-    for combination in _combinations(grid, study.search, trials):
+    for combination in _combinations(grid, study.search, trials, shown):
         expander.take(combination)
     if trials is None:
         expander.check(count)
@@ -186,9 +188,7 @@ class _Expander:
             raise StudyError(list(self.problems.values()))
         if not result.points:
             raise StudyError([_no_cell(study, count, result.dropped)])
-        if study.search is not None:
-            result.notices.extend(_about_search(study.search, result.points))
-        for entry in study.grid.exclude:
+        for entry in study.grid.exclude if study.search is None else ():  # it has other points
             if entry.where not in self.matched:
                 result.notices.append(f"{entry.where}: this exclude entry matches no cell")
 
@@ -196,33 +196,10 @@ class _Expander:
 def _no_cell(study: StudyFile, count: int, dropped: Sequence[Dropped]) -> Problem:
     reasons = "; ".join(sorted({one.reason for one in dropped})[:3])
     message = f"no cell is left of {count:,} combinations: {reasons}"
+    if study.search is not None:
+        message = f"no point of the search is possible: {reasons}"
     where = "fixed" if study.grid.fixed else "exclude" if study.grid.exclude else "axes"
     return study.document.problem((where,), message, prefer_key=True)
-
-
-def _about_search(search: Search, points: Sequence[Point]) -> Iterator[str]:
-    """What the plan of a search shows, which is one point of each."""
-    searches = f"{len(points)} searches" if len(points) > 1 else "a search"
-    yield (
-        f"{searches} of {search.trials:,} trials at most; each is shown here by one point, "
-        "and what it costs is that of this point"
-    )
-    if search.prune is not None:
-        yield _said_of_rungs(search, search.prune, points)
-
-
-def _said_of_rungs(search: Search, prune: Prune, points: Sequence[Point]) -> str:
-    """Where trials are measured on their way."""
-    (objective,) = search.objectives
-    stages = (point.config["stages"][prune.stage] for point in points)
-    rungs = {prune.steps(int(stage["steps"])) for stage in stages if stage.get("steps")}
-    steps = "; ".join(
-        f"{', '.join(map(str, steps[:-1]))} of {steps[-1]:,}" for steps in sorted(rungs)
-    )
-    return (
-        f"trials wait at steps {steps} of {prune.stage}, where {objective.metric} decides who "
-        f"goes on ({prune.rule}, factor {prune.factor})"
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,16 +219,21 @@ class _Combination:
 
 
 def _combinations(
-    grid: Grid, search: Search | None, trials: Sequence[Trial] | None
+    grid: Grid,
+    search: Search | None,
+    trials: Sequence[Trial] | None,
+    shown: Sequence[Mapping[str, Any]],
 ) -> Iterator[_Combination]:
     """The combinations of a grid, or the trials of a search."""
     if trials is None:
-        for rows in itertools.product(*(factor.rows for factor in grid.factors)):
+        every = itertools.product(*(factor.rows for factor in grid.factors))
+        for number, rows in enumerate(every):
             axes, config = _assign(grid, rows)
             if search is None:
                 yield _Combination(axes=axes, config=config)
             else:
-                yield _at_point(search, search.middle, axes, config)
+                point = shown[number] if shown else search.middle
+                yield _at_point(search, point, axes, config)
         return
     assert search is not None
     for trial in trials:
@@ -493,12 +475,17 @@ class _Cell:
             self._derive()
 
     def condition(self, grid: Grid) -> None:
-        """Apply the conditional values whose match holds, in the order of the file."""
+        """Apply the conditional values whose match holds, in the order of the file.
+
+        Then what follows other settings gets its value.
+        """
         for conditional in grid.when:
             if conditional.match.holds(self.value_of):
                 for path, value in conditional.values:
                     paths.put(self.config, path, value)
                 self._derive()
+        for path, rate in following(self.stages):
+            paths.put(self.config, path, rate)
 
     def miss(self, grid: Grid) -> str | None:
         """Why this cell misses the fixed values, or None."""

@@ -12,7 +12,17 @@ same history gives the same next point. Optuna's own storage is only written, fo
 
 from __future__ import annotations
 
-from sweepctl.search._asking import Asked, Asker, Ended, Past, ended, frozen, grid, most_trials
+from sweepctl.search._asking import (
+    Asked,
+    Asker,
+    Ended,
+    Past,
+    chosen_by,
+    ended,
+    frozen,
+    grid,
+    most_trials,
+)
 from sweepctl.search._front import far_corner, hypervolume, since_improved
 from sweepctl.search._pruning import TrialProgress, best_waiting, promoted
 from sweepctl.search._summary import Found, export, summarise
@@ -25,6 +35,7 @@ __all__ = [
     "Past",
     "TrialProgress",
     "best_waiting",
+    "chosen_by",
     "ended",
     "export",
     "far_corner",

@@ -11,7 +11,6 @@ sampler like its own.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -41,6 +40,13 @@ class Ended:
     def is_kept(self) -> bool:
         """Whether it has values and meets every condition."""
         return self.values is not None and all(by <= 0 for by in self.violations)
+
+    def reaches(self, search: Search) -> bool:
+        """Whether it is as good as the value that the search stops at."""
+        costs = self.costs(search)
+        if search.value is None or costs is None:
+            return False
+        return costs[0] <= (search.value if search.objectives[0].minimise else -search.value)
 
     def costs(self, search: Search) -> Costs | None:
         """Its values, all to be made small; None when it is not kept."""
@@ -107,26 +113,41 @@ class Asker:
         for trial in history:
             self._put_back(trial)
 
-    def ask(self) -> Asked:
-        """The next point; it is open until it is told."""
+    def ask(self, point: Mapping[str, Any] | None = None) -> Asked:
+        """The next point; it is open until it is told.
+
+        Args:
+            point: it, when the sampler is not to choose.
+        """
         number = self.asked
         before = dict(self._storage.get_study_system_attrs(self._id))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental, and meant for people at a notebook
             self._study.sampler = _sampler(self.search, number)
-            if number < len(self._given):
-                given = self._given[number]
+            given = self._given[number] if number < len(self._given) else point
+            if given is not None:
                 self._study.enqueue_trial({path: _category(value) for path, value in given.items()})
             trial = self._study.ask()
-            point: dict[str, Any] = {}
+            asked: dict[str, Any] = {}
             for dimension in self.search.space:
-                if dimension.is_on(point):
-                    point[dimension.path] = _suggested(trial, dimension)
+                if dimension.is_on(asked):
+                    asked[dimension.path] = self._suggested(trial, number, dimension)
         self.asked += 1
         after = self._storage.get_study_system_attrs(self._id)
         beside = self._storage.get_trial_system_attrs(self._trial_id(number))
         changed = {key: value for key, value in after.items() if before.get(key) != value}
-        return Asked(number=number, point=point, sampler={"trial": dict(beside), "study": changed})
+        return Asked(number=number, point=asked, sampler={"trial": dict(beside), "study": changed})
+
+    def _suggested(self, trial: optuna.Trial, number: int, dimension: Dimension) -> Any:
+        value = _suggested(trial, dimension)
+        if not (dimension.log and dimension.step is not None):
+            return value
+        # Optuna has no steps on a logarithmic scale. It sees what is tried, not what it drew, as it
+        # does after a restart.
+        near, drawn = dimension.nearest(value), _distribution(dimension)
+        inside = drawn.to_internal_repr(near)
+        self._storage.set_trial_param(self._trial_id(number), dimension.path, inside, drawn)
+        return near
 
     def tell(self, number: int, ended: Ended) -> None:
         """Say what an open trial came to."""
@@ -204,11 +225,9 @@ def ended(search: Search, measured: Mapping[tuple[str, str], float]) -> Ended:
     return Ended(values=values, violations=tuple(keep.violation(value) for keep, value in by))
 
 
-def most_trials(search: Search, start: Sequence[Mapping[str, Any]]) -> int:
-    """How many trials there can be: a grid that has been seen whole has no more."""
-    if search.sampler != "grid":
-        return search.trials
-    return min(search.trials, len(_given(search, start)))
+def most_trials(search: Search, start: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many points can be asked: a grid that has been seen whole has no more; None for any."""
+    return len(_given(search, start)) if search.sampler == "grid" else None
 
 
 def _given(search: Search, start: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -221,10 +240,8 @@ def _given(search: Search, start: Sequence[Mapping[str, Any]]) -> list[dict[str,
 
 
 def grid(search: Search) -> list[dict[str, Any]]:
-    """All points of a space without conditions and of limited values, the first slowest."""
-    levels = [dimension.levels or () for dimension in search.space]
-    paths = [dimension.path for dimension in search.space]
-    return [dict(zip(paths, row, strict=True)) for row in itertools.product(*levels)]
+    """All points of a finite space, the first setting slowest."""
+    return list(search.points())
 
 
 # --- Optuna's words ---------------------------------------------------------------------------
@@ -255,6 +272,11 @@ def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
     return samplers.RandomSampler(seed=seed)
 
 
+def chosen_by(search: Search, number: int, count: int) -> int:
+    """One of `count` things, by the seed of the search and the number of the trial."""
+    return _seed(search.seed, number) % count
+
+
 def _seed(seed: int, number: int) -> int:
     digest = hashlib.sha256(f"{seed}:{number}".encode()).digest()
     return int.from_bytes(digest[:4], "big") % 2**31
@@ -265,13 +287,13 @@ def _distribution(dimension: Dimension) -> optuna.distributions.BaseDistribution
 
     if dimension.kind == "choice":
         return distributions.CategoricalDistribution([_category(one) for one in dimension.choices])
+    step = None if dimension.log else dimension.step
     if dimension.kind == "int":
-        step = 1 if dimension.step is None else int(dimension.step)
         return distributions.IntDistribution(
-            int(dimension.low), int(dimension.high), log=dimension.log, step=step
+            int(dimension.low), int(dimension.high), log=dimension.log, step=int(step or 1)
         )
     return distributions.FloatDistribution(
-        dimension.low, dimension.high, log=dimension.log, step=dimension.step
+        dimension.low, dimension.high, log=dimension.log, step=step
     )
 
 
@@ -280,13 +302,11 @@ def _suggested(trial: optuna.Trial, dimension: Dimension) -> Any:
     if dimension.kind == "choice":
         chosen = trial.suggest_categorical(name, [_category(one) for one in dimension.choices])
         return next(one for one in dimension.choices if _category(one) == chosen)
+    step = None if dimension.log else dimension.step
     if dimension.kind == "int":
-        step = 1 if dimension.step is None else int(dimension.step)
         low, high = int(dimension.low), int(dimension.high)
-        return trial.suggest_int(name, low, high, step=step, log=dimension.log)
-    return trial.suggest_float(
-        name, dimension.low, dimension.high, step=dimension.step, log=dimension.log
-    )
+        return trial.suggest_int(name, low, high, step=int(step or 1), log=dimension.log)
+    return trial.suggest_float(name, dimension.low, dimension.high, step=step, log=dimension.log)
 
 
 def _category(value: Any) -> Any:

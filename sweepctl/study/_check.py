@@ -16,7 +16,7 @@ from sweepctl.paths import get, keys_of, put
 from sweepctl.study import _paths
 from sweepctl.study._check_laws import check_laws
 from sweepctl.study._check_search import Place, check_search, space_places
-from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
+from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile, resolved
 from sweepctl.study._model import STAGES, Config, Study
 from sweepctl.study._paths import Condition, not_among
 from sweepctl.study._words import in_words
@@ -71,8 +71,10 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
     try:
         study = Study.model_validate(filled)
     except ValidationError as error:
+        unread = _unread(document, searched)
         for problem in error.errors():
-            document.problems.append(_in_place(document, dict(problem), filled, placed))
+            if ".".join(map(str, problem["loc"])) not in unread:
+                document.problems.append(_in_place(document, dict(problem), filled, placed))
     _check_axis_values(document, axis_places)
     _check_known(document, filled, axis_places, searched, datasets)
     exclude, only, when = _matches(document, datasets)
@@ -92,6 +94,14 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
         when=when,
     )
     return StudyFile(study=study, grid=grid, document=document, overrides=overrides)
+
+
+def _unread(document: Document, searched: Mapping[str, Place]) -> set[str]:
+    """Paths of searched settings of which no value could be read: said where they are searched."""
+    block = document.data.get("search")
+    space = block.get("space") if isinstance(block, dict) else None
+    names = map(resolved, space) if isinstance(space, dict) else ()
+    return {path for path in names if path is not None and path not in searched}
 
 
 def _keeps_its_value(document: Document, path: str, place: Place) -> bool:

@@ -18,6 +18,7 @@ from sweepctl.study._search import (
     as_config,
     dimension_of,
     in_order,
+    is_counted,
     is_whole,
     named,
     settled,
@@ -154,6 +155,9 @@ def _values_are_right(document: Document, where: KeyPath, path: str, entry: Spac
             document.problems.append(document.problem((*where, bound), said))
         elif bound != "step":
             _validated(document, (*where, bound), path, int(value) if whole else value)
+        if is_counted(path, entry) and value != int(value):
+            said = f"high is {entry.high:g} steps, so {bound} is a whole number of them, too"
+            document.problems.append(document.problem((*where, bound), f"{said}, not {value:g}"))
     return len(document.problems) == before
 
 
@@ -242,6 +246,13 @@ def _check_measured(
             elif not measured[entry.metric]:
                 said = f"{entry.metric} is measured on no data set"
                 document.problems.append(document.problem((*at, "metric"), said))
+    if block.stop is not None and block.stop.value is not None and len(block.objectives) > 1:
+        names = ", ".join(one.metric for one in block.objectives)
+        said = (
+            f"a value to stop at is that of one objective, and here are {len(block.objectives)} "
+            f"({names}); leave one of them, or take value out"
+        )
+        document.problems.append(document.problem(("search", "stop", "value"), said))
     asked = [(entry.metric, entry.on) for entry in block.objectives]
     for index, one in enumerate(asked):
         if one in asked[:index]:
@@ -336,11 +347,11 @@ def _check_sampler(
             if entry.if_:
                 message = "a grid has no conditional settings; take another sampler"
                 document.problems.append(document.problem((*_SPACE, name, "if"), message))
-            elif one.levels is None:
+            elif one.count is None:
                 message = "a grid needs values: give a step, or a list"
                 place: KeyPath = (*_SPACE, name)
                 document.problems.append(document.problem(place, message, prefer_key=True))
-        points = math.prod(len(one.levels or ()) for one in dimensions.values())
+        points = math.prod(one.count or 0 for one in dimensions.values())
         if points > MOST_POINTS:
             message = f"a grid of {points:,} points; at most {MOST_POINTS:,}"
             document.problems.append(document.problem(at, message))

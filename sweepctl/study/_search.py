@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +20,7 @@ from sweepctl.study import _paths
 from sweepctl.study._search_block import Rule, Sampler, SearchBlock, SpaceEntry
 from sweepctl.study._values import Comparison
 from vitok_core.protocols import METRICS, MetricGroup
+from vitok_core.settings import ShareOrCount
 
 if TYPE_CHECKING:
     from sweepctl.study._model import Study
@@ -37,7 +38,7 @@ class Dimension:
         kind: "int", "float" or "choice".
         low, high: first and last value of a number.
         log: whether it is searched on a logarithmic scale.
-        step: distance of the values, None for any.
+        step: distance of the values, None for any; with `log` the logarithmic draw is rounded.
         choices: the values of a choice, as the config has them.
         given: (path of a choice, values) when it is searched only with one of these.
     """
@@ -73,16 +74,29 @@ class Dimension:
         return abs(steps - round(steps)) < 1e-9 * max(1.0, steps)
 
     @property
-    def levels(self) -> tuple[Any, ...] | None:
-        """All its values, or None when there is no end of them."""
+    def count(self) -> int | None:
+        """How many values it has, or None when there is no end of them."""
         if self.kind == "choice":
-            return self.choices
-        step = self.step or (1.0 if self.kind == "int" and not self.log else None)
-        if step is None:
-            return None
-        count = round((self.high - self.low) / step) + 1
-        made = (self.low + step * index for index in range(count))
-        return tuple(int(one) if self.kind == "int" else one for one in made)
+            return len(self.choices)
+        step = self.step or (1 if self.kind == "int" else None)
+        return None if step is None else round((self.high - self.low) / step) + 1
+
+    @property
+    def levels(self) -> Iterator[Any]:
+        """Its values in their order; without an end of them the middle, the first, the last."""
+        if self.kind == "choice":
+            return iter(self.choices)
+        if self.count is None:
+            return iter((self.middle, self.low, self.high))
+        step = self.step or 1
+        made = (self.low + step * index for index in range(self.count))
+        return (int(one) if self.kind == "int" else float(one) for one in made)
+
+    def nearest(self, value: float) -> Any:
+        """The nearest of the values, which have a distance, to a number between low and high."""
+        assert self.step is not None
+        near = self.low + self.step * round((value - self.low) / self.step)
+        return int(near) if self.kind == "int" else float(near)
 
     @property
     def middle(self) -> Any:
@@ -170,6 +184,7 @@ class Search:
         start_studies: studies whose finished cells are tried after those.
         flat: ended trials without an improvement after which it ends, None for never.
         hours: of workers after which it ends, None for never.
+        value: of its objective at which it ends, None for none.
     """
 
     sampler: Sampler
@@ -184,6 +199,30 @@ class Search:
     start_studies: tuple[str, ...]
     flat: int | None
     hours: float | None
+    value: float | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is an end of its points."""
+        return all(dimension.count is not None for dimension in self.space)
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """The points of a finite space, the first setting slowest; of another one some of them.
+
+        A setting without an end of values has its middle, its first and its last one then.
+        """
+        return self._points({}, 0)
+
+    def _points(self, point: dict[str, Any], index: int) -> Iterator[dict[str, Any]]:
+        if index == len(self.space):
+            yield dict(point)
+            return
+        dimension = self.space[index]
+        if not dimension.is_on(point):
+            yield from self._points(point, index + 1)
+            return
+        for value in dimension.levels:
+            yield from self._points({**point, dimension.path: value}, index + 1)
 
     def searched_part(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Of the values of a trial those that are searched at its point, in the space's order.
@@ -226,6 +265,13 @@ def is_whole(path: str) -> bool | None:
     if float in kinds:
         return False
     return True if int in kinds else None
+
+
+def is_counted(path: str, entry: SpaceEntry) -> bool:
+    """Whether numbers of a leaf that may be a share or a count, as a warm-up, are counts here."""
+    remarks = _paths.config_leaves()[path].metadata
+    either = any(isinstance(one, ShareOrCount) for one in remarks)
+    return either and entry.high is not None and entry.high >= 1
 
 
 def _kinds(annotation: Any) -> set[Any]:
@@ -273,13 +319,14 @@ def dimension_of(name: str, entry: SpaceEntry) -> Dimension:
     assert entry.low is not None and entry.high is not None
     whole = is_whole(path)
     number = int if whole else float
+    step = 1.0 if entry.step is None and is_counted(path, entry) else entry.step
     return Dimension(
         path=path,
         kind="int" if whole else "float",
         low=number(entry.low),
         high=number(entry.high),
         log=entry.log,
-        step=None if entry.step is None else number(entry.step),
+        step=None if step is None else number(step),
         given=tuple(given),
     )
 
@@ -335,6 +382,7 @@ def settled(study: Study) -> Search | None:
         start_studies=tuple(str(one["study"]) for one in block.start_with if "study" in one),
         flat=None if block.stop is None else block.stop.flat,
         hours=None if block.stop is None else block.stop.hours,
+        value=None if block.stop is None else block.stop.value,
     )
     return replace(made, start=tuple(made.narrowed(point) or {} for point in start))
 

@@ -39,6 +39,32 @@ def _listed(value: object) -> object:
 Bound = Annotated[Number, BeforeValidator(read_count)]
 
 
+_NORMAL = {"mean", "std", "mu", "sigma", "stddev", "sd"}
+_OTHERS = {"distribution", "dist", "type", "q", "min", "max", "values", "probabilities", "base"}
+
+
+def _in_our_words(entry: dict[str, Any]) -> str:
+    """How a setting that is written as another tool has it is written here; "" where it is not."""
+    if not (_NORMAL | _OTHERS) & entry.keys():
+        return ""
+    kind = str(entry.get("distribution", entry.get("dist", entry.get("type", ""))))
+    if "normal" in kind or _NORMAL & entry.keys():
+        return (
+            "there is no normal distribution; give the ends of the range that matters, for example "
+            "the mean minus and plus two deviations: {low: 1e-5, high: 1e-3, log: true}"
+        )
+    if isinstance(listed := entry.get("values"), list):
+        return f"a choice is written as a list: [{', '.join(map(str, listed))}]"
+    ends = {
+        "low": entry.get("low", entry.get("min", "1")),
+        "high": entry.get("high", entry.get("max", "64")),
+    }
+    log = {"log": "true"} if "log" in kind or entry.get("log") else {}
+    step = {"step": entry["q"]} if "q" in entry else {}
+    said = ", ".join(f"{name}: {value}" for name, value in (ends | log | step).items())
+    return f"a range is written with low and high, and with log and step where wanted: {{{said}}}"
+
+
 class SpaceEntry(Strict):
     """One setting that is searched: numbers from low to high, or a choice."""
 
@@ -47,7 +73,11 @@ class SpaceEntry(Strict):
     low: Bound | None = Field(None, description="Smallest value.")
     high: Bound | None = Field(None, description="Largest value.")
     log: Flag = Field(False, description="Search on a logarithmic scale.")
-    step: Bound | None = Field(None, description="Distance of the values; null for any value.")
+    step: Bound | None = Field(
+        None,
+        description="Distance of the values; null for any value. With log, values are drawn on "
+        "the logarithmic scale and rounded to the nearest step.",
+    )
     choice: tuple[Any, ...] | None = Field(
         None, description="The values to choose from; a plain list says the same."
     )
@@ -56,6 +86,13 @@ class SpaceEntry(Strict):
         alias="if",
         description="Searched only where another choice has this value, or one of these.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_another_tool(cls, entry: Any) -> Any:
+        if isinstance(entry, dict) and (said := _in_our_words(entry)):
+            raise ValueError(said)
+        return entry
 
     @model_validator(mode="after")
     def _is_one_or_the_other(self) -> SpaceEntry:
@@ -68,9 +105,10 @@ class SpaceEntry(Strict):
         if not self.low < self.high:
             raise ValueError(f"low is {self.low:g} and high {self.high:g}; low must be below high")
         if self.log and self.low <= 0:
-            raise ValueError(f"low is {self.low:g}; a logarithmic scale begins above 0")
-        if self.log and self.step is not None:
-            raise ValueError("steps are equal distances, log is not; give one of them")
+            raise ValueError(
+                f"low is {self.low:g}; a logarithmic scale begins above 0: give a smallest value "
+                "above 0, or leave log out"
+            )
         if self.step is not None:
             steps = (self.high - self.low) / self.step if self.step > 0 else 0.5
             if abs(steps - round(steps)) > 1e-9 * max(1.0, steps):
@@ -108,11 +146,16 @@ class Stop(Strict):
     hours: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="When its tasks have taken so many hours of workers' time."
     )
+    value: Number | None = Field(
+        None,
+        description="When a trial that meets keep_if reaches this value of the objective; with a "
+        "single objective.",
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Stop:
-        if self.flat is None and self.hours is None:
-            raise ValueError("give flat, hours, or both")
+        if self.flat is None and self.hours is None and self.value is None:
+            raise ValueError("give flat, hours or value, or several of them")
         return self
 
 

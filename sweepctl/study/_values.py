@@ -15,6 +15,7 @@ import typing
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -94,10 +95,18 @@ def model_of(given: Any, name: str = "") -> type[Strict]:
     return create_model(name, __base__=Strict, __doc__=kind.__doc__, **fields)
 
 
+def _share_or_count(value: float) -> float:
+    if not settings.ShareOrCount.allows(value):
+        raise ValueError(f"must be a share below 1, or a whole number, not {value:g}")
+    return value
+
+
 def _strict(hint: Any) -> Any:
     """An annotation of a setting as a study reads it: strict, a count also as "100k"."""
     if typing.get_origin(hint) is Annotated:
         base, *remarks = typing.get_args(hint)
+        if settings.said_of(hint, settings.ShareOrCount) is not None:
+            remarks.append(AfterValidator(_share_or_count))
         if base is int and Annotated[int, *remarks[:2]] == settings.Count:
             return Annotated[Count, *remarks[2:]] if remarks[2:] else Count
         return Annotated[_strict(base), *remarks]

@@ -24,6 +24,7 @@ from vitok_core.settings._fields import (
     Count,
     Elsewhere,
     Mistake,
+    ShareOrCount,
     Term,
     Weight,
     check_bounds,
@@ -57,6 +58,7 @@ from vitok_core.settings._stages import (
     Stage1,
     Stage2,
     Stages,
+    following,
     whole_steps,
 )
 
@@ -79,6 +81,7 @@ __all__ = [
     "Run",
     "SamplerName",
     "Sampling",
+    "ShareOrCount",
     "Spacing",
     "Stage1",
     "Stage2",
@@ -86,6 +89,7 @@ __all__ = [
     "Term",
     "Weight",
     "check_bounds",
+    "following",
     "from_plain",
     "group_in",
     "hints",

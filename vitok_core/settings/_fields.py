@@ -49,6 +49,16 @@ class Elsewhere:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class ShareOrCount:
+    """Of a number that is a share of something below 1, and from 1 a whole number of it."""
+
+    @staticmethod
+    def allows(value: float) -> bool:
+        """Whether a value is either."""
+        return value < 1 or value == int(value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:
     """A loss term that compares reconstructions with their originals, frame by frame.
@@ -182,7 +192,11 @@ _BOUNDS: dict[type, tuple[str, Callable[[Any, Any], bool]]] = {
 def _fits(hint: Any, value: Any) -> bool:
     if hasattr(hint, "__metadata__"):
         bounds = [one for one in hint.__metadata__ if type(one) in _BOUNDS]
-        return _fits(hint.__origin__, value) and all(_BOUNDS[type(b)][1](value, b) for b in bounds)
+        return (
+            _fits(hint.__origin__, value)
+            and all(_BOUNDS[type(b)][1](value, b) for b in bounds)
+            and (said_of(hint, ShareOrCount) is None or ShareOrCount.allows(value))
+        )
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(one, value) for one in arguments)
@@ -206,7 +220,8 @@ def _allowed(hint: Any) -> str:
     if hasattr(hint, "__metadata__"):
         bounds = [one for one in hint.__metadata__ if type(one) in _BOUNDS]
         said = " and ".join(f"{_BOUNDS[type(b)][0]} {getattr(b, b.__slots__[0])}" for b in bounds)
-        return " ".join(filter(None, (_allowed(hint.__origin__), said)))
+        either = "" if said_of(hint, ShareOrCount) is None else ", and whole from 1"
+        return " ".join(filter(None, (_allowed(hint.__origin__), said))) + either
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return ", or ".join(map(_allowed, arguments))

@@ -14,6 +14,7 @@ from vitok_core.settings._fields import (
     AddedLater,
     Mistake,
     Share,
+    ShareOrCount,
     Term,
     Weight,
     check_bounds,
@@ -33,7 +34,8 @@ SSIM_SMALLEST = 11
 """Side in pixels of the window of SSIM."""
 
 CONSTANT_FINAL_LR = 1e-5
-"""The default of `final_lr`, which a constant schedule leaves alone: its rate does not fall."""
+"""What `final_lr` is by default where `lr` is not less, and always to a constant schedule, whose
+rate does not fall."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +51,21 @@ class Optimiser:
     betas: Annotated[tuple[Beta, Beta], Doc("AdamW's beta 1 and beta 2.")] = (0.9, 0.95)
     weight_decay: Annotated[Share, Doc("Applied to all parameters.")] = 1e-4
     warmup: Annotated[
-        float, Ge(0), Lt(1), Doc("Share of the steps over which the rate rises linearly.")
+        float,
+        Ge(0),
+        ShareOrCount(),
+        Doc(
+            "How long the rate rises linearly: below 1 a share of the steps, from 1 a whole number "
+            "of steps."
+        ),
     ] = 0.03
     final_lr: Annotated[
-        Share, Doc("Learning rate at the end of the cosine; a constant schedule has none.")
-    ] = CONSTANT_FINAL_LR
+        Share | None,
+        Doc(
+            "Learning rate at the end of the cosine; null for 1e-5, or lr where that is less. A "
+            "constant schedule has none."
+        ),
+    ] = None
     schedule: Annotated[
         Literal["cosine", "constant"],
         Doc("What the rate does after the warm-up."),
@@ -63,9 +75,32 @@ class Optimiser:
         float, Gt(0), Doc("Largest norm of the gradient; longer ones are scaled down.")
     ] = 1.0
 
-    def mistakes(self, where: str) -> Iterator[Mistake]:
-        """What is wrong with an optimiser that stands at the config path `where`."""
-        path, rate = f"{where}.final_lr", self.final_lr
+    @property
+    def last_lr(self) -> float:
+        """The learning rate at the end of the cosine: `final_lr`, or what it is by default."""
+        if self.final_lr is not None:
+            return self.final_lr
+        falls = self.schedule == "cosine"
+        return min(CONSTANT_FINAL_LR, self.lr) if falls else CONSTANT_FINAL_LR
+
+    def rising(self, steps: int) -> int:
+        """The steps of the warm-up in a training of `steps`."""
+        return round(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
+
+    def mistakes(self, where: str, steps: int | None = None) -> Iterator[Mistake]:
+        """What is wrong with an optimiser.
+
+        Args:
+            where: the config path that it stands at.
+            steps: of its training; None where that is not known.
+        """
+        path, rate = f"{where}.final_lr", self.last_lr
+        if steps is not None and self.rising(steps) > steps:
+            yield Mistake(
+                path=f"{where}.warmup",
+                message=f"warmup = {self.warmup:g} steps are more than the {steps:,} steps of the "
+                "training; give fewer, or a share of them below 1",
+            )
         if self.schedule == "constant" and rate != CONSTANT_FINAL_LR:
             yield Mistake(
                 path=path,
@@ -75,7 +110,9 @@ class Optimiser:
             )
         if self.schedule == "cosine" and rate > self.lr:
             yield Mistake(
-                path=path, message=f"final_lr = {rate:g} is above the peak lr = {self.lr:g}"
+                path=path,
+                message=f"final_lr = {rate:g} is above the peak lr = {self.lr:g}; leave it out, "
+                "and it is never above",
             )
 
     def check(self) -> Self:

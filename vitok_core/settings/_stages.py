@@ -82,7 +82,7 @@ class Stage1:
 
     def mistakes(self, spec: TokenizerSpec) -> Iterator[Mistake]:
         """What is wrong with these settings for a tokenizer, besides bounds."""
-        yield from self.optimiser.mistakes(f"{self.PLACE}.optimiser")
+        yield from self.optimiser.mistakes(f"{self.PLACE}.optimiser", self.steps)
         yield from self.loss.mistakes(spec, f"{self.PLACE}.loss")
 
     def check(self, spec: TokenizerSpec) -> Self:
@@ -160,12 +160,12 @@ class Stage2:
 
     def mistakes(self, spec: TokenizerSpec) -> Iterator[Mistake]:
         """What is wrong with these settings for a tokenizer, besides bounds."""
-        yield from self.optimiser.mistakes(f"{self.PLACE}.optimiser")
+        yield from self.optimiser.mistakes(f"{self.PLACE}.optimiser", self.steps)
         trains_code = self.train == "all"
         yield from self.loss.mistakes(spec, f"{self.PLACE}.loss", trains_code=trains_code)
         if not self.fools:
             return
-        yield from self.discriminator.mistakes(f"{self.PLACE}.discriminator")
+        yield from self.discriminator.mistakes(f"{self.PLACE}.discriminator", self.steps)
         try:
             check_discriminator(spec.resolution, self.discriminator_width)
         except SpecError as error:
@@ -255,7 +255,7 @@ class DiTTraining:
             classes: number of labels; None where it is not known.
             learned: name of the data set.
         """
-        yield from self.optimiser.mistakes(f"{self.PLACE}.optimiser")
+        yield from self.optimiser.mistakes(f"{self.PLACE}.optimiser", self.steps)
         if classes == 0 and self.class_dropout > 0:
             yield Mistake(
                 path=f"{self.PLACE}.class_dropout",
@@ -318,6 +318,16 @@ class Stages:
     )
     latents: Annotated[Latents, Doc("The codes that a DiT learns from.")] = Latents()
     dit: Annotated[DiT, Doc("The generator of codes.")] = DiT()
+
+
+def following(stages: Stages) -> Iterator[tuple[str, float]]:
+    """Config path and value of each setting that was left to follow others."""
+    for stage in dataclasses.fields(stages):
+        group = getattr(stages, stage.name)
+        for one in dataclasses.fields(group):
+            value = getattr(group, one.name)
+            if isinstance(value, Optimiser) and value.final_lr is None:
+                yield f"stages.{stage.name}.{one.name}.final_lr", value.last_lr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

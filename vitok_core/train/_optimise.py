@@ -28,14 +28,14 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def learning_rate(optimiser: Optimiser, step: int, steps: int) -> float:
     """The rate of one step, from 0, of `steps`: a linear rise to `lr`, then the schedule."""
-    rising = round(optimiser.warmup * steps)
+    rising = optimiser.rising(steps)
     if step < rising:
         return optimiser.lr * (step + 1) / rising
     if optimiser.schedule == "constant":
         return optimiser.lr
     done = (step - rising) / max(steps - 1 - rising, 1)
     height = 0.5 * (1 + math.cos(math.pi * done))
-    return optimiser.final_lr + (optimiser.lr - optimiser.final_lr) * height
+    return optimiser.last_lr + (optimiser.lr - optimiser.last_lr) * height
 
 
 def adamw(

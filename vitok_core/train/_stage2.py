@@ -130,7 +130,7 @@ def train_stage2(
         progress=progress,
         should_stop=should_stop,
     )
-    collapses = CollapseWatch(loop.history, since=round(config.discriminator.warmup * steps))
+    collapses = CollapseWatch(loop.history, since=config.discriminator.rising(steps))
     shown = fixed_samples(samples)
     batches = sample_batches(samples, config, loop.remaining, learner.device)
     with contextlib.closing(batches):
