@@ -14,6 +14,7 @@ from typing import Any
 
 from sweepctl.errors import SweepctlError, UsageError
 from sweepctl.plan import DataSet
+from sweepctl.secrets import hidden
 from sweepctl.study import OwnSet
 from vitok_core import data
 from vitok_core.errors import DataError, Stopped
@@ -199,7 +200,7 @@ def _row(name: str, kind: str, place: str, classes: int | None) -> dict[str, Any
         "bytes": None,
         "scanned": True,
         "content": None,
-        "place": place,
+        "place": hidden(place),
     }
 
 

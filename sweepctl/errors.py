@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sweepctl.secrets import hidden
+
 
 class SweepctlError(Exception):
     """Anything sweepctl can explain to its user.
@@ -27,14 +29,16 @@ class SweepctlError(Exception):
     Args:
         message: what was given and why it cannot be done.
         hint: what to do next; printed on a line of its own.
+
+    Passwords and tokens in either are hidden, whoever prints or stores it.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = hidden(message)
+        self.hint = None if hint is None else hidden(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
@@ -76,8 +80,8 @@ class Problem:
     def __str__(self) -> str:
         named = f"{self.path}: " if self.path else ""
         text = f"{self.place}: {named}{self.message}"
-        if not self.source:
-            return text
+        if not self.source or hidden(self.source) != self.source:
+            return text  # the line holds a password: its place has to do
         number = self.place.rsplit(":", 2)[-2].rjust(5)
         # Of a long line only the part around the caret helps.
         start = max(0, self.column - SOURCE_SHOWN // 2) if len(self.source) > SOURCE_SHOWN else 0

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from sweepctl.errors import UsageError
 from sweepctl.paths import flat
+from sweepctl.secrets import hidden, known
 
 TRACKERS: Mapping[str, str] = {
     "tensorboard": "tensorboard",
@@ -294,13 +295,13 @@ class Trackers:
                 except Exception as error:  # noqa: BLE001 - whatever somebody else's tool raises
                     self._names.remove(name)
                     self._runs = {key: one for key, one in self._runs.items() if key[0] != name}
-                    said = str(error).strip().split("\n")[0] or type(error).__name__
+                    said = _without_secrets(error).split("\n")[0] or type(error).__name__
                     self._note(f"the tracker {name} is removed, the study continues: {said}")
         for name, run in list(self._runs):  # the run was stopped: attempts that never ended
             try:
                 self._log(name, "finish", run, ("stopped",))
             except Exception as error:  # noqa: BLE001
-                self._note(f"the tracker {name} did not end well: {error}")
+                self._note(f"the tracker {name} did not end well: {_without_secrets(error)}")
 
     def _log(self, name: str, what: str, run: str, words: tuple[Any, ...]) -> None:
         if what == "start":
@@ -313,6 +314,11 @@ class Trackers:
         getattr(tracker, what)(*words)
         if what == "finish":
             del self._runs[name, run]
+
+
+def _without_secrets(error: Exception) -> str:
+    """What a tracker's library says, without the key that it may repeat."""
+    return hidden(str(error), known(os.environ)).strip()
 
 
 def _is_number(value: object) -> bool:

@@ -13,7 +13,9 @@ import errno
 import os
 import select
 import sys
+import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import Annotated, TextIO
 
 import typer
@@ -30,6 +32,7 @@ from sweepctl.cli._frontier import frontier
 from sweepctl.cli._init import init
 from sweepctl.cli._logs import logs
 from sweepctl.cli._options import Db, Runs
+from sweepctl.cli._output import say
 from sweepctl.cli._parsing import Command, Commands
 from sweepctl.cli._plan import plan
 from sweepctl.cli._plot import plot
@@ -47,6 +50,7 @@ from sweepctl.cli._status import status
 from sweepctl.cli._suggest import suggest
 from sweepctl.cli._ui import ui
 from sweepctl.errors import SweepctlError
+from sweepctl.secrets import hidden, known, passwords
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(init, check, schema, plan, suggest, show, spec, run, status, logs, retry),
@@ -117,12 +121,18 @@ def _before(
     ] = False,
 ) -> None:
     """Settle what holds for every command."""
+    if db is not None and passwords([db]):
+        say(
+            "warning: --db holds a password, which lists of processes and the shell's history "
+            "show; set SWEEPCTL_DB instead, or leave it out and write it into ~/.pgpass"
+        )
     settle(Places(db=db, runs=runs))
 
 
 def main() -> None:
     """Run the command line; errors we can explain become one message and an exit code."""
     stdout = sys.stdout
+    sys.excepthook = _unexpected
     code: str | int | None = 0
     try:
         try:
@@ -133,7 +143,7 @@ def main() -> None:
                 sys.stderr.write("stopped by Ctrl-C\n")
         stdout.flush()  # here a failure can be explained, at exit it cannot
     except SweepctlError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {_without_secrets(str(error))}\n")
         code = error.exit_code
     except OSError as error:
         if error.errno not in _OUTPUT_FAILS or error.filename is not None:
@@ -146,6 +156,17 @@ def main() -> None:
     if sys.stdout is not stdout and _nobody_reads(stdout):
         code = 0  # typer has met the broken pipe before us and calls it a failure
     sys.exit(code)
+
+
+def _without_secrets(text: str) -> str:
+    return hidden(text, known(os.environ, sys.argv))
+
+
+def _unexpected(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print the traceback of a bug of ours as Python does, but without secrets."""
+    sys.stderr.write(_without_secrets("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

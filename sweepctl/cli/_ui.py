@@ -13,6 +13,7 @@ import typer
 from sweepctl.cli._output import give, say
 from sweepctl.cli._session import check_alone, open_for_reading, run_folder
 from sweepctl.errors import UsageError
+from sweepctl.secrets import hidden
 
 HOST = "127.0.0.1"
 PORT = 8799  # as sweepctl.ui.PORT, which is not imported for a help text
@@ -64,16 +65,18 @@ def ui(
 
     base = root.strip("/")
     base = f"/{base}" if base else ""
-    own = os.environ.get("SWEEPCTL_UI_TOKEN") or (new_token() if token else None)
+    kept = os.environ.get("SWEEPCTL_UI_TOKEN")  # its owner knows it: it is not printed
+    own = kept or (new_token() if token else None)
     with open_for_reading() as ledger:
         listening = listen_at(socket) if socket else listen(at_host, at_port)
         bound = at_port if socket else listening.getsockname()[1]
         at = address(host=at_host, port=bound, path=socket, token=own, root=base)
         names = () if socket else names_of(at_host, name or ())
         app = application(ledger, run_folder(), hosts=names, token=at.token, root=base, warm=True)
-        give(at.url)
+        give(hidden(at.url) if kept else at.url)
         sys.stdout.flush()
-        say(f"from your own machine: {at.tunnel}\n  and there open {at.there}")
+        there = hidden(at.there) if kept else at.there
+        say(f"from your own machine: {at.tunnel}\n  and there open {there}")
         if not at.token and not socket:
             say("note: other users of this machine can look, too; --socket or --token forbids it")
         say("Ctrl-C ends it; studies go on")

@@ -61,7 +61,8 @@ _PASSED_ON_PREFIXES = (
     *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "GLOO_", "UCX_", "FI_"),
     *("ROCR_", "HIP_", "HSA_", "MIOPEN_", "RCCL_", "MALLOC_", "KMP_", "GOMP_", "OMP_PROC_BIND"),
 )
-_KEPT_BACK = frozenset({"SWEEPCTL_DB"})  # may hold a password, and only the driver writes there
+# They hold secrets that only the driver and the dashboard need.
+_KEPT_BACK = frozenset({"SWEEPCTL_DB", "SWEEPCTL_UI_TOKEN"})
 
 
 def child_environment(threads: int, environment: Mapping[str, str]) -> dict[str, str]:

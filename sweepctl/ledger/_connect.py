@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -48,6 +49,12 @@ _NETWORK_FILE_SYSTEMS = frozenset(
     {"9p", "afs", "beegfs", "ceph", "cifs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs"}
     | {"nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb2", "smb3", "smbfs", "virtiofs"}
     | {"wekafs"}
+)
+# What libpq and slips of the pen make of a URL; as a file's name it would show a password.
+_NOT_A_PATH = re.compile(
+    r"\s*(host|hostaddr|port|dbname|user|password|service)\s*=|[a-z]+(\+[a-z0-9]+)?:/"
+    r"|[^/]*:[^/]*@",
+    re.IGNORECASE,
 )
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 
@@ -110,16 +117,13 @@ def locate(url: str | None, folder: Path | None) -> Place:
     given = url or os.environ.get("SWEEPCTL_DB") or "results.db"
     base = Path.cwd() if folder is None else folder
     if "://" not in given:
+        if _NOT_A_PATH.match(given):
+            raise _unreadable(source)
         return _file_place(base / given)
     try:
         parsed = sa.make_url(given)
     except (ArgumentError, ValueError):
-        # The text itself is left out: it may hold a password.
-        raise UsageError(
-            f"the database URL given by {source} cannot be read",
-            hint="write postgresql://user@host:5432/name (special characters of a password as "
-            "%XX), or the path of a SQLite file",
-        ) from None
+        raise _unreadable(source) from None
     backend = parsed.drivername.split("+")[0]
     if backend == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
@@ -129,6 +133,8 @@ def locate(url: str | None, folder: Path | None) -> Place:
             )
         return _file_place(base / parsed.database)
     if backend in ("postgres", "postgresql"):
+        if "@" in (parsed.host or ""):  # a part of the password, taken for one of the host
+            raise _unreadable(source)
         parsed = parsed.set(drivername="postgresql+psycopg")
         # Parameters of the query may hold secrets too (password=, sslpassword=).
         shown = parsed.set(drivername="postgresql", query={}).render_as_string(hide_password=True)
@@ -136,6 +142,15 @@ def locate(url: str | None, folder: Path | None) -> Place:
     raise UsageError(
         f"the database URL given by {source} asks for {backend!r}",
         hint="sweepctl keeps its results in SQLite (a path) or PostgreSQL (postgresql://...)",
+    )
+
+
+def _unreadable(source: str) -> UsageError:
+    # The text itself is left out: it may hold a password.
+    return UsageError(
+        f"the database URL given by {source} cannot be read",
+        hint="write postgresql://user@host:5432/name (special characters of a password as "
+        "%XX), or the path of a SQLite file",
     )
 
 

@@ -27,7 +27,7 @@ class Submission:
         text: the study file as given.
         resolved: the whole study after bases, defaults and overrides; plain JSON.
         overrides: the `--set` options as given.
-        argv: the command line.
+        argv: the command line; recorded without passwords.
         question: the question the study asks.
         git_commit: commit of the working tree; empty outside of git.
         git_dirty: whether that tree had changes.

@@ -25,13 +25,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from sweepctl.errors import LedgerError
 from sweepctl.ledger._connect import Place, damaged, migration_engine, transaction
+from sweepctl.ledger._passwords import clean_copy, rewrite
 from sweepctl.ledger._tables import metadata
 from sweepctl.ledger._views import create_views, drop_views
 
-HEAD = "0002_sweepctl_0.1.0"
+HEAD = "0003_sweepctl_0.1.0"
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "sweep_alembic_version"
 
@@ -150,10 +152,35 @@ def upgrade(place: Place) -> str | None:
             with transaction(engine, place) as connection:
                 _lock_server(connection)
                 _migrate(connection, place)
+                cleaned = int(connection.info.pop("rows_with_passwords", 0))
+            engine.dispose()  # no connection may hold the file that is written again
+            secrets = _forget(place, cleaned)
     finally:
         engine.dispose()
     kept = "" if backup is None else f"; the old one is kept as {backup}"
-    return f"{place.shown} was upgraded from schema {found} to {HEAD}{kept}"
+    return f"{place.shown} was upgraded from schema {found} to {HEAD}{kept}{secrets}"
+
+
+def _forget(place: Place, cleaned: int) -> str:
+    """Remove passwords from the bytes of the file and of its older backups; says what was done."""
+    said = []
+    if cleaned:
+        said.append(
+            f"passwords were removed from {cleaned} rows: change them, because they were readable"
+        )
+    path = place.path
+    if path is None:
+        return "".join(f"; {part}" for part in said)
+    for copy in [path] * bool(cleaned) + sorted(path.parent.glob(f"{path.name}.bak-*")):
+        try:
+            if copy == path:
+                rewrite(copy)
+            elif copy.suffix != ".partial":
+                clean_copy(copy)
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            why = str(error).split("\n")[0]
+            said.append(f"{copy} may still hold passwords in its bytes ({why})")
+    return "".join(f"; {part}" for part in said)
 
 
 @contextlib.contextmanager
@@ -193,8 +220,10 @@ def _back_up(path: Path, revision: str) -> Path:
             contextlib.closing(sqlite3.connect(partial)) as copy,
         ):
             source.backup(copy)
+        # A backup is kept for years: it has every row of the old one, but no password.
+        clean_copy(partial)
         partial.replace(backup)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, SQLAlchemyError) as error:
         partial.unlink(missing_ok=True)
         raise LedgerError(
             f"{path} has to be upgraded, but no backup copy could be made: {error}. "

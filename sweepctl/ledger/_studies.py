@@ -27,6 +27,7 @@ from sweepctl.ledger._connect import Database, chunks, clean, now
 from sweepctl.ledger._records import StudySummary, Submission, Submitted
 from sweepctl.ledger._views import BLOCKED
 from sweepctl.plain import to_json
+from sweepctl.secrets import command_line, without_passwords, without_passwords_in
 
 if TYPE_CHECKING:
     from sweepctl.plan import Cell, Plan, Task
@@ -174,10 +175,10 @@ class Studies:
                 t.submission.insert().values(
                     study=study,
                     number=number,
-                    study_text=clean(submission.text),
-                    resolved=submission.resolved,
-                    overrides=list(submission.overrides),
-                    argv=[clean(word) for word in submission.argv],
+                    study_text=clean(without_passwords(submission.text)),
+                    resolved=without_passwords_in(submission.resolved),
+                    overrides=without_passwords_in(submission.overrides),
+                    argv=[clean(word) for word in command_line(submission.argv)],
                     git_commit=submission.git_commit,
                     git_dirty=submission.git_dirty,
                     sweepctl_version=submission.version,
@@ -342,7 +343,7 @@ def _record_study(
     row = {
         "name": study,
         "title": "",  # no study has one; the column stays, since dropping it rewrites the table
-        "question": clean(submission.question),
+        "question": clean(without_passwords(submission.question)),
         "created_at": created_at,
     }
     insert(connection, t.study, [row], update=("question",))

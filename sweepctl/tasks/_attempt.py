@@ -26,6 +26,7 @@ from sweepctl import runs
 from sweepctl.errors import SweepctlError
 from sweepctl.kinds import trainings
 from sweepctl.runs import AttemptOutcome, AttemptRequest, FileRecord, TaskResult
+from sweepctl.secrets import hidden, known
 from sweepctl.tasks._measure import generate, reconstruct
 from sweepctl.tasks._prepare import latents, prepare, reference
 from sweepctl.tasks._train import dit, stage1, stage2
@@ -93,7 +94,7 @@ def run(request: AttemptRequest) -> None:
             outcome = _classify(error)
             if outcome["state"] == "failed":
                 with contextlib.suppress(OSError):  # a full disk has no room for it either
-                    traceback.print_exc()
+                    sys.stderr.write(hidden(traceback.format_exc(), known(os.environ)))
                     sys.stderr.flush()
     try:
         runs.write_json(
@@ -238,7 +239,8 @@ def _classify(error: Exception) -> dict[str, Any]:
 
     if isinstance(error, Stopped):
         return {"state": "stopped", "message": str(error)}
-    message = str(error).strip().split("\n")[0][:500] or type(error).__name__
+    said = hidden(str(error), known(os.environ)).strip()
+    message = said.split("\n")[0][:500] or type(error).__name__
     failure = "error"
     # A message that explains itself needs no class name before it.
     explained = isinstance(error, VitokError | SweepctlError)
