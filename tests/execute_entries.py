@@ -1,7 +1,8 @@
 """What tests run instead of real tasks: an entry that writes a result, fails, or waits as told.
 
 How a task behaves is told by a file beside the run folder, behaviour.json: task kind or id -> one
-of "done", "error", "killed", "non_finite", "hang"; a list is used up one attempt at a time.
+of "done", "error", "killed", "non_finite", "hang", "interrupted"; a list is used up one attempt at
+a time.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def run(request: AttemptRequest) -> None:
                 metrics=metrics,
             ),
         )
-    state = {"done": "done", "hang": "stopped"}.get(how, "failed")
+    state = {"done": "done", "hang": "stopped", "interrupted": "stopped"}.get(how, "failed")
     runs.write_json(
         attempt / "outcome.json",
         AttemptOutcome(

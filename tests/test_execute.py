@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from ledger_plans import by_kind, finish, make_plan, submission
 
 from studies import SMALL, plan_of
 from sweepctl import runs
+from sweepctl.cluster._inline import InlinePool
 from sweepctl.errors import DriverBusy, RunFolderError, TasksFailed
 from sweepctl.execute import RunSummary, Settings, raise_for_failures, run_study
 from sweepctl.ledger import Ledger, open_ledger
@@ -160,6 +162,67 @@ def test_infrastructure_failures_are_tried_again_with_a_pause(tmp_path: Path, fa
         pauses = [pause for kind, _, pause in watcher.outcomes if kind == "reference"]
         assert pauses == [0.01, 0.02, None]
         behave(tmp_path, reference=failure)
+
+
+def test_an_attempt_that_somebody_interrupts_resumes_and_uses_no_try(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    behave(tmp_path, stage1=["interrupted", "interrupted", "done"])
+    with open_ledger("results.db") as ledger:
+        told = Collected()
+        summary = go(tmp_path, plan, ledger, told, retries=0)
+        assert summary.stopped_by is None and not summary.failed
+        assert set(states(ledger, plan)) == {"done"}
+        ended = [one.state for kind, one, _ in told.outcomes if kind == "stage1"]
+        assert ended.count("stopped") == 2 * len(by_kind(plan, "stage1"))
+        rows = ledger.query("SELECT DISTINCT failed_attempts FROM sweep_task").rows
+    assert rows == ((0,),)
+
+
+def test_no_temporary_file_outlives_the_next_run(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    plan = plan_of(tmp_path)
+    task = by_kind(plan, "stage1")[0]
+    checkpoints = tmp_path / "runs" / task.id / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    here = socket.gethostname()
+    gone = [
+        checkpoints / f".step-3.pt.{dead.pid}@{here}.tmp",
+        checkpoints / f".step-3.pt.{dead.pid}.tmp",  # as older versions called them
+        tmp_path / "runs" / f".figure.png.{dead.pid}@{here}.tmp",
+        checkpoints / f".step-4.pt.{dead.pid}@another-machine.tmp",
+    ]
+    kept = [
+        checkpoints / f".step-5.pt.{os.getpid()}@{here}.tmp",  # its owner is alive
+        checkpoints / ".step-6.pt.1@another-machine.tmp",  # written just now, over there
+        checkpoints / "mine.tmp",
+        checkpoints / ".mine.tmp",
+        checkpoints / ".data.part",
+    ]
+    for path in gone + kept:
+        path.write_text("half of")
+    os.utime(gone[-1], (0, 0))
+    with open_ledger("results.db") as ledger:
+        go(tmp_path, plan, ledger)
+    assert [path.name for path in gone if path.exists()] == []
+    assert [path.name for path in kept if not path.exists()] == []
+
+
+def test_ctrl_c_while_the_pool_closes_is_heard_and_ends_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tmp_path)
+    closed: list[str] = []
+
+    def close(pool: InlinePool) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        closed.append("whole")
+
+    monkeypatch.setattr(InlinePool, "close", close)
+    with open_ledger("results.db") as ledger:
+        summary = go(tmp_path, plan, ledger)
+        assert set(states(ledger, plan)) == {"done"}
+    assert closed == ["whole"] and summary.stopped_by == signal.SIGINT
 
 
 def test_retries_end(tmp_path: Path) -> None:

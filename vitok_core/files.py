@@ -10,9 +10,59 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+ELSEWHERE_S = 600.0
+"""Seconds without a change after which a temporary file of another machine is given up."""
+
+_TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)(@(?P<host>.+))?\.tmp")
+
+
+def temporary_name(path: Path) -> Path:
+    """The temporary path next to `path` that this process writes; its name tells the owner.
+
+    Two processes may write the same file: each has a path of its own, the last one wins.
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}@{socket.gethostname()}.tmp")
+
+
+def remove_unfinished(folder: Path) -> int:
+    """Remove temporary files, at any depth, whose process has ended before it could rename them.
+
+    Of another machine's processes nothing is known: their files are removed when nothing was
+    written to them for `ELSEWHERE_S`. What has another name than `temporary_name` gives stays.
+
+    Returns:
+        Number of files removed.
+    """
+    removed = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            found = _TEMPORARY.fullmatch(name)
+            path = Path(place, name)
+            # Whoever owns it may finish just now; a folder may be read-only.
+            with contextlib.suppress(OSError):
+                if found is not None and not _is_alive(path, int(found["pid"]), found["host"]):
+                    path.unlink()
+                    removed += 1
+    return removed
+
+
+def _is_alive(path: Path, pid: int, host: str | None) -> bool:
+    if host not in (None, socket.gethostname()):
+        return time.time() - path.stat().st_mtime < ELSEWHERE_S
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -29,8 +79,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    # The process's number, because two processes may write the same file; the last one wins.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         yield temporary
         _sync(temporary)
@@ -55,6 +104,24 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: the value holds NaN or infinity, which JSON has no words for.
     """
     write_bytes(path, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def user_folder(kind: Literal["cache", "config"], program: str) -> Path | None:
+    """The folder of a program among this user's caches or settings; it need not exist.
+
+    Returns:
+        The absolute path, or None for a user without a home folder (no HOME, no entry in the
+        password file, as in some containers).
+    """
+    import platformdirs
+
+    find = platformdirs.user_cache_dir if kind == "cache" else platformdirs.user_config_dir
+    try:
+        folder = Path(find(program))
+    except (RuntimeError, KeyError):
+        return None
+    # Without a home "~" stays as it is, and a folder of that name would be made wherever we are.
+    return folder if folder.is_absolute() else None
 
 
 def sha256_of(path: Path) -> str:

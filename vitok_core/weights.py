@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from vitok_core.errors import WeightsError
-from vitok_core.files import replacing, sha256_of
+from vitok_core.files import remove_unfinished, replacing, sha256_of, user_folder
 from vitok_core.protocols import FILES, Download, Packaged, Unpinned
 
 Source = Literal["added", "downloaded", "package"]
@@ -80,13 +80,25 @@ def weights_sha256(name: str) -> str:
 
 
 def weights_folder() -> Path:
-    """Where weights are kept: $VITOK_WEIGHTS, else a folder in the user's cache folder."""
-    given = os.environ.get("VITOK_WEIGHTS")
-    if given:
-        return Path(given)
-    import platformdirs
+    """Where weights are kept: $VITOK_WEIGHTS, else a folder in the user's cache folder.
 
-    return platformdirs.user_cache_path("vitok_core") / "weights"
+    Raises:
+        WeightsError: the variable is not set, and this user has no home folder.
+    """
+    folder = _folder()
+    if folder is None:
+        raise WeightsError(
+            "pretrained files are kept in a folder, and this user has no home folder: set "
+            "VITOK_WEIGHTS to one, or XDG_CACHE_HOME, or HOME"
+        )
+    return folder
+
+
+def _folder() -> Path | None:
+    if given := os.environ.get("VITOK_WEIGHTS"):
+        return Path(given)
+    cache = user_folder("cache", "vitok_core")
+    return None if cache is None else cache / "weights"
 
 
 def weights_path(name: str) -> Path:
@@ -173,6 +185,7 @@ def add_weights(name: str, file: Path) -> Path:
     expected = _hash(name)
     if not file.is_file():
         raise WeightsError(f"{file} is not a file")
+    weights_folder()  # there has to be one
     sha256, path = sha256_of(file), _places(name)["added"]
     if expected and sha256 != expected:
         recorded = f" (recorded in {_record(path)})" if isinstance(FILES[name], Unpinned) else ""
@@ -217,6 +230,7 @@ def fetch_weights(name: str, progress: Callable[[int, int], None] | None = None)
         )
     import urllib.request
 
+    weights_folder()  # there has to be one
     path = _places(name)["downloaded"]
     digest, done = hashlib.sha256(), 0
     try:
@@ -259,7 +273,7 @@ def _hash(name: str) -> str:
     if not isinstance(wanted, Unpinned):
         return wanted.sha256
     try:
-        return _record(_places(name)["added"]).read_text(encoding="ascii").strip()
+        return _record(_places(name).get("added", Path())).read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
 
@@ -279,16 +293,18 @@ def _found(name: str) -> tuple[Path, Source] | None:
 
 def _places(name: str) -> dict[Source, Path]:
     """Where a file may lie, in the order in which it is looked for."""
-    wanted, folder = _wanted(name), weights_folder()
-    if isinstance(wanted, Download):
-        return {"added": folder / "added" / wanted.file, "downloaded": folder / wanted.file}
-    if isinstance(wanted, Unpinned):
-        return {"added": folder / "added" / wanted.file}
-    kept = f"{name}{Path(wanted.file).suffix}"
-    places: dict[Source, Path] = {"added": folder / "added" / kept}
-    spec = importlib.util.find_spec(wanted.package)
-    if spec is not None and spec.origin is not None:
-        places["package"] = Path(spec.origin).parent / wanted.file
+    wanted, folder = _wanted(name), _folder()
+    places: dict[Source, Path] = {}
+    if isinstance(wanted, Packaged):
+        if folder is not None:
+            places["added"] = folder / "added" / f"{name}{Path(wanted.file).suffix}"
+        spec = importlib.util.find_spec(wanted.package)
+        if spec is not None and spec.origin is not None:
+            places["package"] = Path(spec.origin).parent / wanted.file
+    elif folder is not None:
+        places["added"] = folder / "added" / wanted.file
+        if isinstance(wanted, Download):
+            places["downloaded"] = folder / wanted.file
     return places
 
 
@@ -298,7 +314,7 @@ def _missing(name: str) -> str:
         return (
             f"the pretrained weights {name} are not there and no pip package ships them; run: "
             f"{_get(name)} ({wanted.size_bytes:,} bytes from {wanted.url}), or put the file at "
-            f"{_places(name)['downloaded']}"
+            f"{_places(name).get('downloaded', 'the path in VITOK_WEIGHTS')}"
         )
     if isinstance(wanted, Unpinned):
         return (
@@ -335,6 +351,7 @@ def _written_whole(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that appears under its name only when the block ends well."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(path.parent)  # downloads that were killed
         with replacing(path) as temporary, temporary.open("wb") as file:
             yield file
     except (urllib.error.URLError, TimeoutError, ConnectionError):

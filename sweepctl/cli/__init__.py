@@ -132,7 +132,6 @@ def _before(
 def main() -> None:
     """Run the command line; errors we can explain become one message and an exit code."""
     stdout = sys.stdout
-    sys.excepthook = _unexpected
     code: str | int | None = 0
     try:
         try:
@@ -141,6 +140,8 @@ def main() -> None:
             code = ended.code
             if _was_interrupted(ended):
                 sys.stderr.write("stopped by Ctrl-C\n")
+        finally:
+            sys.excepthook = _unexpected  # only now: typer puts its own in place
         stdout.flush()  # here a failure can be explained, at exit it cannot
     except SweepctlError as error:
         sys.stderr.write(f"error: {_without_secrets(str(error))}\n")

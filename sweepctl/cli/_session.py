@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweepctl.errors import UsageError
+from vitok_core.files import user_folder
 
 if TYPE_CHECKING:
     from sweepctl.execute import Extend
@@ -42,13 +43,14 @@ def stated_database() -> str | None:
 
 def site_file() -> Path | None:
     """The site file that applies: $SWEEPCTL_SITE, ./sweepctl.site.yaml, the platform's folder."""
-    import platformdirs
-
     if named := os.environ.get("SWEEPCTL_SITE"):
         return Path(named)
     here = Path("sweepctl.site.yaml")
-    there = Path(platformdirs.user_config_dir("sweepctl")) / "site.yaml"
-    return next((file for file in (here, there) if file.is_file()), None)
+    if here.is_file():
+        return here
+    folder = user_folder("config", "sweepctl")
+    there = None if folder is None else folder / "site.yaml"
+    return there if there is not None and there.is_file() else None
 
 
 def site() -> Site:
@@ -72,7 +74,15 @@ def run_folder() -> Path:
     if _given.runs is not None:
         return _given.runs
     named = site().runs if site_file() else None
-    return Path(named).expanduser() if named else Path("runs")
+    if not named:
+        return Path("runs")
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            f"the site file's run folder {named} cannot be found: this user has no home folder",
+            hint="set HOME, or write the path in full",
+        ) from None
 
 
 def open_for_reading() -> Ledger:

@@ -30,6 +30,7 @@ Asked = Literal["stop", "timeout"]
 _HARD = b"hard\n"
 _TAIL_BYTES = 4096
 _MESSAGE_CHARS = 400
+_INTERRUPTED_CODES = (128 + signal.SIGINT, -signal.SIGINT)
 _ASKED_CODES = (128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGKILL)
 
 
@@ -151,6 +152,9 @@ def settle(
     if asked == "timeout":
         message = f"ended after {seconds:.1f} s; its time limit is {request.timeout_s:g} s"
         return replace(seen, failure="timeout", message=message)
+    if code in _INTERRUPTED_CODES:
+        message = "interrupted by SIGINT before it wrote a checkpoint of its own accord"
+        return replace(seen, state="stopped", failure=None, message=message)
     if asked == "stop" and code in _ASKED_CODES:
         message = "ended before it wrote a checkpoint of its own accord"
         return replace(seen, state="stopped", failure=None, message=message)

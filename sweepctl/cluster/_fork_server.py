@@ -236,6 +236,8 @@ def _child(
         _leave_server(server, channel)
         _open_log(request)
         code = call(run, request)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT  # before the entry could handle it: no failure of the attempt
     except BaseException:  # noqa: BLE001 - whatever it is goes to the log, and the child ends here
         traceback.print_exc()
     finally:

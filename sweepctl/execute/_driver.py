@@ -26,6 +26,7 @@ from sweepctl.kinds import KINDS
 from sweepctl.ledger import AttemptProgress, Ledger
 from sweepctl.plan import Calibration, Open, Plan, Task, time_left
 from sweepctl.runs import FAILURES, NOT_ITS_FAULT, AttemptOutcome, AttemptRequest, TaskResult
+from vitok_core.files import remove_unfinished
 
 FAST_FAILURE_S = 10.0
 FAST_FAILURES_STOP = 5
@@ -36,6 +37,9 @@ PROGRESS_S = 2.0
 
 EXPECT_S = 10.0
 """Seconds between two estimates of the time that is left."""
+
+SWEPT_WHOLE = 2_000
+"""Entries of a run folder up to which all of it is searched for temporary files at the start."""
 
 SPARE_DISK_BYTES = 256 * 1024**2
 """What must stay free on the disk beside a task's own files."""
@@ -126,6 +130,8 @@ class Driver:
         ]
         self.done |= tasks.keys() - {task.fingerprint for task in open_tasks}
         there = _names_in(self.settings.folder) if open_tasks else set()
+        if at_start:
+            self._remove_unfinished(task.id for task in open_tasks if task.id in there)
         adopted = 0
         for task in open_tasks:
             if task.id not in there:
@@ -155,6 +161,15 @@ class Driver:
                     self.plan.tasks[name], state.attempts, state.failure or "error", state.message
                 )
         self._find_ready([*self._restore_missing_parents(list(tasks)), *tasks])
+
+    def _remove_unfinished(self, open_tasks: Iterable[str]) -> None:
+        """Remove temporary files that killed processes have left in the run folder."""
+        folder = self.settings.folder
+        if len(_names_in(folder)) <= SWEPT_WHOLE:
+            remove_unfinished(folder)
+        else:  # to look everywhere would be felt, and what is done has left nothing
+            for name in open_tasks:
+                remove_unfinished(folder / name)
 
     def _restore_missing_parents(self, names: list[str]) -> list[str]:
         """Run a done task again when one of these that needs its files would not find them.
@@ -225,7 +240,7 @@ class Driver:
 
     def _work(self) -> None:
         settings = self.settings
-        with open_pool(
+        pool = open_pool(
             settings.where,
             workers=settings.workers,
             threads=settings.threads,
@@ -234,11 +249,12 @@ class Driver:
             grace_s=settings.grace_s,
             # A device with a number is taken as it is; otherwise each worker gets a GPU of its own.
             gpus=settings.device in ("auto", "cuda"),
-        ) as pool:
+        )
+        # The pool is closed while signals are held: Ctrl-C must not end that halfway.
+        with self._signals(pool), pool:
             for notice in pool.notices:
                 self.watcher.notice(notice)
-            with self._signals(pool):
-                self._loop(pool)
+            self._loop(pool)
 
     def _loop(self, pool: Pool) -> None:
         looked = time.monotonic()
@@ -371,6 +387,10 @@ class Driver:
                     self._make_ready(self.plan.tasks[child])
         elif outcome.state == "failed":
             self._count_failure(task, outcome, pause)
+        elif not self.closing:
+            # Stopped by somebody else, a signal to its process perhaps: no failure, so it resumes.
+            again_at = time.monotonic() + self.settings.backoff_s
+            heapq.heappush(self.later, (again_at, name))
         self.watcher.ended(task, outcome, retry_in_s=pause)
 
     def _retry_pause(self, name: str, outcome: AttemptOutcome) -> float | None:

@@ -113,8 +113,9 @@ def locate(url: str | None, folder: Path | None) -> Place:
     Raises:
         UsageError: the URL cannot be read or names another kind of database.
     """
-    source = "--db" if url else "SWEEPCTL_DB"
-    given = url or os.environ.get("SWEEPCTL_DB") or "results.db"
+    in_environment = os.environ.get("SWEEPCTL_DB")
+    given = url or in_environment or "results.db"
+    source = "SWEEPCTL_DB" if given == in_environment else "--db"
     base = Path.cwd() if folder is None else folder
     if "://" not in given:
         if _NOT_A_PATH.match(given):

@@ -143,5 +143,13 @@ def load_site(file: Path) -> Site:
             said = in_words(dict(wrong), Site)
             problems.append(document.problem(wrong["loc"], said, prefer_key=prefer_key))
         raise StudyError(problems) from None
-    own = {name: one.seen_from(file.parent) for name, one in site.datasets.items()}
+    own: dict[str, OwnSet] = {}
+    for name, one in site.datasets.items():
+        try:
+            own[name] = one.seen_from(file.parent)
+        except RuntimeError:
+            said = (
+                f"{one.place} has no meaning: this user has no home folder; write the path in full"
+            )
+            raise StudyError([document.problem(("datasets", name, one.kind), said)]) from None
     return site.model_copy(update={"datasets": own})

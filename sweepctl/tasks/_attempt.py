@@ -90,11 +90,13 @@ def run(request: AttemptRequest) -> None:
         try:
             _do(request, folder, attempt, stop, started)
             outcome = {"state": "done"}
+        except KeyboardInterrupt:
+            outcome = {"state": "stopped", "message": "interrupted by SIGINT"}
         except Exception as error:  # noqa: BLE001 - the border: every failure becomes an outcome
             outcome = _classify(error)
             if outcome["state"] == "failed":
                 with contextlib.suppress(OSError):  # a full disk has no room for it either
-                    sys.stderr.write(hidden(traceback.format_exc(), known(os.environ)))
+                    sys.stderr.write(_without_secrets(traceback.format_exc()))
                     sys.stderr.flush()
     try:
         runs.write_json(
@@ -203,24 +205,29 @@ def _short(value: object) -> str:
 
 
 class _StopAsked:
-    """Whether the attempt was asked to stop: by SIGTERM, or by a file where signals don't reach."""
+    """Whether the attempt was asked to stop: by a signal, or by a file where those don't reach.
+
+    Signals that somebody else handles stay his: a driver that runs attempts in its own process
+    leaves the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.asked = False
         self._looked = 0.0
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _StopAsked:
-        try:
-            self._before = signal.signal(signal.SIGTERM, self._remember)
-        except ValueError:
-            self._before = None  # not the main thread: the file alone is heard
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                # Not the main thread: the file alone is heard.
+                with contextlib.suppress(ValueError):
+                    self._before[number] = signal.signal(number, self._remember)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
@@ -239,7 +246,7 @@ def _classify(error: Exception) -> dict[str, Any]:
 
     if isinstance(error, Stopped):
         return {"state": "stopped", "message": str(error)}
-    said = hidden(str(error), known(os.environ)).strip()
+    said = _without_secrets(str(error)).strip()
     message = said.split("\n")[0][:500] or type(error).__name__
     failure = "error"
     # A message that explains itself needs no class name before it.
@@ -255,6 +262,10 @@ def _classify(error: Exception) -> dict[str, Any]:
         "failure": failure,
         "message": message if explained else f"{type(error).__name__}: {message}",
     }
+
+
+def _without_secrets(text: str) -> str:
+    return hidden(text, known(os.environ, sys.argv))
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

@@ -31,7 +31,7 @@ from vitok_core.data._own import Fit, OwnData
 from vitok_core.data._units import NO_LABEL, Units, open_units
 from vitok_core.data._walk import legible, no_sample
 from vitok_core.errors import DataError
-from vitok_core.files import write_json
+from vitok_core.files import remove_unfinished, user_folder, write_json
 from vitok_core.sources import SOURCES
 
 ENTRY = np.dtype(
@@ -152,12 +152,25 @@ class Reader:
 
 
 def scans_folder() -> Path:
-    """Where scans are kept: $VITOK_SCANS, else the user's cache folder."""
+    """Where scans are kept: $VITOK_SCANS, else the user's cache folder.
+
+    Raises:
+        DataError: the variable is not set, and this user has no home folder.
+    """
+    folder = _kept_in()
+    if folder is None:
+        raise DataError(
+            "scans of data sets are kept in a folder, and this user has no home folder: set "
+            "VITOK_SCANS to one, or XDG_CACHE_HOME, or HOME"
+        )
+    return folder
+
+
+def _kept_in() -> Path | None:
     if given := os.environ.get("VITOK_SCANS"):
         return Path(given)
-    import platformdirs
-
-    return platformdirs.user_cache_path("vitok_core") / "scans"
+    cache = user_folder("cache", "vitok_core")
+    return None if cache is None else cache / "scans"
 
 
 def open_scan(own: OwnData, *, cache: Path | None = None) -> Scan | None:
@@ -170,7 +183,9 @@ def open_scan(own: OwnData, *, cache: Path | None = None) -> Scan | None:
     Raises:
         DataError: `own` says something that cannot be read.
     """
-    return _opened(_folder(own.check(), cache or scans_folder()), own)
+    own.check()
+    cache = cache or _kept_in()
+    return None if cache is None else _opened(_folder(own, cache), own)
 
 
 def find_scan(identity: Mapping[str, Any], *, cache: Path | None = None) -> Scan:
@@ -229,6 +244,7 @@ def scan(
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with _alone(folder, own.name):
+        remove_unfinished(folder)
         units = open_units(own)
         try:
             reporter = Reporter(began, progress, should_stop, own.name)

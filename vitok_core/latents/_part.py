@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vitok_core.errors import DataError
-from vitok_core.files import write_json
+from vitok_core.files import temporary_name, write_json
 from vitok_core.latents._statistics import Statistics
 
 PROGRESS_FILE = ".latents.json"
@@ -87,8 +87,7 @@ class Unfinished:
 
     def __init__(self, path: Path, *, part: bool = False) -> None:
         self.path, self._part = path, part
-        end = "part" if part else f"{os.getpid()}.tmp"
-        self._temporary = path.with_name(f".{path.name}.{end}")
+        self._temporary = path.with_name(f".{path.name}.part") if part else temporary_name(path)
         self._hash = hashlib.sha256()
         self._file: IO[bytes]
 
