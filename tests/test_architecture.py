@@ -258,6 +258,7 @@ def test_only_the_command_line_writes_to_the_terminal() -> None:
         if re.search(r"\bsys\.(stdout|stderr)\.write\(", path.read_text())
     }
     assert {path for path in writers if not path.startswith("sweepctl/cli/")} <= {
+        "sweepctl/start.py",  # where the command line begins
         "sweepctl/cluster/_fork_server.py",  # a process of its own, whose stderr is a log file
         "sweepctl/tasks/_work.py",  # in a child, whose stdout is the attempt's log
     }

@@ -35,7 +35,7 @@ def test_ctrl_c_while_libraries_are_imported(tmp_path: Path, library: str) -> No
         "stages: {stage1: {steps: 3, batch: 8, precision: fp32, loss: {lpips: 0}}}\n"
         "evaluate: {reconstruction: {on: [photos-eval], images: 32, metrics: [psnr]}}\n"
     )
-    command = [sys.executable, "-m", "sweepctl", "run", "study.yaml", "--cluster", "inline"]
+    command = [sys.executable, "-m", "sweepctl.start", "run", "study.yaml", "--cluster", "inline"]
     with subprocess.Popen(
         command,
         cwd=tmp_path,

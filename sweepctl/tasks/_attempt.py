@@ -96,8 +96,7 @@ def run(request: AttemptRequest) -> None:
             outcome = _classify(error)
             if outcome["state"] == "failed":
                 with contextlib.suppress(OSError):  # a full disk has no room for it either
-                    sys.stderr.write(_without_secrets(traceback.format_exc()))
-                    sys.stderr.flush()
+                    log(f"failed\n{_without_secrets(traceback.format_exc()).rstrip()}")
     try:
         runs.write_json(
             attempt / "outcome.json",

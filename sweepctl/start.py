@@ -1,4 +1,4 @@
-"""The command `sweepctl`, and `python -m sweepctl`: Ctrl-C ends it in order at any moment.
+"""Where the command `sweepctl` begins: Ctrl-C ends it in order from here on, at any moment.
 
 Importing takes a while, and an extension module that is interrupted halfway raises whatever it
 likes. So from here on an interrupt is remembered, and whatever follows from it is no traceback.
