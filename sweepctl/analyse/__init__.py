@@ -69,7 +69,7 @@ from sweepctl.analyse._scales import (
     unit_of,
     unscaled,
 )
-from sweepctl.analyse._table import fit_table
+from sweepctl.analyse._table import error_column, fit_table
 from sweepctl.analyse._validation import (
     HoldOut,
     LeftOut,
@@ -116,6 +116,7 @@ __all__ = [
     "detectable",
     "effect",
     "equation",
+    "error_column",
     "exactly",
     "exp2",
     "fit_law",

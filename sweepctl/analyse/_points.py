@@ -227,7 +227,7 @@ def _measurements(records: Iterable[Mapping[Any, Any]]) -> list[dict[str, Any]]:
         ):
             raise NotFitted("several_values", f"task {task} has several values of one metric")
         one = {key: None if _missing(value) else value for key, value in shared[0].items()}
-        for key in one:
+        for key in one if len(shared) > 1 else ():
             if _is_setting(key) and len({repr(record[key]) for record in shared}) > 1:
                 one[key] = _JOINT.join(sorted({str(record[key]) for record in shared}))
         one["cells"] = tuple(int(record["cell"]) for record in shared)
@@ -276,23 +276,28 @@ def _grouped(
     measured: Sequence[dict[str, Any]],
 ) -> tuple[list[list[dict[str, Any]]], list[FitWarning]]:
     """Measurements by configuration, and doubts about rows that repeat."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    warnings, repeated = [], []
+    names = [key for key in measured[0] if _is_setting(key)]
+    seeds = [key for key in measured[0] if key.split(".")[-1] == "seed"]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    warnings, repeated, seen = [], [], set()
     for record in measured:
-        group = groups.setdefault(_key(record), [])
+        key = _key(record, names)
         # The same number of the same seed is one measurement written down twice.
-        twins = [other for other in group if _same_run(other, record)]
-        if twins:
+        run = (key, _key(record, seeds), record["value"])
+        known = bool(seeds) and all(record[name] is not None for name in seeds)
+        if known and run in seen:
             repeated.append(record)
-        else:
-            group.append(record)
+            continue
+        seen.add(run)
+        groups.setdefault(key, []).append(record)
     if repeated:
         message = f"{_cells(repeated)} repeat the value of another row of their configuration"
         warnings.append(FitWarning(code="duplicate_rows", message=message + "; counted once"))
     for column in measured[0]:
         if column.rsplit(".", 1)[-1].lower() not in _REPEATS:
             continue
-        merged = len({_key(record, without=column) for record in measured})
+        others = [name for name in names if name != column]
+        merged = len({_key(record, others) for record in measured})
         if merged < len(groups):
             message = (
                 f"{len(groups)} points are {merged} configurations that differ in {column}: rows "
@@ -303,28 +308,30 @@ def _grouped(
     return list(groups.values()), warnings
 
 
-def _key(record: Mapping[str, Any], *, without: str = "") -> str:
-    settings = {key: value for key, value in record.items() if _is_setting(key) and key != without}
-    return repr(sorted(settings.items(), key=lambda item: item[0]))
-
-
-def _same_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    seeds = [key for key in one if key.split(".")[-1] == "seed"]
-    known = bool(seeds) and all(one[key] is not None for key in seeds)
-    return known and all(one[k] == other[k] for k in seeds) and one["value"] == other["value"]
+def _key(record: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+    """Values that can be compared; True is not 1, as it is not in the database."""
+    return tuple(
+        value
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+        else repr(value)
+        for value in map(record.__getitem__, names)
+    )
 
 
 def _point(group: Sequence[Mapping[str, Any]], xs: tuple[float, ...], scale: Scale) -> Point:
     ys = _ys(group, scale)
+    y, low, high = (
+        (float(ys[0]),) * 3 if len(ys) == 1 else map(float, (ys.mean(), ys.min(), ys.max()))
+    )
     return Point(
         settings={key: value for key, value in group[0].items() if _is_setting(key)},
         cells=tuple(sorted({cell for record in group for cell in record["cells"]})),
         seeds=len(group),
         x=xs[0],
         xs=xs,
-        y=float(ys.mean()),
-        low=float(ys.min()),
-        high=float(ys.max()),
+        y=y,
+        low=low,
+        high=high,
     )
 
 
@@ -418,7 +425,8 @@ def _weighted(
     say little about their own scatter; the evaluation's error is that of one set of samples, which
     all seeds share, so averaging over seeds does not reduce it.
     """
-    within = sum(float(((_ys(g, scale) - _ys(g, scale).mean()) ** 2).sum()) for g in groups)
+    repeated = [_ys(group, scale) for group in groups if len(group) > 1]
+    within = sum(float(((ys - ys.mean()) ** 2).sum()) for ys in repeated)
     df = sum(len(group) - 1 for group in groups)
     noise = math.sqrt(within / df) if df else None
     known = bool(np.isfinite(errors).all()) and len(errors) > 0
@@ -502,7 +510,9 @@ def _is_shared(column: str) -> bool:
 
 
 def _missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or str(value) == "<NA>"
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (not isinstance(value, int) and str(value) == "<NA>")
 
 
 def place_of(point: Point) -> str:

@@ -27,6 +27,7 @@ WarningCode = Literal[
     "too_few_points",
     "mixed_protocols",
     "mixed_n_samples",
+    "mixed_datasets",
     "nonpositive_value",
     "nonfinite_value",
     "several_values",
@@ -35,6 +36,7 @@ WarningCode = Literal[
     "not_converged",
     # the fit was made and is to be read with care
     "few_levels",
+    "columns_left_out",
     "seeds_as_rows",
     "duplicate_rows",
     "evaluation_error_missing",

@@ -110,6 +110,7 @@ def fit_table(
 def _fit(
     path: Path, stated: dict[str, Any], weight: str | None, wanted: Wanted, *, as_json: bool
 ) -> None:
+    from sweepctl.analyse import error_column
     from sweepctl.analyse import fit_table as fit_columns
     from sweepctl.claims import Analysis
     from sweepctl.report import Fitted, draw_kinds, keep_fits
@@ -117,9 +118,12 @@ def _fit(
 
     law = stated_fit(stated)
     table = read_table(path)
+    for note in table.notes:
+        say(f"note: {path}: {note}")
     factors = stated.get("factors", ())
     needed = (law.metric, *stated["x"], *filter(None, (weight,)))
-    values = table.values(needed, texts=factors)
+    error = error_column(table.columns, law)
+    values = table.values(needed, texts=factors, errors=[error] if error else [])
     condition = (wanted.where or "").strip()
     numbers = _rows_where(values, condition)
     chosen = {name: [column[i - 1] for i in numbers] for name, column in values.items()}
@@ -131,6 +135,10 @@ def _fit(
     kept = keep_fits(analysis, wanted, path.stem, condition)
     if condition:
         say(f"only rows where {condition}: {len(numbers)} of {len(table.lines)}")
+    if made.fitted:
+        for warning in made.warnings:
+            if warning.code in ("columns_left_out", "seeds_as_rows"):
+                say(f"note: {warning.message}")
     facts = {"file": str(path), "rows": len(numbers), "where": condition or None}
     give_fitted(Fitted(analysis=analysis, files=files, kept=kept), facts, as_json=as_json)
     if not made.fitted:
