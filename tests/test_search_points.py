@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_execute import Collected
-from test_search import go, say
+from test_search import _Dies, go, say
 
 from studies import DATA, load
 from sweepctl.errors import StudyError
@@ -224,13 +226,43 @@ def test_the_value_outside_of_the_search_is_checked(tmp_path: Path) -> None:
     assert "did you mean 'nano'" in found["15:30"]
 
 
-def test_a_condition_on_an_axis_says_what_to_write(tmp_path: Path) -> None:
-    text = text_of(
-        "ssim: {low: 0.25, high: 1, if: {pixel: l2}}",
-        ("search:", "axes: {pixel: [l1, l2]}\nsearch:"),
-    )
-    (said,) = problems(tmp_path, text).values()
-    assert "search pixel as well, or write a study for each of its values" in said
+AXIS = text_of(
+    "kl: {low: 1e-6, high: 1e-2, log: true, if: {bottleneck: kl}}",
+    ("search:", "axes: {bottleneck: [kl, layernorm]}\nsearch:"),
+    trials=3,
+)
+
+
+def test_a_condition_on_an_axis_holds_in_some_cells_of_the_grid(tmp_path: Path) -> None:
+    shown = make_plan(load(tmp_path, AXIS), data=DATA)
+    assert [cell.axes["kl"] for cell in shown.cells] == [1e-4, 0.0]
+    plan = of_points(tmp_path, AXIS, {KL: 1e-3}, axes={BOTTLENECK: "layernorm"})
+    assert plan.cells[0].key == cell_of(tmp_path, HEAD, "bottleneck=layernorm", "kl=0").key
+    trials, said = ran(tmp_path, AXIS)
+    assert [trial.point[KL] for trial in trials if trial.point[KL] == 0] == [0.0]
+    assert len(trials) == 4
+    ends = "ends after 1 trial: the space has 1 possible point, and each was tried"
+    assert f"the search at bottleneck layernorm {ends}" in said
+    found = problems(tmp_path, AXIS.replace("if: {bottleneck: kl}", "if: {bottleneck: noise}"))
+    assert "'noise' is not one of the values of the axis" in next(iter(found.values()))
+
+
+def test_a_point_to_start_with_where_a_condition_on_an_axis_does_not_hold(tmp_path: Path) -> None:
+    text = AXIS.replace("  space:", "  start_with: [{kl: 1e-3}]\n  space:")
+    trials, _ = ran(tmp_path, text)
+    first = [trial.point[KL] for trial in trials if trial.number == 0]
+    assert sorted(first) == [0.0, 1e-3]
+
+
+def test_a_grid_of_settings_with_conditions(tmp_path: Path) -> None:
+    space = "pixel: [l1, l2]\nssim: {choice: [0.1, 0.2], if: {pixel: l2}}"
+    trials, said = ran(tmp_path, text_of(space, ("random", "grid"), trials=6))
+    assert [(trial.point[PIXEL], trial.point[SSIM]) for trial in trials] == [
+        ("l1", 0.0),
+        ("l2", 0.1),
+        ("l2", 0.2),
+    ]
+    assert any("ends after 3 trials" in one for one in said)
 
 
 CONDITIONAL = text_of(
@@ -270,13 +302,13 @@ def test_every_table_shows_the_value_that_a_trial_was_trained_with(
 
 
 def test_trials_of_stand_ins_are_made_again_and_said_so(tmp_path: Path) -> None:
-    from sweepctl.execute._searching import _identities
+    from sweepctl.execute._identity import identities
     from sweepctl.plan import canonical, fingerprint
 
     study = load(tmp_path, CONDITIONAL)
     shown = make_plan(study, data=DATA)
     assert study.search is not None
-    (identity,) = _identities(shown, study.search)
+    (identity,) = identities(shown, study.search)
     assert identity.pop("unsearched") == {SSIM: 0.7}
     former = fingerprint(canonical(identity))
     with open_ledger(str(tmp_path / "results.db")) as ledger:
@@ -407,6 +439,24 @@ def test_points_that_make_no_new_cell_do_not_count(tmp_path: Path) -> None:
     trials, said = ran(tmp_path, text_of(space, trials=40))
     assert len({trial.cell for trial in trials if trial.cell}) == 15
     assert any("ends after 15 trials: the space has 15 possible points" in one for one in said)
+
+
+@pytest.mark.slow  # the driver is begun six times
+def test_a_search_that_dies_asks_the_same_points_again(tmp_path: Path) -> None:
+    few = "exclude: [{c: '> 10'}]\n"
+    text = text_of("p: {low: 1, high: 16}\nc: {low: 4, high: 40}", more=few, trials=6)
+    whole, _ = ran(tmp_path, text)
+    runs = [not one.cell for one in whole]
+    assert any(all(runs[at : at + 5]) for at in range(len(runs)))  # five in a row were in vain
+    draw, torn = random.Random(5), tmp_path / "torn"
+    torn.mkdir()
+    for _ in range(4):
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            open_ledger(str(torn / "results.db")) as ledger,
+        ):
+            go(torn, text, ledger, _Dies(draw.randint(1, 20)))
+    assert [one.point for one in ran(torn, text)[0]] == [one.point for one in whole]
 
 
 def test_a_search_with_rungs_ranks_each_cell_once(tmp_path: Path) -> None:

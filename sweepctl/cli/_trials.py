@@ -93,7 +93,7 @@ def trials(ledger: Ledger, study: str, search: Search) -> list[Made]:
                 axes=axes[record.search],
                 cell=None if cell is None else cell.index,
                 state=state,
-                searched=search.searched_part(record.point),
+                searched=search.at(axes[record.search]).searched_part(record.point),
                 ended=ended,
                 rungs={} if cell is None else _at_rungs(ledger, search, record, cell),
             )

@@ -8,6 +8,7 @@ a training resumes from its last checkpoint.
 
     _settings   settings, events and summary of a run    _lock       one driver per run folder
     _driver     the loop                                 _searching  trials of a search meanwhile
+    _identity   which search it is
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ nobody has come to the end, the best of those that wait does.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,18 +20,15 @@ from typing import Any
 
 from sweepctl import paths
 from sweepctl.errors import StudyError, UsageError
+from sweepctl.execute._identity import of_stand_ins, said, search_records
 from sweepctl.execute._settings import Extend
-from sweepctl.kinds import final_measurements, optional_groups
+from sweepctl.kinds import final_measurements
 from sweepctl.ledger import Ledger, SearchRecord, TrialRecord
 from sweepctl.plan import (
     MOST_COUNTED,
     Cell,
     Plan,
     Trial,
-    canonical,
-    fingerprint,
-    group_of,
-    lasting,
     measuring_stage,
     rung_stage,
     rung_steps,
@@ -50,7 +46,7 @@ from sweepctl.search import (
     promoted,
     since_improved,
 )
-from sweepctl.study import Dimension, Search, short_name
+from sweepctl.study import Search, short_name
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,9 +80,10 @@ class _TrialRungs:
 
 @dataclass(slots=True, kw_only=True)
 class _One:
-    """One search: its record, its trials, what they came to, and why nothing more is asked."""
+    """One search: its record, what it searches, its trials, what they came to, why it is over."""
 
     record: SearchRecord
+    search: Search
     trials: list[TrialRecord] = field(default_factory=list)
     came_to: dict[int, Ended] = field(default_factory=dict)
     asker: Asker | None = None
@@ -105,6 +102,17 @@ class _One:
         """How many of the last points in a row were not possible, or tried before."""
         last = self.counted[-1].number + 1 if self.counted else 0
         return len(self.trials) - last
+
+    @property
+    def start(self) -> list[dict[str, Any]]:
+        """The points that it starts with."""
+        return [self.search.searched_part(point) for point in self.record.start]
+
+    @property
+    def was_in_vain(self) -> bool:
+        """Whether so many were not in a row at any time."""
+        numbers = [-1, *(trial.number for trial in self.counted), len(self.trials)]
+        return max(b - a - 1 for a, b in itertools.pairwise(numbers)) >= MOST_IN_VAIN
 
 
 MOST_IN_VAIN = 5
@@ -134,12 +142,13 @@ class Searching:
         self.extend = extend
         self.study = shown.study_name
         self.searches = {
-            record.key: _One(record=record) for record in search_records(shown, search)
+            record.key: _One(record=record, search=search.at(record.axes))
+            for record in search_records(shown, search)
         }
         self.cells: dict[str, Cell] = {}
         self.trial_rungs: dict[str, _TrialRungs] = {}
         trials = ledger.searches.trials(self.study, list(self.searches))
-        self.notice = "" if trials else _of_stand_ins(shown, search, ledger)
+        self.notice = "" if trials else of_stand_ins(shown, search, ledger)
         asked = [
             Trial(axes=self.searches[trial.search].record.axes, values=trial.point)
             for trial in trials
@@ -179,7 +188,8 @@ class Searching:
                     continue
                 config = self.ledger.cells.config(name, cell.key)
                 values = {one.path: paths.get(config, one.path) for one in self.search.space}
-                point = self.search.narrowed(values)
+                inside = (one.search.narrowed(values) for one in self.searches.values())
+                point = next((one for one in inside if one is not None), None)
                 if point is not None and point not in points:
                     points.append(point)
         return tuple(points)
@@ -296,7 +306,7 @@ class Searching:
             return None
         tried = {trial.cell for trial in one.trials}
         left = [point for key, point in possible if key not in tried]
-        return left[chosen_by(self.search, len(one.trials), len(left))] if left else None
+        return left[chosen_by(one.search, len(one.trials), len(left))] if left else None
 
     def _possible(self, one: _One) -> tuple[tuple[str, Mapping[str, Any]], ...] | None:
         """Key of a cell and first point of it, of all that a search can make; None if uncounted.
@@ -304,10 +314,10 @@ class Searching:
         All points are worked out when some may run out: at the beginning where they are few, later
         when the sampler comes back to points in vain.
         """
-        if one.possible is None and self.search.is_finite:
-            points = list(itertools.islice(self.search.points(), MOST_COUNTED + 1))
+        if one.possible is None and one.search.is_finite:
+            points = list(itertools.islice(one.search.points(), MOST_COUNTED + 1))
             few = len(points) <= max(FEW_POINTS, len(one.trials))
-            if few or (one.in_vain >= MOST_IN_VAIN and len(points) <= MOST_COUNTED):
+            if few or (one.was_in_vain and len(points) <= MOST_COUNTED):
                 axes = one.record.axes
                 plan = self.extend([Trial(axes=axes, values=point) for point in points])
                 found: dict[str, Mapping[str, Any]] = {}
@@ -402,11 +412,11 @@ class Searching:
     def _asker(self, one: _One) -> Asker:
         """The sampler with its history; made when the first trial is asked."""
         return Asker(
-            self.search,
-            one.record.start,
+            one.search,
+            one.start,
             [
                 Past(
-                    point=self.search.searched_part(trial.point),
+                    point=one.search.searched_part(trial.point),
                     sampler=trial.sampler,
                     ended=one.came_to.get(trial.number),
                     rungs=self._rungs(trial),
@@ -439,12 +449,12 @@ class Searching:
             return True
         if one.in_vain >= MOST_WITHOUT_CELL:
             why = f"the last {one.in_vain} points were not possible, or tried before"
-        most = most_trials(self.search, one.record.start)
+        most = most_trials(one.search, one.start)
         if most is not None and len(one.trials) >= most:
             why = "every point of the grid was tried"
         possible = self._possible(one)
         if possible is not None and {key for key, _ in possible} <= {one.cell for one in trials}:
-            why = f"the space has {_points(len(possible))}, and each was tried"
+            why = f"the space has {_many(len(possible), 'possible point')}, and each was tried"
         flat = self.search.flat
         if flat is not None:
             in_order = [
@@ -456,7 +466,7 @@ class Searching:
                 why = f"{flat} trials in a row have improved nothing"
         if why:
             one.over = why
-            tell(f"the search{self._where(one)} ends after {len(trials)} trials: {why}")
+            tell(f"the search{self._where(one)} ends after {_many(len(trials), 'trial')}: {why}")
         return bool(why)
 
     def _seconds(self, one: _One) -> float:
@@ -474,103 +484,13 @@ class Searching:
         return f" at {axes}" if axes else ""
 
     def _said(self, one: _One, trial: TrialRecord, what: str = "") -> str:
-        point = ", ".join(f"{short_name(path)} {_word(v)}" for path, v in trial.point.items())
+        point = ", ".join(f"{short_name(path)} {said(v)}" for path, v in trial.point.items())
         refused = f": no cell, {trial.why_not}" if trial.why_not else ""
+        first = next(other.number for other in one.trials if other.cell == trial.cell)
+        if trial.cell and first != trial.number:
+            refused = f": the same cell as trial {first}"
         return f"trial {trial.number}{self._where(one)}: {what}{point}{refused}"
 
 
-def search_records(shown: Plan, search: Search) -> list[SearchRecord]:
-    """The searches of a study: one per cell of its grid of axes that can be run.
-
-    The key of a search is a hash of what decides which trials it asks: what its cells have in
-    common, the space, the objectives, the sampler and its seed, the points it starts with. More
-    trials, more of them at once or another reason to stop go on with the same search.
-
-    Args:
-        shown: the study's plan, in which each search is shown by one point.
-        search: what is searched.
-    """
-    records: dict[str, SearchRecord] = {}
-    for identity in _identities(shown, search):
-        key = fingerprint(canonical(identity))
-        record = SearchRecord(key=key, position=len(records), axes=identity["axes"])
-        records.setdefault(key, record)
-    return list(records.values())
-
-
-def _identities(shown: Plan, search: Search) -> Iterator[dict[str, Any]]:
-    """What decides the trials of each search of a study."""
-    study = shown.study
-    gridded = [path for factor in study.grid.factors for path in factor.paths]
-    configs = {cell.key: cell.config for cell in shown.cells}
-    block = study.study.model_dump(mode="json", by_alias=True)
-    asked = {
-        key: value
-        for key, value in block["search"].items()
-        if key not in ("trials", "at_once", "stop") and not (key == "prune" and value is None)
-    }
-    rules = {key: block[key] for key in ("fixed", "when", "exclude", "only")}
-    own_values = _own_values(study.grid.template, search)
-    combinations = itertools.product(*(factor.rows for factor in study.grid.factors))
-    for rows, placed in zip(combinations, shown.placed, strict=True):
-        if not placed.key:
-            continue  # this cell of the grid is left out
-        axes = dict(zip(gridded, itertools.chain(*rows), strict=True))
-        common = copy.deepcopy(lasting(dict(configs[placed.key])))
-        for dimension in search.space:
-            paths.remove(common, dimension.path)
-        identity = {"search": asked, "axes": axes, "common": common, "rules": rules}
-        yield identity | ({"unsearched": own_values} if own_values else {})
-
-
-def _own_values(template: Mapping[str, Any], search: Search) -> dict[str, Any]:
-    """The study's own values of settings with a condition, path -> value, which trials may have.
-
-    Without those of a group, such as stage 2, that is off wherever their condition does not hold.
-    """
-    space = {dimension.path: dimension for dimension in search.space}
-    groups = optional_groups()
-
-    def goes_with_its_group(dimension: Dimension) -> bool:
-        kind = groups.get(group_of(dimension.path) or "")
-        return kind is not None and all(
-            path in kind.switches
-            and not space[path].given
-            and all(value is None or value in wanted for value in space[path].choices)
-            for path, wanted in dimension.given
-        )
-
-    return {
-        dimension.path: paths.get(template, dimension.path)
-        for dimension in search.space
-        if dimension.given and not goes_with_its_group(dimension)
-    }
-
-
-def _of_stand_ins(shown: Plan, search: Search, ledger: Ledger) -> str:
-    """What to say where an earlier version asked the same searches; "" where none did.
-
-    It trained with the lower end, or the first choice, of a setting whose condition did not hold.
-    """
-    for identity in _identities(shown, search):
-        own_values = identity.pop("unsearched", {})
-        former = [fingerprint(canonical(identity))]
-        if own_values and (count := len(ledger.searches.trials(shown.study_name, former))):
-            values = ", ".join(f"{short_name(path)} {_word(v)}" for path, v in own_values.items())
-            return (
-                f"an earlier version made {count} trials of this search and took the first value "
-                "of the space where the condition of a setting does not hold; now that is the "
-                f"value of the study ({values}), so the search begins again and reuses the tasks "
-                "that stay the same"
-            )
-    return ""
-
-
-def _points(count: int) -> str:
-    return "one possible point" if count == 1 else f"{count:,} possible points"
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")

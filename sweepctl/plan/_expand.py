@@ -119,6 +119,7 @@ class _Expander:
         self.data = data
         self.missing = missing
         self.are_trials = are_trials
+        self.varied = axis_paths(study.grid.factors, study.search)
         self.result = Expansion()
         self.problems: dict[tuple[str, str], Problem] = {}
         self.absent: dict[tuple[str, str], Problem] = {}
@@ -159,8 +160,7 @@ class _Expander:
         self.used.update(optional_groups().keys() - set(off))
         self.noticed.update(dict.fromkeys(short_averages(cell.stages, off)))
         self.noticed.update(dict.fromkeys(short_ramps(cell.stages, off)))
-        varied = axis_paths(grid.factors, study.search)
-        point = cell.point(_without_effect(varied, axes, off), left_out)
+        point = cell.point(_without_effect(self.varied, axes, off), left_out)
         if point.key in self.seen:
             result.drop(axes, f"the same as cell {self.seen[point.key]}", point.key)
             return
@@ -233,7 +233,7 @@ def _combinations(
                 yield _Combination(axes=axes, config=config)
             else:
                 point = shown[number] if shown else search.middle
-                yield _at_point(search, point, axes, config)
+                yield _at_point(search, _by_path(grid, rows), point, axes, config)
         return
     assert search is not None
     for trial in trials:
@@ -241,14 +241,23 @@ def _combinations(
         for path, value in trial.axes.items():
             axes[short_name(path)] = value
             paths.put(config, path, value)
-        yield _at_point(search, trial.values, axes, config)
+        yield _at_point(search, trial.axes, trial.values, axes, config)
+
+
+def _by_path(grid: Grid, rows: tuple[tuple[Any, ...], ...]) -> dict[str, Any]:
+    every = (path for factor in grid.factors for path in factor.paths)
+    return dict(zip(every, itertools.chain(*rows), strict=True))
 
 
 def _at_point(
-    search: Search, values: Mapping[str, Any], axes: dict[str, Any], config: dict[str, Any]
+    search: Search,
+    gridded: Mapping[str, Any],
+    values: Mapping[str, Any],
+    axes: dict[str, Any],
+    config: dict[str, Any],
 ) -> _Combination:
     """A combination with the values of a point, which are those that are searched there."""
-    point = search.searched_part(values)
+    point = search.at(gridded).searched_part(values)
     for path, value in point.items():
         paths.put(config, path, value)
     every = [dimension.path for dimension in search.space]

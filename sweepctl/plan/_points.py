@@ -38,7 +38,8 @@ class Looked:
         possible: of each search that was counted, its possible points.
         reasons: why a point is not possible -> how many are not.
         repeats: points that make the same cell as others.
-        points: of the space; None where there is no end of them, or too many to count them.
+        points: of the space, or of the largest; None where they are too many to count them.
+        is_finite: whether there is an end of the points of each search.
         start: the points of the file to start with, each with its outcome in every combination.
     """
 
@@ -47,6 +48,7 @@ class Looked:
     reasons: Counter[str] = field(default_factory=Counter)
     repeats: int = 0
     points: int | None = None
+    is_finite: bool = False
     start: list[tuple[Mapping[str, Any], list[Placed]]] = field(default_factory=list)
 
     def count(
@@ -83,16 +85,19 @@ def look_at_points(
         dict(zip(paths, itertools.chain(*rows), strict=True))
         for rows in itertools.product(*(factor.rows for factor in factors))
     ]
-    points = list(itertools.islice(search.points(), MOST_COUNTED + 1))
-    counted = search.is_finite and len(points) * len(combinations) <= MOST_COUNTED
-    found = Looked(points=len(points) if counted else None)
+    searches = [search.at(axes) for axes in combinations]
+    most = MOST_COUNTED // len(searches) + 1
+    spaces = [list(itertools.islice(one.points(), most)) for one in searches]
+    is_finite = all(one.is_finite for one in searches)
+    counted = is_finite and all(len(points) < most for points in spaces)
+    found = Looked(is_finite=is_finite, points=max(map(len, spaces)) if counted else None)
 
     def placed(axes: Mapping[str, Any], *some: Mapping[str, Any]) -> Sequence[Placed]:
         trials = [Trial(axes=axes, values=point) for point in some]
         return expand(study, data, missing, trials).placed
 
     is_possible = False
-    for axes in combinations:
+    for axes, points in zip(combinations, spaces, strict=True):
         first: Mapping[str, Any] | None = search.middle
         if not placed(axes, search.middle)[0].key:
             first = None
@@ -135,7 +140,7 @@ def _check_start(
 
 def about_points(study: StudyFile, search: Search, found: Looked) -> Iterator[str]:
     """How many points of a finite space are possible, and whether they are enough."""
-    if not search.is_finite:
+    if not found.is_finite:
         return
     if found.points is None:
         yield f"the space has more than {MOST_COUNTED:,} points; the possible ones are not counted"

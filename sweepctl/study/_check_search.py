@@ -115,7 +115,7 @@ def _check_space(
             conditional[path] = (where, entry)
     for where, entry in conditional.values():
         _check_conditions(document, where, entry, dimensions, axes)
-    _check_order(document, block, conditional)
+    _check_order(document, block, conditional, axes)
     return dimensions
 
 
@@ -123,11 +123,12 @@ def _check_order(
     document: Document,
     block: SearchBlock,
     conditional: Mapping[str, tuple[KeyPath, SpaceEntry]],
+    axes: Mapping[str, KeyPath],
 ) -> None:
     """Conditions may not lead back to where they stand."""
     if len(document.problems) > 0 or len(conditional) < len(block.space):
         return
-    dimensions = [dimension_of(name, entry) for name, entry in block.space.items()]
+    dimensions = [dimension_of(name, entry, axes) for name, entry in block.space.items()]
     placed = {one.path for one in in_order(dimensions)}
     for path, (where, _) in conditional.items():
         if path not in placed:
@@ -201,14 +202,14 @@ def _check_conditions(
         except ValueError as error:
             document.problems.append(document.problem(at, str(error), prefer_key=True))
             continue
+        if leaf in axes:
+            _check_axis_condition(document, at, leaf, wanted, axes[leaf])
+            continue
         choice = space.get(leaf)
         if choice is None or choice.kind != "choice":
             message = (
                 f"{leaf} is searched between numbers; a condition asks for a choice"
                 if choice is not None
-                else f"{leaf} is an axis, and a condition asks for a choice of the same space; "
-                f"search {other} as well, or write a study for each of its values"
-                if leaf in axes
                 else f"{leaf} is no choice of this space"
             )
             document.problems.append(document.problem(at, message, prefer_key=True))
@@ -219,6 +220,21 @@ def _check_conditions(
                 known = ", ".join(map(str, choice.choices))
                 message = f"{value!r} is not one of the values of {leaf}: {known}"
                 document.problems.append(document.problem(at, message))
+
+
+def _check_axis_condition(
+    document: Document, at: KeyPath, leaf: str, wanted: Any, where: KeyPath
+) -> None:
+    """A condition on an axis asks for some of its values."""
+    levels: Any = document.data
+    for part in where:
+        levels = levels[part]
+    known = [as_config(leaf, one) for one in levels if _paths.is_valid(leaf, one)]
+    for value in wanted if isinstance(wanted, list | tuple) else (wanted,):
+        made = _validated(document, at, leaf, value)
+        if made is not _WRONG and made not in known:
+            message = f"{value!r} is not one of the values of the axis {leaf}: "
+            document.problems.append(document.problem(at, message + ", ".join(map(str, known))))
 
 
 def _check_measured(
@@ -340,14 +356,11 @@ def _check_sampler(
             message = "cmaes searches numbers, two or more that are always there; take tpe or gp"
             document.problems.append(document.problem(at, message))
     if block.sampler == "grid" and dimensions:
-        for name, entry in block.space.items():
+        for name in block.space:
             one = dimensions.get(_paths.resolve(name)) if _is_name(name) else None
             if one is None:
                 continue
-            if entry.if_:
-                message = "a grid has no conditional settings; take another sampler"
-                document.problems.append(document.problem((*_SPACE, name, "if"), message))
-            elif one.count is None:
+            if one.count is None:
                 message = "a grid needs values: give a step, or a list"
                 place: KeyPath = (*_SPACE, name)
                 document.problems.append(document.problem(place, message, prefer_key=True))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -41,6 +41,7 @@ class Dimension:
         step: distance of the values, None for any; with `log` the logarithmic draw is rounded.
         choices: the values of a choice, as the config has them.
         given: (path of a choice, values) when it is searched only with one of these.
+        given_axes: (path of an axis, values) when it is searched only in these cells of the grid.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Dimension:
     step: float | None = None
     choices: tuple[Any, ...] = ()
     given: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    given_axes: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     def is_on(self, values: Mapping[str, Any]) -> bool:
         """Whether it is searched at a point, given by what is searched there before it.
@@ -201,6 +203,18 @@ class Search:
     hours: float | None
     value: float | None = None
 
+    def at(self, axes: Mapping[str, Any]) -> Search:
+        """The search of one cell of the grid of axes, config path -> value.
+
+        Its space is without the settings whose condition on an axis does not hold there.
+        """
+        space = tuple(
+            dimension
+            for dimension in self.space
+            if all(axes[path] in wanted for path, wanted in dimension.given_axes)
+        )
+        return self if space == self.space else replace(self, space=space)
+
     @property
     def is_finite(self) -> bool:
         """Whether there is an end of its points."""
@@ -297,24 +311,32 @@ def as_config(path: str, value: Any) -> Any:
     return adapter.dump_python(adapter.validate_python(plain), mode="json")
 
 
-def dimension_of(name: str, entry: SpaceEntry) -> Dimension:
+def dimension_of(name: str, entry: SpaceEntry, axes: Collection[str] = ()) -> Dimension:
     """One entry of the space, settled.
+
+    Args:
+        name: path or short name.
+        entry: what the study says of it.
+        axes: config paths of the study's axes, which conditions may look at as well.
 
     Raises:
         ValueError: a name that means nothing, or a value that the leaf does not take.
     """
     path = _paths.resolve(name)
-    given = []
+    given: list[tuple[str, tuple[Any, ...]]] = []
+    given_axes: list[tuple[str, tuple[Any, ...]]] = []
     for other, wanted in entry.if_.items():
         leaf = _paths.resolve(other)
         some = wanted if isinstance(wanted, list | tuple) else (wanted,)
-        given.append((leaf, tuple(as_config(leaf, one) for one in some)))
+        condition = (leaf, tuple(as_config(leaf, one) for one in some))
+        (given_axes if leaf in axes else given).append(condition)
     if entry.choice is not None:
         return Dimension(
             path=path,
             kind="choice",
             choices=tuple(as_config(path, value) for value in entry.choice),
             given=tuple(given),
+            given_axes=tuple(given_axes),
         )
     assert entry.low is not None and entry.high is not None
     whole = is_whole(path)
@@ -328,6 +350,7 @@ def dimension_of(name: str, entry: SpaceEntry) -> Dimension:
         log=entry.log,
         step=None if step is None else number(step),
         given=tuple(given),
+        given_axes=tuple(given_axes),
     )
 
 
@@ -349,7 +372,8 @@ def settled(study: Study) -> Search | None:
     block = study.search
     if block is None:
         return None
-    space = in_order([dimension_of(name, entry) for name, entry in block.space.items()])
+    axes = {_paths.resolve(name) for name in itertools.chain(study.axes, *study.zip)}
+    space = in_order([dimension_of(name, entry, axes) for name, entry in block.space.items()])
     start = []
     for written in block.given:
         start.append({path: as_config(path, value) for path, value in named(written).items()})

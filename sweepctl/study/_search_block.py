@@ -84,7 +84,8 @@ class SpaceEntry(Strict):
     if_: dict[str, Any] = Field(
         default_factory=dict,
         alias="if",
-        description="Searched only where another choice has this value, or one of these.",
+        description="Searched only where another choice, or an axis, has this value, or one of "
+        "these; elsewhere it has the study's own value, or the default.",
     )
 
     @model_validator(mode="before")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, Self
@@ -322,12 +323,22 @@ class Stages:
 
 def following(stages: Stages) -> Iterator[tuple[str, float]]:
     """Config path and value of each setting that was left to follow others."""
-    for stage in dataclasses.fields(stages):
-        group = getattr(stages, stage.name)
-        for one in dataclasses.fields(group):
-            value = getattr(group, one.name)
-            if isinstance(value, Optimiser) and value.final_lr is None:
-                yield f"stages.{stage.name}.{one.name}.final_lr", value.last_lr
+    for stage, name in _optimisers():
+        optimiser: Optimiser = getattr(getattr(stages, stage), name)
+        if optimiser.final_lr is None:
+            yield f"stages.{stage}.{name}.final_lr", optimiser.last_lr
+
+
+@functools.cache
+def _optimisers() -> tuple[tuple[str, str], ...]:
+    """The stage and the name of each optimiser."""
+    groups = [(one.name, getattr(Stages(), one.name)) for one in dataclasses.fields(Stages)]
+    return tuple(
+        (stage, one.name)
+        for stage, group in groups
+        for one in dataclasses.fields(group)
+        if isinstance(getattr(group, one.name), Optimiser)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
