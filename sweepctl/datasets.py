@@ -73,7 +73,21 @@ def data_identities(own: Mapping[str, OwnSet] | None = None) -> dict[str, DataSe
         )
         for name, one in data.DATASETS.items()
     }
-    return PAPERS | built_in | {name: _known(name, one) for name, one in (own or {}).items()}
+    scans = {name: data.open_scan(_own(name, one)) for name, one in (own or {}).items()}
+
+    @functools.cache
+    def shares(name: str, other: str) -> int:
+        here, there = scans.get(name), scans.get(other)
+        return 0 if here is None or there is None else here.shared(there)
+
+    return (
+        PAPERS
+        | built_in
+        | {
+            name: _known(name, one, scans[name], functools.partial(shares, name))
+            for name, one in (own or {}).items()
+        }
+    )
 
 
 def states(own: Mapping[str, OwnSet]) -> list[dict[str, Any]]:
@@ -134,9 +148,8 @@ def scan(
         return _facts(data.scan(asked, threads=threads, progress=progress))
 
 
-def _known(name: str, one: OwnSet) -> DataSet:
+def _known(name: str, one: OwnSet, scan: data.Scan | None, shares: Callable[[str], int]) -> DataSet:
     asked = _own(name, one)
-    scan = data.open_scan(asked)
     if scan is None:
         problem = f"{name} was not scanned as it is declared now; run: sweepctl data scan {name}"
         # How large the paper's are is known before they are scanned.
@@ -154,6 +167,7 @@ def _known(name: str, one: OwnSet) -> DataSet:
         streams=scan.samples,
         # One class says as little as none.
         classes=scan.classes if scan.classes > 1 else 0,
+        shares=shares,
     )
 
 

@@ -24,7 +24,7 @@ study: own
 data: {train: mine, resolution: 16, images: 20}
 tokenizer: {encoder: nano, decoder: nano, p: 8, c: 4}
 stages: {stage1: {steps: 2, batch: 4, precision: fp32, loss: {lpips: 0}}}
-evaluate: {reconstruction: {on: [shards], images: 8, metrics: [psnr]}}
+evaluate: {allow_overlap: true, reconstruction: {on: [shards], images: 8, metrics: [psnr]}}
 """
 SITE = """
 datasets:

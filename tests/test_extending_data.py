@@ -92,6 +92,7 @@ tokenizer: {encoder: nano, decoder: nano, p: 8, c: 4}
 stages:
   stage1: {steps: 2, batch: 4, precision: fp32, loss: {lpips: 0}}
 evaluate:
+  allow_overlap: true
   reconstruction: {on: [paints], images: 8, metrics: [psnr]}
 """
 

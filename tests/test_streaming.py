@@ -26,7 +26,9 @@ stages:
   stage1: {steps: 9, batch: 5, precision: fp32, optimiser: {lr: 0.003}, loss: {lpips: 0}}
   stage2:
     {steps: 4, batch: 5, precision: fp32, discriminator_width: 0.03125, loss: {lpips: 0}}
-evaluate: {reconstruction: {on: [shards], images: 8, metrics: [psnr, rkid_lite0], bootstrap: 5}}
+evaluate:
+  allow_overlap: true
+  reconstruction: {on: [shards], images: 8, metrics: [psnr, rkid_lite0], bootstrap: 5}
 """
 
 

@@ -209,14 +209,21 @@ def _fit_study(what: str, wanted: Wanted, *, as_json: bool) -> None:
     with open_ledger(database(), create=False) as ledger:
         asked = study_of(what, ledger)
         made = fit_and_draw(ledger, asked, wanted, runs=run_folder())
+        submission = ledger.studies.submission(asked.study)
     name = asked.study
+    if submission.about_overlap:
+        say(f"note: {submission.about_overlap}")
     if made.condition:
         used, every = made.cells
         say(f"only cells where {made.condition}: {used} of {every} that were measured")
     facts = {
         "study": name,
         "where": made.condition or None,
-        "cells": {"used": made.cells[0], "measured": made.cells[1]},
+        "cells": {
+            "used": made.cells[0],
+            "measured": made.cells[1],
+            "overlapping": submission.overlapping,
+        },
     }
     give_fitted(made, facts, as_json=as_json)
     say(f'next: sweepctl results {name} --sort=-E; sweepctl query "select * from v_fit"')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweepctl.cli._options import Columns, Format, Name, Sort, Where
-from sweepctl.cli._output import check_format, give_table
+from sweepctl.cli._output import check_format, give_table, say
 from sweepctl.cli._session import open_for_reading
 
 
@@ -21,6 +21,9 @@ def results(
     check_format(form)
     with open_for_reading() as ledger:
         table = ledger.cells.results(study, where=where, columns=names_of(columns), sort=sort)
+        about_overlap = ledger.studies.submission(study).about_overlap
+    if about_overlap:
+        say(f"note: {about_overlap}")
     give_table(table.columns, table.rows, form)
 
 

@@ -52,11 +52,24 @@ class Submitted(Submission):
         study: name of the study.
         number: number of the submission, from 1.
         created_at: when it was recorded.
+        overlapping: cells that are measured on data they are trained on, as the study allows.
     """
 
     study: str
     number: int
     created_at: dt.datetime
+    overlapping: int = 0
+
+    @property
+    def about_overlap(self) -> str:
+        """A sentence on cells that are measured on their training data; empty without one."""
+        if not self.overlapping:
+            return ""
+        cells = "1 cell is" if self.overlapping == 1 else f"{self.overlapping:,} cells are"
+        return (
+            f"{cells} measured on data that are trained on (evaluate.allow_overlap): such numbers "
+            "say nothing of other data"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,11 @@ class Studies:
                 .order_by(t.submission.c.number.desc())
                 .limit(1)
             ).one()
+            allowed = t.cell.c.config["evaluate"]["allow_overlap"].as_boolean()
+            mine = sa.and_(t.cell.c.study == study, t.cell.c.is_current, allowed)
+            overlapping = connection.execute(
+                sa.select(sa.func.count()).select_from(t.cell).where(mine)
+            ).scalar_one()
         return Submitted(
             study=study,
             question=row.question,
@@ -80,6 +85,7 @@ class Studies:
             git_dirty=row.git_dirty,
             version=row.sweepctl_version,
             created_at=row.created_at,
+            overlapping=overlapping,
         )
 
     def summaries(self) -> list[StudySummary]:

@@ -18,6 +18,7 @@ from sweepctl.columns import COLUMNS, DERIVED, derive
 from sweepctl.errors import Problem, StudyError
 from sweepctl.kinds import Kind, optional_groups
 from sweepctl.plan._identity import (
+    ALLOW_OVERLAP,
     DataSet,
     canonical,
     fingerprint,
@@ -30,6 +31,7 @@ from sweepctl.plan._mistakes import (
     absences,
     means_nothing,
     mistakes,
+    overlaps,
     ruled_out,
     short_averages,
     short_ramps,
@@ -156,6 +158,9 @@ class _Expander:
                 value = paths.get(cell.config, path)
                 self.problems.setdefault((path, repr(value)), study.problem(path, message, value))
             return
+        if cell.config["evaluate"]["allow_overlap"] and not overlaps(cell.config, self.data):
+            # Recorded only where it is so, which is what results say.
+            paths.put(cell.config, ALLOW_OVERLAP, False)
         off = groups_off(cell.config)
         self.used.update(optional_groups().keys() - set(off))
         self.noticed.update(dict.fromkeys(short_averages(cell.stages, off)))

@@ -46,6 +46,8 @@ class DataSet:
             the user's); None where it cannot.
         classes: number of labels; 0 for a set without, whose generators are unconditional.
         problem: why it cannot be used now, or None.
+        shares: how many samples of another data set are in it, by the name of that one; the same
+            answer every time.
     """
 
     identity: Mapping[str, Any]
@@ -55,7 +57,11 @@ class DataSet:
     streams: int | None = None
     classes: int = 0
     problem: str | None = None
+    shares: Callable[[str], int] = lambda other: 0
 
+
+ALLOW_OVERLAP = "evaluate.allow_overlap"
+"""The setting that admits a cell and changes none of its numbers."""
 
 _ADDED = paths.nested(ADDED_LATER.items())
 
@@ -69,6 +75,9 @@ def lasting(config: dict[str, Any]) -> dict[str, Any]:
         config: a cell's whole config; stays as it is.
     """
     kept = _without(config, _ADDED)
+    if "allow_overlap" in kept.get("evaluate", ()):
+        kept["evaluate"] = {**kept["evaluate"]}
+        del kept["evaluate"]["allow_overlap"]
     for group in groups_off(config):
         lead, name = group.split(".")
         if name in kept.get(lead, ()):

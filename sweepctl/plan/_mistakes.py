@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 
 from sweepctl.kinds import trainings
-from sweepctl.plan._identity import DataSet, groups_off, settings_of
+from sweepctl.plan._identity import ALLOW_OVERLAP, DataSet, groups_off, settings_of
 from sweepctl.study import short_name
 from vitok_core import settings
 from vitok_core.errors import SpecError
@@ -23,6 +23,10 @@ from vitok_core.settings import DETERMINISTIC, Sampling, Stages
 from vitok_core.spec import TokenizerSpec
 
 Mistake = tuple[str, str]
+
+SHARED = 0.01
+"""Share of the samples of an evaluation set that may be in the training set by accident: large sets
+have some pictures twice."""
 
 
 def mistakes(
@@ -51,6 +55,7 @@ def mistakes(
     classes = data[name].classes if data[name].problem is None else None
     yield from chain(
         _in_data(config, data, off),
+        _in_overlap(config, data),
         _in_stream(config, data, off),
         _placed(stages.stage1.mistakes(spec)),
         _in_evaluation(config, spec),
@@ -173,6 +178,44 @@ def _in_data(
                 )
             elif frames > 1 and (refusal := data[name].refuses(frames, fps)):
                 yield "data.frames" if fps is None else "data.fps", refusal
+
+
+def overlaps(config: Mapping[str, Any], data: Mapping[str, DataSet]) -> list[str]:
+    """Data sets that a cell's reconstructions are measured on and that hold what it is trained on.
+
+    They are the same data set, or one of the same content under another name, or they share more
+    than `SHARED` of the evaluation's samples. Copies of a picture in other bytes are not found.
+    Generated samples are compared with the training set by convention: that is no overlap.
+    """
+    train = config["data"]["train"]
+    return [
+        name for name in config["evaluate"]["reconstruction"]["on"] if _is_in(name, train, data)
+    ]
+
+
+def _is_in(name: str, train: str, data: Mapping[str, DataSet]) -> bool:
+    if name == train:
+        return True
+    one, other = data[name], data[train]
+    if one.problem is not None or other.problem is not None:
+        return False  # nothing is known of its content yet
+    if one.identity == other.identity:
+        return True
+    return other.shares(name) > SHARED * (one.samples or one.streams or 1)
+
+
+def _in_overlap(config: Mapping[str, Any], data: Mapping[str, DataSet]) -> Iterator[Mistake]:
+    if config["evaluate"]["allow_overlap"]:
+        return
+    train = config["data"]["train"]
+    for name in overlaps(config, data):
+        same = "is measured on, too" if name == train else f"holds samples of {name}"
+        yield (
+            "data.train",
+            f"{train} {same} (evaluate.reconstruction.on): the numbers would say nothing of data "
+            f"that are not trained on; take another set, or set {ALLOW_OVERLAP} to true where that "
+            "is meant, and results say so",
+        )
 
 
 def _in_stream(

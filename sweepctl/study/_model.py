@@ -172,6 +172,12 @@ class Evaluate(Strict):
 
     reconstruction: Reconstruction
     generation: Generation = Generation()
+    allow_overlap: Annotated[Flag, AddedLater(before=False)] = Field(
+        False,
+        description=(
+            "Allow measuring on data that are trained on; results then say so. Changes no number."
+        ),
+    )
 
 
 class Config(Strict):

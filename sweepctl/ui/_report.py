@@ -263,7 +263,7 @@ def markdown_report(reader: Reader, study: str, *, command: str = "") -> str:
     places = [table.columns.index(name) for name in columns]
     parts = [
         f"# {_md(study)}",
-        *([_md(submission.question)] if submission.question else []),
+        *(_md(said) for said in (submission.question, submission.about_overlap) if said),
     ]
     if analysis is None:
         parts.append(_md(why))

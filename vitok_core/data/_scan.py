@@ -93,6 +93,18 @@ class Scan:
             "crop": self.own.crop,
         }
 
+    def shared(self, other: Scan) -> int:
+        """How many samples of another scan are in this one, by the SHA-256 of their bytes.
+
+        Whatever they are called, and whether they are files or members of shards. Reads no data.
+        """
+        # The first 8 of 32 bytes: two of 10^7 samples are the same by accident once in 10^5 sets.
+        mine, theirs = (
+            np.ascontiguousarray(one.entries["sha256"][:, :8]).view("<u8").ravel()
+            for one in (self, other)
+        )
+        return int(np.isin(theirs, mine).sum())
+
     def unit(self, index: int) -> str:
         """Name of the unit that holds a sample."""
         unit = int(self.entries["unit"][index])
