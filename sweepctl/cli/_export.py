@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -92,10 +93,13 @@ def _csv(names: list[str], rows: list[list[object]]) -> bytes:
 
 
 def _json(names: list[str], rows: list[list[object]]) -> bytes:
-    import json
+    from sweepctl.plain import finite, to_json
 
     records = [dict(zip(names, row, strict=True)) for row in rows]
-    return (json.dumps(records, indent=1, allow_nan=False) + "\n").encode()
+    lost = sum(isinstance(v, float) and not math.isfinite(v) for row in rows for v in row)
+    if lost:
+        say(f"note: {many(lost, 'value')} not finite: null in JSON; .csv and .parquet keep them")
+    return (to_json(finite(records), indent=1) + "\n").encode()
 
 
 def _parquet(names: list[str], rows: list[list[object]]) -> bytes:

@@ -5,7 +5,9 @@ Tables are laid out for people on a terminal and tab-separated in a pipe.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -82,7 +84,12 @@ def unicode() -> bool:
 
 
 def give_table(columns: Sequence[str], rows: Sequence[Sequence[object]], form: str) -> None:
-    """Write a table as "table", "csv" or "json"."""
+    """Write a table as "table", "csv" or "json".
+
+    Two columns of one name get numbers, bytes are written in hexadecimal, and JSON has null for
+    what is not a finite number; each of these is said.
+    """
+    columns, rows = _writable(columns, rows, as_json=form == "json")
     if form == "json":
         give_json([dict(zip(columns, row, strict=True)) for row in rows])
     elif form == "csv":
@@ -95,6 +102,36 @@ def give_table(columns: Sequence[str], rows: Sequence[Sequence[object]], form: s
         from sweepctl.report import results_text
 
         give(results_text(columns, rows, terminal=to_terminal(), width=width(), unicode=unicode()))
+
+
+def _writable(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, as_json: bool
+) -> tuple[list[str], Sequence[Sequence[object]]]:
+    """Columns and rows that a file can hold, and notices about what was changed for that."""
+    names: list[str] = []
+    for name in columns:
+        free = (f"{name}_{number}" for number in itertools.count(2))
+        taken = {*names, *columns} if name in names else set()
+        names.append(next(one for one in free if one not in taken) if taken else name)
+    if names != list(columns):
+        twice = ", ".join(n for n, old in zip(names, columns, strict=True) if n != old)
+        say(f"note: several columns have the same name; the later ones are called {twice}")
+    by_column = list(zip(*rows, strict=True)) if rows else []
+    blobs = [i for i, values in enumerate(by_column) if any(isinstance(v, bytes) for v in values)]
+    if blobs:
+        say(f"note: bytes are written in hexadecimal: {', '.join(names[i] for i in blobs)}")
+        rows = [[v.hex() if isinstance(v, bytes) else v for v in row] for row in rows]
+    unknown = [
+        f"{name} ({count:,})"
+        for name, values in zip(names, by_column, strict=False)
+        if (count := sum(isinstance(v, float) and not math.isfinite(v) for v in values))
+    ]
+    if as_json and unknown:
+        say(
+            f"note: not finite and null in JSON, which has no word for it: {', '.join(unknown)}; "
+            "-f csv keeps them"
+        )
+    return names, rows
 
 
 def check_format(form: str) -> str:

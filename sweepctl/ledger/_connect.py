@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import json
 import os
 import re
 import sqlite3
@@ -31,6 +32,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from sweepctl.errors import LedgerError, SweepctlError, UnreachableError, UsageError
+from sweepctl.ledger._tables import DamagedJson, JsonText, PlainJson, metadata
 from sweepctl.plain import to_json
 
 BUSY_S = 10.0
@@ -41,6 +43,9 @@ CONNECT_S = 10
 
 CHUNK = 5_000
 """Parameters of one IN list; SQLite allows 32,766 and PostgreSQL 65,535."""
+
+_SHOWN = 5
+"""Damaged rows that a message names."""
 
 MOUNTS = Path("/proc/self/mounts")
 
@@ -348,7 +353,8 @@ def transaction(engine: Engine, place: Place) -> Iterator[Connection]:
     """One transaction: everything inside is recorded, or nothing.
 
     Raises:
-        LedgerError: the database refuses or cannot (full disk, damage, rights, lock).
+        LedgerError: the database refuses or cannot (full disk, damage, rights, lock); of damaged
+            JSON it names tables, rows and columns.
         UnreachableError: the server does not answer.
     """
     try:
@@ -366,8 +372,45 @@ def transaction(engine: Engine, place: Place) -> Iterator[Connection]:
         if explained is None:
             raise
         raise explained from error
+    except (json.JSONDecodeError, DamagedJson) as error:
+        raise _damaged_row(engine, place) or error from error
     except UnicodeDecodeError as error:  # from sqlite3, where names in the schema are garbled
         raise damaged(place.shown, str(error)) from error
+
+
+def _damaged_row(engine: Engine, place: Place) -> LedgerError | None:
+    """Which rows hold JSON that cannot be read; None when there are none."""
+    found = []
+    with engine.connect() as connection:
+        for table in metadata.sorted_tables:
+            keys = list(table.primary_key)
+            for column in table.columns:
+                if not isinstance(column.type, PlainJson | JsonText):
+                    continue
+                # As text, which is how it is stored: the type would refuse it again.
+                stored = sa.select(*keys, sa.cast(sa.type_coerce(column, sa.Text), sa.Text))
+                for *key, text in connection.execute(stored):
+                    if why := _why_damaged(text, column.type.kind):
+                        row = ", ".join(f"{k.name} {v}" for k, v in zip(keys, key, strict=True))
+                        found.append(f"{table.name}, row {row}: {column.name} {why}")
+    if not found:
+        return None
+    more = f"\n  ... and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+    return LedgerError(
+        f"{place.shown} holds damaged JSON:\n  " + "\n  ".join(found[:_SHOWN]) + more,
+        hint="restore the database from a backup, or move it aside and run again: results that "
+        "are finished in the run folder are reused without computing them again",
+    )
+
+
+def _why_damaged(text: Any, kind: type) -> str:
+    """What is wrong with stored JSON, without its text, which may hold a secret; empty if good."""
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError) as error:
+        return f"is not JSON ({error})"
+    wanted = "an object" if kind is dict else "a list"
+    return "" if isinstance(value, kind) else f"is not {wanted}"
 
 
 def explain(error: BaseException, place: Place) -> SweepctlError | None:

@@ -115,6 +115,12 @@ def _sqlite_errors(timeout_s: float, place: Place | None) -> Iterator[None]:
         yield
     except (sqlite3.Error, sqlite3.Warning) as error:
         said = str(error)
+        if said == "malformed JSON":  # of the statement's own JSON functions; no damage
+            raise LedgerError(
+                "the statement cannot be run: malformed JSON",
+                hint="a JSON function was given a text that is not JSON: keep rows where "
+                "json_valid(...)",
+            ) from error
         if said == "interrupted":
             raise _timed_out(timeout_s) from error
         if any(word in said for word in _REFUSALS):
@@ -229,6 +235,8 @@ def _plain(value: Any) -> Any:
     """A value of PostgreSQL as SQLite would give it."""
     if isinstance(value, (dict, list)):
         return json.dumps(value, separators=(",", ":"))
+    if isinstance(value, decimal.Decimal) and not value.is_finite():
+        return float(value)
     if isinstance(value, decimal.Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, dt.datetime):

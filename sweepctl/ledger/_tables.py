@@ -13,6 +13,7 @@ compares both. Column names are lower case: PostgreSQL folds unquoted names, so 
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 
 import sqlalchemy as sa
@@ -68,6 +69,41 @@ class UtcTime(TypeDecorator[dt.datetime]):
         return stored.astimezone(dt.UTC)
 
 
+class DamagedJson(ValueError):
+    """A stored value is not the JSON that this package writes; `_connect` finds the row."""
+
+
+class PlainJson(TypeDecorator[Any]):
+    """JSON that is always an object (`dict`) or always a list."""
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self, kind: type = dict) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> Any:
+        """The value, if it is of its kind."""
+        if not isinstance(value, self.kind):
+            raise DamagedJson(f"{type(value).__name__} instead of {self.kind.__name__}")
+        return value
+
+
+class JsonText(TypeDecorator[str]):
+    """Text that is a JSON object, byte for byte as it was written."""
+
+    impl = Text
+    cache_ok = True
+    kind = dict
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> str:
+        """The text, if it is a JSON object."""
+        if not isinstance(value, str) or not isinstance(json.loads(value), dict):
+            raise DamagedJson("no JSON object")
+        return value
+
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -93,9 +129,9 @@ submission = Table(
     Column("study", ForeignKey("sweep_study.name"), nullable=False),
     Column("number", Integer, nullable=False),
     Column("study_text", Text, nullable=False),
-    Column("resolved", JSON, nullable=False),
-    Column("overrides", JSON, nullable=False),
-    Column("argv", JSON, nullable=False),
+    Column("resolved", PlainJson(), nullable=False),
+    Column("overrides", PlainJson(list), nullable=False),
+    Column("argv", PlainJson(list), nullable=False),
     Column("git_commit", Text, nullable=False),
     Column("git_dirty", Boolean, nullable=False),
     Column("sweepctl_version", Text, nullable=False),
@@ -122,9 +158,9 @@ cell = Table(
     Column("dataset", Text),  # the first evaluation data set; NULL without evaluation
     Column("generation_dataset", Text),  # the first one that samples are compared with, or NULL
     Column("until", BigInteger),  # step up to which a search promoted it; NULL for its end
-    Column("datasets", JSON, nullable=False),
-    Column("axes", JSON, nullable=False),
-    Column("config", JSON, nullable=False),
+    Column("datasets", PlainJson(list), nullable=False),
+    Column("axes", PlainJson(), nullable=False),
+    Column("config", PlainJson(), nullable=False),
     PrimaryKeyConstraint("study", "key"),
     Index(None, "study", "is_current", "number"),
 )
@@ -136,7 +172,7 @@ task = Table(
     Column("id", Text, nullable=False, unique=True),
     Column("kind", Text, nullable=False),
     Column("label", Text, nullable=False),
-    Column("identity", Text, nullable=False),
+    Column("identity", JsonText, nullable=False),
     Column("state", Text, nullable=False),
     Column("parameters", BigInteger, nullable=False),
     Column("macs", BigInteger, nullable=False),
@@ -204,8 +240,8 @@ attempt = Table(
     Column("steps", BigInteger),
     Column("loss", Double),
     Column("progress_at", UtcTime),
-    Column("result_values", JSON, nullable=False),
-    Column("provenance", JSON, nullable=False),
+    Column("result_values", PlainJson(), nullable=False),
+    Column("provenance", PlainJson(), nullable=False),
     PrimaryKeyConstraint("task", "number"),
     CheckConstraint("state IN ('running', 'done', 'failed', 'stopped', 'lost')", name="state"),
     # At most one attempt of a task runs; the law that fencing keeps, kept by the database too.
@@ -266,7 +302,7 @@ fit = Table(
     Column("slope_high", Double),
     Column("r2", Double),
     Column("folder", Text),  # where `fit --save` has put its files
-    Column("result", JSON, nullable=False),
+    Column("result", PlainJson(), nullable=False),
     PrimaryKeyConstraint("study", "name", "number"),
 )
 
@@ -277,8 +313,10 @@ search = Table(
     Column("key", Text, nullable=False),  # hash of all that decides which trials it asks
     Column("position", Integer, nullable=False),  # its place in the grid of axes, from 0
     Column("is_current", Boolean, nullable=False),
-    Column("axes", JSON, nullable=False),
-    Column("start", JSON, nullable=False),  # the points it starts with, as they were found once
+    Column("axes", PlainJson(), nullable=False),
+    Column(
+        "start", PlainJson(list), nullable=False
+    ),  # the points it starts with, as they were found once
     Column("created_at", UtcTime, nullable=False),
     PrimaryKeyConstraint("study", "key"),
 )
@@ -290,8 +328,10 @@ trial = Table(
     Column("search", Text, nullable=False),
     Column("number", Integer, nullable=False),  # in its search, from 0
     Column("place", Integer, nullable=False),  # among all trials of the study, as they were asked
-    Column("point", JSON, nullable=False),
-    Column("sampler", JSON, nullable=False),  # what the sampler has to find again after a restart
+    Column("point", PlainJson(), nullable=False),
+    Column(
+        "sampler", PlainJson(), nullable=False
+    ),  # what the sampler has to find again after a restart
     Column("cell", Text),  # NULL when no cell could be made of it
     Column("why_not", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),

@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from sweepctl.errors import SweepctlError, UnreachableError, UsageError
 from sweepctl.ledger import Ledger
+from sweepctl.plain import finite, to_json
 from sweepctl.ui import _folders, _pages
 from sweepctl.ui._guard import LOOPBACK, Guard
 from sweepctl.ui._pages import Asking
@@ -170,7 +171,7 @@ def _live(reader: Reader, make: Html, mark: Mark, request: Request) -> Response:
 
 def _figure(reader: Reader, make: Drawing, mark: Mark, request: Request) -> Response:
     def respond() -> Response:
-        text = json.dumps(make(reader, request), allow_nan=False, separators=(",", ":"))
+        text = to_json(finite(make(reader, request)))
         return Response(text, media_type="application/json")
 
     return _if_changed(request, reader, mark, respond)
