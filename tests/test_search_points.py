@@ -213,6 +213,14 @@ def test_a_setting_of_a_stage_that_a_trial_has_not_is_empty_as_in_a_grid(tmp_pat
     assert weights == [None, 0.5]
 
 
+def test_what_is_measured_is_not_searched(tmp_path: Path) -> None:
+    space = "c: [4, 8]\nevaluate.reconstruction.metrics: [[psnr], [ssim]]"
+    found = problems(tmp_path, text_of(space))
+    assert found == {
+        "15:5": "a search needs the same numbers of every cell; this cannot be searched"
+    }
+
+
 def test_a_setting_without_a_value_where_its_condition_does_not_hold(tmp_path: Path) -> None:
     text = text_of("pixel: [l1, l2]\nc: {choice: [2, 4], if: {pixel: l2}}", (", c: 8", ""))
     assert "c has no value where its condition does not hold" in problems(tmp_path, text)["15:25"]
@@ -581,6 +589,7 @@ def test_steps_on_a_logarithmic_scale(tmp_path: Path) -> None:
             "{low: 4, high: 64, log: true, step: 4}",
         ),
         ("c: {low: 4, high: 64, q: 4}", "{low: 4, high: 64, step: 4}"),
+        ("c: {value: 4}", "one value is not searched: give 4 outside of the search"),
         ("c: {values: [4, 8]}", "a choice is written as a list: [4, 8]"),
         ("kl: {low: 0, high: 1, log: true}", "give a smallest value above 0, or leave log out"),
     ],

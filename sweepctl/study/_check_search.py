@@ -246,10 +246,16 @@ def _check_measured(
         how = getattr(study.evaluate, group)
         measured.update({metric: list(how.on) for metric in how.metrics})
         for name in ("metrics", "on"):
-            where = axes.get(f"evaluate.{group}.{name}")
+            path = f"evaluate.{group}.{name}"
+            where = axes.get(path)
             if where is not None:
                 message = "a search needs the same numbers of every cell; this cannot be an axis"
                 document.problems.append(document.problem(where, message, prefer_key=True))
+            for searched in block.space:
+                if _is_name(searched) and _paths.resolve(searched) == path:
+                    said = "a search needs the same numbers of every cell; this cannot be searched"
+                    place: KeyPath = (*_SPACE, searched)
+                    document.problems.append(document.problem(place, said, prefer_key=True))
     for key in ("objectives", "keep_if"):
         for index, entry in enumerate(getattr(block, key)):
             at: KeyPath = ("search", key, index)

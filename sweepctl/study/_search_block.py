@@ -40,7 +40,18 @@ Bound = Annotated[Number, BeforeValidator(read_count)]
 
 
 _NORMAL = {"mean", "std", "mu", "sigma", "stddev", "sd"}
-_OTHERS = {"distribution", "dist", "type", "q", "min", "max", "values", "probabilities", "base"}
+_OTHERS = {
+    "distribution",
+    "dist",
+    "type",
+    "q",
+    "min",
+    "max",
+    "values",
+    "value",
+    "probabilities",
+    "base",
+}
 
 
 def _in_our_words(entry: dict[str, Any]) -> str:
@@ -53,6 +64,8 @@ def _in_our_words(entry: dict[str, Any]) -> str:
             "there is no normal distribution; give the ends of the range that matters, for example "
             "the mean minus and plus two deviations: {low: 1e-5, high: 1e-3, log: true}"
         )
+    if "value" in entry:
+        return f"one value is not searched: give {entry['value']} outside of the search"
     if isinstance(listed := entry.get("values"), list):
         return f"a choice is written as a list: [{', '.join(map(str, listed))}]"
     ends = {
