@@ -22,7 +22,7 @@ SHOTS = {
     "looking-study-dark": ("/study/{study}", 1280, 800, "dark"),
     "looking-point": ("/study/{study}/point/5", 1280, 1040, "light"),
     "looking-compare": ("/study/{study}/compare?cell=7&cell=5&cell=3", 1280, 1100, "light"),
-    "looking-laws": ("/study/{study}/fits", 1280, 900, "light"),
+    "looking-laws": ("/study/{study}/fits", 1280, 1180, "light"),
     "looking-narrow": ("/study/{study}", 400, 860, "light"),
 }
 """Name of the picture -> address, width, height in pixels, scheme."""

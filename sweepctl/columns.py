@@ -1,7 +1,8 @@
-"""The typed values of a cell: each said once, with its type, its unit and where it comes from.
+"""The columns of a cell: each value said once, with its type, its unit and where it comes from.
 
 What a study can match and fit against (`DERIVED`), the record that a plan makes (`Derived`), the
-columns of the results database and the words about them are all read from the fields here.
+columns of the results database and the words about them are all read from the fields here. Which
+metrics are columns is read from their records.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from vitok_core.protocols import METRICS, MetricGroup
 
 
 def _value(meaning: str, source: str, *, small: bool = False, **more: Any) -> Any:
@@ -102,6 +105,18 @@ COLUMNS: dict[str, Column] = {
 DERIVED = tuple(column.name for column in COLUMNS.values() if column.is_derived)
 """Values that follow from the config by `vitok_core.spec`; usable in matches and as x of a fit.
 Those of the DiT are null in cells without one."""
+
+
+def metric_columns(group: MetricGroup) -> tuple[str, ...]:
+    """Metrics that are columns of a cell, of its final tokenizer or of the samples of its DiT.
+
+    All others are rows of `v_metric`.
+    """
+    return tuple(
+        name
+        for name, metric in METRICS.items()
+        if metric.group == group and group in metric.column_of
+    )
 
 
 def derive(config: Mapping[str, Any], counted: Mapping[str, object]) -> Derived:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitok_core.errors import DataError, NonFiniteError, SpecError
+from vitok_core.errors import DataError, MetricError, NonFiniteError, SpecError
 from vitok_core.features import feature_network
 from vitok_core.metrics import (
+    Measured,
     MetricSet,
     bootstrap_error,
     cover,
@@ -185,6 +189,48 @@ def test_what_cannot_be_measured() -> None:
 
 
 # --- against other people's code ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("psnr", 100.5, "psnr over 8 samples is 100.5, but it is 0 to 100: nothing was recorded"),
+        ("ssim", -1.2, "is -1.2, but it is -1 to 1"),
+        ("rfid", -0.5, "is -0.5, but it is from 0"),
+        ("ris", 0.5, "is 0.5, but it is from 1"),
+        ("code_probe", 1.1, "is 1.1, but it is 0 to 1"),
+    ],
+)
+def test_a_value_beyond_its_bounds_is_a_failed_measurement(
+    name: str, value: float, told: str
+) -> None:
+    with pytest.raises(MetricError, match=re.escape(told)):
+        Measured(name=name, value=value, n=8)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_is_a_failed_measurement(value: float) -> None:
+    for name in ("psnr", "rkid"):
+        with pytest.raises(NonFiniteError, match=f"{name} over 8 samples is "):
+            Measured(name=name, value=value, n=8)
+
+
+def test_rounding_beyond_a_bound_is_kept() -> None:
+    for name, value in (("rfid", -1e-6), ("ssim", 1 + 1e-7), ("psnr", 100.001), ("rkid", -3.0)):
+        assert Measured(name=name, value=value, n=8).value == value
+
+
+def test_an_evaluation_holds_each_value_against_the_bounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    impossible = replace(METRICS["psnr"], bounds=(60.0, 100.0))
+    measures = MetricSet(["psnr"], resolution=32)
+    originals = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    measures.update(originals, originals + 9)
+    assert measures.compute()[0].value == pytest.approx(20 * math.log10(255 / 9))
+    monkeypatch.setitem(METRICS, "psnr", impossible)
+    with pytest.raises(MetricError, match="but it is 60 to 100"):
+        measures.compute()
 
 
 def test_psnr_and_ssim_are_those_of_scikit_image() -> None:

@@ -4,6 +4,7 @@ VitokError
 ├── SpecError        a model that cannot be built: sizes that do not divide, unknown names
 ├── DataError        a data set that is unknown, missing or not what it should be
 ├── WeightsError     a pretrained part that is missing or whose SHA-256 is not the pinned one
+├── MetricError      a measured value that its metric cannot have
 ├── NonFiniteError   the loss or a gradient stopped being a number; nothing was updated
 ├── CheckpointError  no checkpoint could be written or read
 └── Stopped          training was asked to stop and has written a checkpoint
@@ -40,6 +41,10 @@ class WeightsError(VitokError):
 
 class NonFiniteError(VitokError):
     """The loss or a gradient stopped being a number; the update was not made."""
+
+
+class MetricError(VitokError):
+    """A measured value that its metric cannot have; nothing is recorded of it."""
 
 
 class CheckpointError(VitokError):

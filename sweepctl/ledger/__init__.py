@@ -61,10 +61,9 @@ from sweepctl.ledger._records import (
 from sweepctl.ledger._searches import Searches, SearchRecord, TrialRecord
 from sweepctl.ledger._studies import Studies
 from sweepctl.ledger._tasks import Tasks
-from sweepctl.ledger._views import METRIC_COLUMNS, VIEWS
+from sweepctl.ledger._views import VIEWS
 
 __all__ = [
-    "METRIC_COLUMNS",
     "MISSING",
     "VIEWS",
     "Attempt",

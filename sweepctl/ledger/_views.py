@@ -12,13 +12,8 @@ import hashlib
 
 from sqlalchemy.engine import Connection
 
-from sweepctl.columns import COLUMNS
+from sweepctl.columns import COLUMNS, metric_columns
 from sweepctl.kinds import measuring_kind
-
-METRIC_COLUMNS = ("psnr", "ssim", "lpips", "rfd_lite0", "rkid_lite0", "rfid")
-GENERATION_COLUMNS = ("gfd_lite0", "gfid", "gis")
-"""Metrics that are columns of v_cell, of the final tokenizer and of the samples of its DiT; all
-others are rows of v_metric."""
 
 _CELL = {
     "study": "name of the study",
@@ -50,7 +45,7 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         }
         | {
             name: f"final {name} on that data set, NULL when not measured"
-            for name in METRIC_COLUMNS
+            for name in metric_columns("reconstruction")
         }
         | {
             "generation_dataset": "data set that samples are compared with, NULL without a DiT",
@@ -58,7 +53,7 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
         }
         | {
             name: f"{name} of the samples, on that data set, NULL when not measured"
-            for name in GENERATION_COLUMNS
+            for name in metric_columns("generation")
         },
     ),
     "v_cell_task": (
@@ -376,10 +371,10 @@ def _select(view: str, dialect: str) -> str:
         "point": "r.point" if sqlite else "CAST(r.point AS jsonb)",
         "result": "f.result" if sqlite else "CAST(f.result AS jsonb)",
         "E": '"E"' if sqlite else "e",
-        "metrics": _spread(METRIC_COLUMNS),
-        "columns": ", ".join(f"m.{name}" for name in METRIC_COLUMNS),
-        "samples": _spread(GENERATION_COLUMNS),
-        "sample_columns": ", ".join(f"g.{name}" for name in GENERATION_COLUMNS),
+        "metrics": _spread(metric_columns("reconstruction")),
+        "columns": ", ".join(f"m.{name}" for name in metric_columns("reconstruction")),
+        "samples": _spread(metric_columns("generation")),
+        "sample_columns": ", ".join(f"g.{name}" for name in metric_columns("generation")),
     }
     text = _SELECTS[view]
     for word, sql in words.items():

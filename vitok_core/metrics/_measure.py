@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitok_core.errors import DataError, NonFiniteError, SpecError
+from vitok_core.errors import DataError, MetricError, NonFiniteError, SpecError
 from vitok_core.features import feature_network
 from vitok_core.metrics._distances import bootstrap_error
 from vitok_core.protocols import (
@@ -49,14 +49,19 @@ Given = NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One measured number.
+    """One measured number, as its metric can have it.
 
     Attributes:
         name: key into `vitok_core.protocols.METRICS`.
-        value: the number in the metric's unit; always finite.
+        value: the number in the metric's unit; finite, and inside the metric's bounds as far as
+            rounding goes.
         n: number of images, or of clips, behind it.
         se: its standard error over samples, or None where none was asked for or is known.
         note: what a reader of the number has to know, or "".
+
+    Raises:
+        NonFiniteError: the value is NaN or infinite.
+        MetricError: the value is outside of the metric's bounds.
     """
 
     name: str
@@ -64,6 +69,16 @@ class Measured:
     n: int
     se: float | None = None
     note: str = ""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise NonFiniteError(f"{self.name} over {self.n} samples is {self.value}")
+        metric = METRICS[self.name]
+        if not metric.allows(self.value):
+            raise MetricError(
+                f"{self.name} over {self.n} samples is {self.value:g}, but it is {metric.range}: "
+                f"nothing was recorded; look at {metric.function} and the samples it was given"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +261,7 @@ class MetricSet:
         Raises:
             DataError: too few pairs, or features of originals that are not those of these pairs.
             NonFiniteError: a value is not a finite number.
+            MetricError: a value is outside of its metric's bounds.
         """
         for name in self.names:
             if self.n < METRICS[name].needs:
@@ -273,8 +289,6 @@ class MetricSet:
                 value, se, note = store.value(name)
             except NonFiniteError as error:
                 raise NonFiniteError(f"{name}: {error}") from error
-        if not math.isfinite(value):
-            raise NonFiniteError(f"{name} over {self.n} images is {value}")
         return Measured(name=name, value=value, n=self.n, se=se, note=note)
 
     def _mean(self, name: str) -> tuple[float, float | None]:

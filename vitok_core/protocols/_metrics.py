@@ -40,6 +40,10 @@ class CodeNeeds:
     moved: str = ""
 
 
+ROUNDING = 1e-4
+"""How far beyond a bound rounding may leave a value, as a share of the bound, at least of 1."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """What is measured.
@@ -50,8 +54,11 @@ class Metric:
         scale: how fits see it: "log2" for ratio-scaled distances (FID, LPIPS), "raw" for decibels
             and bounded scores (fitting practice of the ViTok paper, figures 3 to 12).
         unit: unit of the value; empty for a pure number.
-        bounds: smallest and largest value there can be; None where there is no end.
+        bounds: smallest and largest value there can be; None where there is no end. What is
+            measured beyond them, rounding aside, is an error.
         twin: its twin in the other group, "" without one.
+        column_of: groups in which it is a column of the view `v_cell`; elsewhere it is a row of
+            `v_metric`. A new column needs a new revision of the results database.
         of: what it is a function of: "pairs" of an original and its reconstruction, "features" of
             whole sets, or "codes".
         group: which group of `evaluate` measures it: "reconstruction" (metrics of codes too) or
@@ -86,6 +93,7 @@ class Metric:
     unit: str = ""
     bounds: tuple[float | None, float | None] = (None, None)
     twin: str = ""
+    column_of: tuple[MetricGroup, ...] = ()
     of: Literal["pairs", "features", "codes"] = "features"
     group: MetricGroup = "reconstruction"
     features: str | None = None
@@ -102,6 +110,20 @@ class Metric:
     resampled: bool = True
     code: CodeNeeds = CodeNeeds()
     about: str
+
+    def allows(self, value: float) -> bool:
+        """Whether a value is inside the bounds, or beyond them by no more than rounding."""
+        low, high = self.bounds
+        slack = ROUNDING * max(1.0, abs(low or 0.0), abs(high or 0.0))
+        return (low is None or value >= low - slack) and (high is None or value <= high + slack)
+
+    @property
+    def range(self) -> str:
+        """The bounds in words: "0 to 100", "from 0", "any"."""
+        low, high = self.bounds
+        if low is None:
+            return "any"
+        return f"from {low:g}" if high is None else f"{low:g} to {high:g}"
 
     @property
     def smallest(self) -> int:
@@ -129,6 +151,7 @@ class Metric:
 _PAIRS = (
     Metric(
         name="psnr",
+        column_of=("reconstruction",),
         better="higher",
         scale="raw",
         unit="dB",
@@ -143,6 +166,7 @@ _PAIRS = (
     ),
     Metric(
         name="ssim",
+        column_of=("reconstruction",),
         better="higher",
         scale="raw",
         of="pairs",
@@ -168,6 +192,7 @@ _PAIRS = (
     ),
     Metric(
         name="lpips",
+        column_of=("reconstruction",),
         better="lower",
         scale="log2",
         of="pairs",
@@ -183,6 +208,7 @@ _PAIRS = (
 _LITE0 = (
     Metric(
         name="rfd_lite0",
+        column_of=("reconstruction", "generation"),
         better="lower",
         scale="log2",
         features="lite0",
@@ -204,6 +230,7 @@ _LITE0 = (
     ),
     Metric(
         name="rkid_lite0",
+        column_of=("reconstruction",),
         better="lower",
         scale="raw",
         features="lite0",
@@ -216,6 +243,7 @@ _LITE0 = (
 _INCEPTION = (
     Metric(
         name="rfid",
+        column_of=("reconstruction", "generation"),
         better="lower",
         scale="log2",
         features="inception",
@@ -237,6 +265,7 @@ _INCEPTION = (
     ),
     Metric(
         name="ris",
+        column_of=("generation",),
         better="higher",
         scale="raw",
         features="inception",
