@@ -1,9 +1,10 @@
 """The forms of laws that a study can fit: one record per form, and everything else reads it.
 
-A form is either linear in its parameters (a line, or a polynomial in log2 x: `degree`) or a curve
-`y = floor + a phi(v)` with v = ln x (`curve`). To add one, add a record to `FORMS`: the study file,
-its schema, fits, bands, equations and the command line take it from there. Importing this module
-loads no numpy; the functions of the curves do when they are called.
+A form is either linear in its parameters (a line, or a polynomial in log2 x: `degree`, with its
+design matrix in `Powers`) or a curve `y = floor + a phi(v)` with v = ln x (`curve`). Its equation
+and what its slope means in words are methods of the record. To add a form, add a record to `FORMS`:
+the study file, its schema, fits, bands, texts and the command line take it from there. Importing
+this module loads no numpy; the functions do when they are called.
 
 Curves: phi of the four power laws, with their shape parameters.
     power          exp(-b v), one term per variable
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 Scale = Literal["log2", "raw"]
 """How a law sees a number."""
+
+Say = Callable[[float], str]
+"""How a number is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +81,61 @@ class Curve:
     starts: Callable[[float, float, int], Sequence[Array]]
     log_phi: Callable[..., Derivatives]
     numbers: tuple[Number, ...]
-    equation: Callable[[Mapping[str, float], str, Callable[[float], str]], str]
+    equation: Callable[[Mapping[str, float], str, Say], str]
     kept: int = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Powers:
+    """A law that is linear in its parameters: y = sum of b_k u^k, u being x on its scale, centered.
+
+    Attributes:
+        degree: highest power.
+    """
+
+    degree: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its coefficients."""
+        return ("intercept", "slope" if self.degree == 1 else "linear", *_HIGHER[: self.degree - 1])
+
+    @property
+    def next(self) -> str:
+        """The name of the term that it lacks first."""
+        return _HIGHER[self.degree - 1]
+
+    def rows(self, u: Array) -> Array:
+        """Its design matrix, shape (n, degree + 1), at u, shape (n,)."""
+        import numpy as np
+
+        return np.vander(u, self.degree + 1, increasing=True)
+
+    def from_zero(self, center: float) -> Array:
+        """What turns coefficients of powers of x - center into those of powers of x."""
+        import numpy as np
+
+        matrix = np.zeros((self.degree + 1, self.degree + 1))
+        for power in range(self.degree + 1):
+            expanded = np.poly1d([1.0, -center]) ** power if power else np.poly1d([1.0])
+            for exponent, coefficient in enumerate(expanded.coeffs[::-1]):
+                matrix[exponent, power] = coefficient
+        return matrix
+
+    def factor(self, name: str, x: str) -> str | None:
+        """What the coefficient of a name is multiplied with, None where it has none of that name.
+
+        Args:
+            name: of the coefficient.
+            x: the variable as its scale has it, "log2 E".
+        """
+        if name not in self.names:
+            return None
+        power = self.names.index(name)
+        return "" if power == 0 else x if power == 1 else f"({x})^{power}"
+
+
+_HIGHER = ("quadratic", "cubic", "quartic")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +166,99 @@ class LawForm:
     def is_line(self) -> bool:
         """Whether its slope is the same everywhere."""
         return self.degree == 1
+
+    @property
+    def powers(self) -> Powers:
+        """The design of a form that is linear in its parameters."""
+        return Powers(degree=self.degree)
+
+    def equation(self, seen: Scales, numbers: Mapping[str, float], say: Say) -> str:
+        """A law as people write it: "log2 rfid = 17.3 - 1.38 log2 E", "rfid = 0.1 + 2950 E^-0.91".
+
+        Args:
+            seen: the names and scales of metric and variables.
+            numbers: name of each coefficient -> its estimate, in the order of the design.
+            say: how a number is written.
+        """
+        if self.curve is not None:
+            parts = []
+            for x in seen.xs:  # one term per variable, whose name ends those of its numbers
+                end = f" {x}" if len(seen.xs) > 1 else ""
+                mine = [name for name in numbers if name.endswith(end)]
+                named = {name.removesuffix(end): numbers[name] for name in mine}
+                parts.append(self.curve.equation(named, x, say))
+            return f"{seen.metric} = {say(numbers['floor'])} + {' + '.join(parts)}"
+        text = f"{'log2 ' if seen.scale == 'log2' else ''}{seen.metric} ="
+        for index, (name, value) in enumerate(numbers.items()):
+            term, sign = self._term(seen, name), "-" if value < 0 else "+" if index else ""
+            text += f" {sign}{' ' if index else ''}{say(abs(value))}"
+            text += f" {term}" if term else ""
+        return text
+
+    def _term(self, seen: Scales, name: str) -> str:
+        """What a coefficient is multiplied with; a level of a factor stands in brackets."""
+        power, _, rest = name.partition(" ")
+        scales = zip(seen.xs, seen.x_scales, strict=True)
+        xs = {x: f"log2 {x}" if scale == "log2" else x for x, scale in scales}
+        factor = self.powers.factor(power, xs.get(rest, xs[seen.xs[0]]))
+        if factor is None:
+            return f"[{name}]"
+        return f"[{rest}] {factor}" if rest and rest not in xs else factor
+
+    def slope_in_words(
+        self,
+        seen: Scales,
+        slope: float,
+        interval: tuple[float, float],
+        center: float,
+        say: Say,
+        units: tuple[str, str] = ("", ""),
+    ) -> str:
+        """What a doubling of x, or one more of it, does to the metric.
+
+        Args:
+            seen: the names and scales of metric and variables.
+            slope: dy/dx of the first variable at its center, both on their scales.
+            interval: its ends.
+            center: where that slope holds, on the scale of x.
+            say: how a number is written.
+            units: of the metric and of x, with a space before each.
+        """
+        metric, x = seen.metric, seen.xs[0]
+        doubling = seen.x_scales[0] == "log2"
+        where = "" if self.is_line else f"at {x} = {say(exp2(center) if doubling else center)}, "
+        one = units[1].strip() or "1"
+        step = f"each doubling of {x}" if doubling else f"each further {one} of {x}"
+        others = f" at equal {', '.join(seen.xs[1:])}" if len(seen.xs) > 1 else ""
+        if seen.scale == "log2":
+            ends = [exp2(end) for end in interval]
+            change = f"multiplies {metric} by {say(exp2(slope))} {between(ends, say)}"
+        else:
+            sign = 1 if slope >= 0 else -1
+            ends = sorted(sign * end for end in interval)
+            amount = f"{say(abs(slope))} {between(ends, say)}{units[0]}"
+            change = f"adds {amount} to {metric}" if sign > 0 else f"takes {amount} from {metric}"
+        return f"{where}{step}{others} {change}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scales:
+    """How a fitted law sees its numbers: the metric and its scale, the variables and theirs."""
+
+    metric: str
+    scale: Scale
+    xs: tuple[str, ...]
+    x_scales: tuple[Scale, ...]
+
+
+def between(ends: Sequence[float], say: Say) -> str:
+    """An interval as people write it: "[1.3, 2.1]"."""
+    return f"[{', '.join(map(say, ends))}]"
+
+
+def exp2(value: float) -> float:
+    """2**value, infinite instead of an error where floats end."""
+    return math.inf if value >= 1024 else 2.0**value
 
 
 # --- curves ---------------------------------------------------------------------------------------
@@ -176,7 +326,7 @@ def _bounded_starts(low: float, high: float, variables: int) -> list[Array]:
     return [np.geomspace(0.1, 6.0, 16), np.linspace(low - 1, high + 1, 12)]
 
 
-def _bounded_equation(number: Mapping[str, float], x: str, say: Callable[[float], str]) -> str:
+def _bounded_equation(number: Mapping[str, float], x: str, say: Say) -> str:
     span = say(number["ceiling"] - number["floor"])
     return f"{span} / (1 + ({x} / {say(number['midpoint'])})^{say(number['exponent'])})"
 
@@ -209,7 +359,7 @@ def _broken_starts(low: float, high: float, variables: int) -> list[Array]:
     return [np.geomspace(0.05, 3.0, 7), change, inner, np.asarray([-1.6, -0.4])]
 
 
-def _broken_equation(number: Mapping[str, float], x: str, say: Callable[[float], str]) -> str:
+def _broken_equation(number: Mapping[str, float], x: str, say: Say) -> str:
     first, after, sharpness = (number[name] for name in ("exponent", "exponent after", "sharpness"))
     bend = f"(1 + ({x} / {say(number['break'])})^{say(1 / sharpness)})"
     return f"{say(number['amplitude'])} {x}^-{say(first)} {bend}^{say((first - after) * sharpness)}"

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sweepctl.laws import FORMS, Curve, LawForm, Number
+from sweepctl.laws import FORMS, Curve, LawForm, Number, Scales
 
 Array = NDArray[np.float64]
 
@@ -116,6 +116,31 @@ def test_without_its_record_the_form_is_unknown(tmp_path: Path) -> None:
     assert {LINE.name, CURVE.name}.isdisjoint(FORMS)
     assert sweepctl(tmp_path, "--version").returncode == 0
     assert {LINE.name, CURVE.name}.isdisjoint(FORMS)
+
+
+def test_a_record_holds_its_design_its_equation_and_the_meaning_of_its_slope() -> None:
+    cubic = FORMS["cubic"].powers
+    u = np.asarray([-1.0, 0.5, 2.0])
+    coefficients = np.asarray([3.0, -2.0, 0.5, 0.25])
+    np.testing.assert_allclose(cubic.rows(u) @ coefficients, np.polyval(coefficients[::-1], u))
+    from_zero = cubic.from_zero(4.0) @ coefficients  # of powers of x = u + 4
+    np.testing.assert_allclose(np.polyval(from_zero[::-1], u + 4.0), cubic.rows(u) @ coefficients)
+    seen = Scales(metric="ssim", scale="log2", xs=("p", "c"), x_scales=("raw", "raw"))
+    numbers = {"intercept": 1.5, "slope p": -0.25, "slope c": 0.5, "q 4": 0.1, "slope q 4": -2.0}
+    assert LINE.equation(seen, numbers, repr) == (
+        "log2 ssim = 1.5 - 0.25 p + 0.5 c + 0.1 [q 4] - 2.0 [q 4] p"
+    )
+    assert LINE.slope_in_words(seen, 1.0, (0.0, 2.0), 3.0, repr) == (
+        "each further 1 of p at equal c multiplies ssim by 2.0 [1.0, 4.0]"
+    )
+    seen = Scales(metric="psnr", scale="raw", xs=("E",), x_scales=("log2",))
+    numbers = {"intercept": 20.0, "linear": 3.0, "quadratic": -0.5}
+    assert FORMS["quadratic"].equation(seen, numbers, repr) == (
+        "psnr = 20.0 + 3.0 log2 E - 0.5 (log2 E)^2"
+    )
+    assert FORMS["quadratic"].slope_in_words(seen, -1.0, (-2.0, 0.5), 8.0, repr, (" dB", "")) == (
+        "at E = 256.0, each doubling of E takes 1.0 [-0.5, 2.0] dB from psnr"
+    )
 
 
 def test_the_derivatives_of_every_curve_are_exact() -> None:

@@ -16,14 +16,14 @@ import numpy as np
 from sweepctl.analyse._points import cells_of, place_of
 from sweepctl.analyse._regression import Regression, least_squares, sizes
 from sweepctl.analyse._results import Coefficient, FitWarning, FTest, Point
-from sweepctl.analyse._scales import exp2, readable
+from sweepctl.analyse._scales import readable
+from sweepctl.laws import exp2
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-_ONE_DEGREE_MORE = {1: "quadratic", 2: "cubic", 3: "quartic"}
 WARNING_TESTS = ("curvature", "lack_of_fit", "heteroscedastic", "range_dependent_slope")
 """Tests whose rejection is a reason to doubt the law; the others describe it."""
 
@@ -128,7 +128,7 @@ def _failed(test: FTest, regression: Regression) -> FitWarning:
     against = f"F({test.df1}, {test.df2}) = {test.statistic:.3g}, p {_p(test.p)}"
     design = regression.design
     if test.name == "curvature":
-        term = _ONE_DEGREE_MORE[design.degree]
+        term = design.powers.next
         text = f"a {term} term explains more ({against}): the law bends where this form does not"
         return FitWarning(code="curvature", message=text)
     if test.name == "range_dependent_slope":

@@ -189,7 +189,7 @@ def _design(named: Mapping[str, Any], points: Sequence[Point]) -> Design:
     ]
     return Design(
         xs=named["xs"],
-        degree=FORMS[named["form"]].degree,
+        powers=FORMS[named["form"]].powers,
         scales=named["x_scales"],
         centers=tuple(float(values.mean()) for values in seen),
         levels=named["factors"],

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweepctl.analyse._results import FitWarning, Optimum, Point
-from sweepctl.analyse._scales import exp2, readable
+from sweepctl.analyse._scales import readable
+from sweepctl.laws import exp2
 from sweepctl.statistics import t_quantile
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweepctl.analyse._results import Coefficient, FitResult, Point
-from sweepctl.laws import Scale
+from sweepctl.laws import Powers, Scale
 from sweepctl.statistics import t_quantile
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Design:
 
     Attributes:
         xs: names of the variables.
-        degree: highest power of the first variable.
+        powers: what the law's record makes of the first variable.
         scales: how each variable is seen.
         centers: mean of each variable on its scale.
         levels: values of each factor by its column, the base first.
@@ -159,11 +159,16 @@ class Design:
     """
 
     xs: tuple[str, ...]
-    degree: int
+    powers: Powers
     scales: tuple[Scale, ...]
     centers: tuple[float, ...]
     levels: Mapping[str, tuple[Any, ...]]
     interaction: bool
+
+    @property
+    def degree(self) -> int:
+        """Highest power of the first variable."""
+        return self.powers.degree
 
     @property
     def base(self) -> int:
@@ -192,7 +197,7 @@ class Design:
     def rows(self, xs: ArrayLike, settings: Sequence[Mapping[str, Any]] | None) -> Array:
         """The matrix, shape (n, columns); without settings every factor is at its average level."""
         u = self.seen(xs)
-        powers = np.vander(u[:, 0], self.degree + 1, increasing=True)
+        powers = self.powers.rows(u[:, 0])
         parts = [powers, u[:, 1:]]
         for name, values in self.levels.items():
             for level in values[1:]:
@@ -205,9 +210,7 @@ class Design:
 
     def names(self) -> tuple[str, ...]:
         """Names of the columns; the first variable's need none when it is the only one."""
-        powers = ["intercept", "slope", "quadratic", "cubic"][: self.degree + 1]
-        if self.degree > 1:
-            powers[1] = "linear"
+        powers = list(self.powers.names)
         if len(self.xs) > 1:
             powers[1] = f"slope {self.xs[0]}"
         names = [*powers, *(f"slope {x}" for x in self.xs[1:])]
@@ -232,7 +235,7 @@ class Design:
 
     def from_zero(self) -> Array:
         """The matrix that turns centred coefficients into those of variables from 0."""
-        shift = _shift(self.degree, self.centers[0])
+        shift = self.powers.from_zero(self.centers[0])
         matrix = np.zeros((self.columns, self.columns))
         top = self.degree + 1
         matrix[:top, :top] = shift
@@ -260,21 +263,11 @@ class Design:
         return weights
 
 
-def _shift(degree: int, center: float) -> Array:
-    """Coefficients of powers of (x - center) -> coefficients of powers of x."""
-    matrix = np.zeros((degree + 1, degree + 1))
-    for power in range(degree + 1):
-        expanded = np.poly1d([1.0, -center]) ** power if power else np.poly1d([1.0])
-        for exponent, coefficient in enumerate(expanded.coeffs[::-1]):
-            matrix[exponent, power] = coefficient
-    return matrix
-
-
 def design_of(fit: FitResult) -> Design:
     """The design of a fitted law."""
     return Design(
         xs=fit.xs,
-        degree=fit.law.degree,
+        powers=fit.law.powers,
         scales=fit.x_scales,
         centers=fit.centers,
         levels=fit.factors,

@@ -21,9 +21,10 @@ from sweepctl.analyse._bands import law_at
 from sweepctl.analyse._laws import fit_law, refitted
 from sweepctl.analyse._points import NotFitted, column_of, configurations
 from sweepctl.analyse._results import FitResult, Point
-from sweepctl.analyse._scales import better_of, exp2, is_metric, scale_of, unscaled
+from sweepctl.analyse._scales import better_of, is_metric, scale_of, unscaled
 from sweepctl.analyse._validation import with_outliers
 from sweepctl.errors import UsageError
+from sweepctl.laws import exp2
 from sweepctl.statistics import front_of
 from sweepctl.study import Fit
 

@@ -7,14 +7,13 @@ may come as published numbers only stand in the table below.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from sweepctl.errors import UsageError
-from sweepctl.laws import Scale
+from sweepctl.laws import Scale, exp2
 from vitok_core.protocols import METRICS
 
 if TYPE_CHECKING:
@@ -57,11 +56,6 @@ def unit_of(metric: str) -> str:
     """The unit of a metric with a space before it; empty for a pure number."""
     unit = METRICS[metric].unit if metric in METRICS else ""
     return f" {unit}" if unit else ""
-
-
-def exp2(value: float) -> float:
-    """2**value, infinite instead of an error where floats end."""
-    return math.inf if value >= 1024 else 2.0**value
 
 
 def exactly(value: float) -> str:

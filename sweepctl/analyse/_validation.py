@@ -27,9 +27,9 @@ from sweepctl.analyse._bands import bands, law_at
 from sweepctl.analyse._laws import refitted
 from sweepctl.analyse._points import cells_of, place_of
 from sweepctl.analyse._results import FitResult, FitWarning, Point, Score
-from sweepctl.analyse._scales import exp2, is_metric, readable, scale_of, unit_of
+from sweepctl.analyse._scales import is_metric, readable, scale_of, unit_of
 from sweepctl.errors import UsageError
-from sweepctl.laws import Scale
+from sweepctl.laws import Scale, exp2
 from sweepctl.statistics import CONFIDENCE, t_quantile
 
 if TYPE_CHECKING:

@@ -23,13 +23,12 @@ from sweepctl.analyse import (
     configurations,
     detectable,
     effect,
-    exp2,
     linear_result,
     order,
     scale_of,
 )
 from sweepctl.claims._results import ClaimResult
-from sweepctl.laws import Scale
+from sweepctl.laws import Scale, exp2
 from sweepctl.statistics import t_quantile
 from sweepctl.study import FactorClaim, Margin
 

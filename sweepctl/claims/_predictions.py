@@ -21,7 +21,6 @@ from sweepctl.analyse import (
     better_of,
     configurations,
     effect,
-    exp2,
     fit_named,
     place_of,
     predicted_at,
@@ -32,6 +31,7 @@ from sweepctl.analyse import (
 )
 from sweepctl.claims._results import ClaimResult, Verdict
 from sweepctl.claims._slopes import not_made, warnings_of
+from sweepctl.laws import exp2
 from sweepctl.statistics import front_of
 from sweepctl.study import HoldoutClaim, TradeoffClaim
 

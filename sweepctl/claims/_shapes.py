@@ -25,7 +25,6 @@ from sweepctl.analyse import (
     detectable,
     effect,
     exactly,
-    exp2,
     fit_named,
     order,
     readable,
@@ -33,7 +32,7 @@ from sweepctl.analyse import (
 )
 from sweepctl.claims._results import ClaimResult, Verdict
 from sweepctl.claims._slopes import not_made, warnings_of
-from sweepctl.laws import Scale
+from sweepctl.laws import Scale, exp2
 from sweepctl.statistics import t_quantile
 from sweepctl.study import MonotoneClaim, OptimumClaim
 

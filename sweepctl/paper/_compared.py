@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sweepctl.analyse import FitResult, Point, bands, exp2, fit_law
+from sweepctl.analyse import FitResult, Point, bands, fit_law
 from sweepctl.errors import UsageError
-from sweepctl.laws import Scale
+from sweepctl.laws import Scale, exp2
 from sweepctl.paper._findings import paper_names, paper_study
 from sweepctl.paper._points import reference_points
 
