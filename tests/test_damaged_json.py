@@ -13,9 +13,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 from ui_ledger import Place, fill
 
 from sweepctl import cli
+from sweepctl.ui import application
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -151,6 +153,29 @@ def test_damaged_json_names_table_row_and_column(
         assert f"results.db holds damaged JSON:\n  {table}, row " in err and said in err
         assert "restore the database from a backup, or move it aside and run again" in err
         assert "Traceback" not in err and "planted-secret" not in err
+
+
+def test_an_older_database_with_damaged_json_is_not_upgraded(
+    call: Call, change: Callable[[str, str], None], filled: Place
+) -> None:
+    change("UPDATE sweep_submission SET argv = ?", "[")
+    change("UPDATE sweep_alembic_version SET version_num = ?", "0002_sweepctl_0.1.0")
+    before = Path(filled.database).read_bytes()
+    code, _, err = call("db", "upgrade")
+    assert code == 1 and "sweep_submission, row study small, number 1: argv is not JSON" in err
+    assert Path(filled.database).read_bytes() == before
+    assert not list(filled.folder.glob("*.bak-*"))
+
+
+def test_the_dashboard_says_which_row_is_damaged(
+    change: Callable[[str, str], None], filled: Place
+) -> None:
+    change("UPDATE sweep_cell SET axes = ? WHERE rowid = 1", "{")
+    app = application(filled.reading(), filled.runs)
+    browser = TestClient(app, base_url="http://localhost:8799")  # type: ignore[arg-type]
+    page = browser.get("/study/small")
+    assert page.status_code == 503
+    assert "sweep_cell, row study small" in page.text and "axes is not JSON" in page.text
 
 
 def test_many_damaged_rows_are_counted(

@@ -361,9 +361,10 @@ def test_a_table_of_another_country_or_program_is_refused_with_what_to_do(
 
 
 def test_a_folder_called_like_a_table_is_named(call: Call) -> None:
-    Path("points.csv").mkdir()
-    code, _, err = call(*TABLE, "--y", "loss", "--x", "E", "--form", "loglog")
-    assert code == 1 and "points.csv is a folder, not a table" in err
+    for name in ("points.csv", "points"):
+        Path(name).mkdir()
+        code, _, err = call("fit-table", name, "--y", "loss", "--x", "E", "--form", "loglog")
+        assert code == 2 and f"{name} is a folder, not a table" in err
 
 
 def test_a_kept_table_is_fitted_as_it_was(call: Call) -> None:

@@ -80,6 +80,8 @@ def fit_table(
     """
     from sweepctl.report import Wanted
 
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder, not a table", hint="give a .csv or .tsv file in it")
     if file.suffix not in TABLES:
         raise UsageError(
             f"{file} is not a table: its name ends in none of {', '.join(TABLES)}",

@@ -190,8 +190,6 @@ def read_table(path: Path) -> TableFile:
     Raises:
         SweepctlError: the file cannot be read, or is not such a table; names the line.
     """
-    if path.is_dir():
-        raise SweepctlError(f"{path} is a folder, not a table", hint="give the file in it")
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -32,7 +32,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from sweepctl.errors import LedgerError, SweepctlError, UnreachableError, UsageError
-from sweepctl.ledger._tables import DamagedJson, JsonText, PlainJson, metadata
+from sweepctl.ledger._tables import DamagedJson, metadata
 from sweepctl.plain import to_json
 
 BUSY_S = 10.0
@@ -373,24 +373,32 @@ def transaction(engine: Engine, place: Place) -> Iterator[Connection]:
             raise
         raise explained from error
     except (json.JSONDecodeError, DamagedJson) as error:
-        raise _damaged_row(engine, place) or error from error
+        raise damaged_json(engine, place) or error from error
     except UnicodeDecodeError as error:  # from sqlite3, where names in the schema are garbled
         raise damaged(place.shown, str(error)) from error
 
 
-def _damaged_row(engine: Engine, place: Place) -> LedgerError | None:
-    """Which rows hold JSON that cannot be read; None when there are none."""
+def damaged_json(engine: Engine, place: Place) -> LedgerError | None:
+    """The error for rows with JSON that cannot be read; None when there are none.
+
+    A database of an older schema is read as far as it has the tables and columns.
+    """
     found = []
     with engine.connect() as connection:
+        inspector = sa.inspect(connection)
         for table in metadata.sorted_tables:
+            if not inspector.has_table(table.name):
+                continue
+            present = {column["name"] for column in inspector.get_columns(table.name)}
             keys = list(table.primary_key)
             for column in table.columns:
-                if not isinstance(column.type, PlainJson | JsonText):
+                kind = getattr(column.type, "kind", None)
+                if kind is None or column.name not in present:
                     continue
                 # As text, which is how it is stored: the type would refuse it again.
                 stored = sa.select(*keys, sa.cast(sa.type_coerce(column, sa.Text), sa.Text))
                 for *key, text in connection.execute(stored):
-                    if why := _why_damaged(text, column.type.kind):
+                    if why := _why_damaged(text, kind):
                         row = ", ".join(f"{k.name} {v}" for k, v in zip(keys, key, strict=True))
                         found.append(f"{table.name}, row {row}: {column.name} {why}")
     if not found:

@@ -28,7 +28,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweepctl.errors import LedgerError
-from sweepctl.ledger._connect import Place, damaged, migration_engine, transaction
+from sweepctl.ledger._connect import Place, damaged, damaged_json, migration_engine, transaction
 from sweepctl.ledger._passwords import clean_copy, rewrite
 from sweepctl.ledger._tables import metadata
 from sweepctl.ledger._views import create_views, drop_views
@@ -134,8 +134,8 @@ def upgrade(place: Place) -> str | None:
         What was done, in words; None when the schema was already the newest.
 
     Raises:
-        LedgerError: the database is newer, holds no ledger, or a migration failed (in which case
-            nothing was changed).
+        LedgerError: the database is newer, holds no ledger or damaged JSON, or a migration failed
+            (in which case nothing was changed).
     """
     engine = migration_engine(place)
     try:
@@ -148,6 +148,8 @@ def upgrade(place: Place) -> str | None:
                 raise LedgerError(f"{place.shown} holds no results of sweepctl to upgrade")
             if _number(found, place) > _number(HEAD, place):
                 raise _newer(place, found)
+            if unreadable := damaged_json(engine, place):
+                raise unreadable
             backup = None if place.path is None else _back_up(place.path, found)
             with transaction(engine, place) as connection:
                 _lock_server(connection)
