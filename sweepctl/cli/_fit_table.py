@@ -80,13 +80,7 @@ def fit_table(
     """
     from sweepctl.report import Wanted
 
-    if file.is_dir():
-        raise UsageError(f"{file} is a folder, not a table", hint="give a .csv or .tsv file in it")
-    if file.suffix not in TABLES:
-        raise UsageError(
-            f"{file} is not a table: its name ends in none of {', '.join(TABLES)}",
-            hint=f"the laws of a study are in its file: sweepctl fit {file}",
-        )
+    _check_file(file)
     if y in (*x, *(factor or ())):
         raise UsageError(f"the column {y!r} cannot explain itself")
     drawn = drawing(figures, out, kinds=True)
@@ -107,6 +101,16 @@ def fit_table(
         Wanted(where=where, out=drawn.folder, kinds=drawn.kinds, formats=drawn.formats, keep=save),
         as_json=as_json,
     )
+
+
+def _check_file(file: Path) -> None:
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder, not a table", hint="give a .csv or .tsv file in it")
+    if file.suffix not in TABLES:
+        raise UsageError(
+            f"{file} is not a table: its name ends in none of {', '.join(TABLES)}",
+            hint=f"the laws of a study are in its file: sweepctl fit {file}",
+        )
 
 
 def _fit(
