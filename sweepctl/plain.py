@@ -1,4 +1,4 @@
-"""Plain data and strict JSON: what is printed, stored or sent to a browser."""
+"""Plain data, strict JSON and counts in words: what is printed, stored or sent to a browser."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def many(count: int, what: str) -> str:
+    """A count with its noun: "1 cell", "2,000 cells"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

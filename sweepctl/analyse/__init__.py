@@ -38,7 +38,6 @@ from sweepctl.analyse._relations import (
     Relation,
     Surface,
     correlate,
-    data_set_of,
     front,
     frontier,
     in_unit,
@@ -46,13 +45,7 @@ from sweepctl.analyse._relations import (
     surface,
 )
 from sweepctl.analyse._results import (
-    Bands,
-    Coefficient,
-    Draws,
     FitResult,
-    FitWarning,
-    FTest,
-    Optimum,
     Point,
     Score,
     WarningCode,
@@ -71,8 +64,6 @@ from sweepctl.analyse._scales import (
 from sweepctl.analyse._table import error_column, fit_table
 from sweepctl.analyse._validation import (
     HoldOut,
-    LeftOut,
-    Predicted,
     compare,
     hold_out,
     left_out,
@@ -83,22 +74,14 @@ from sweepctl.analyse._validation import (
 from sweepctl.analyse._words import equation
 
 __all__ = [
-    "Bands",
-    "Coefficient",
     "Configurations",
-    "Draws",
     "Estimate",
-    "FTest",
     "Family",
     "FitResult",
-    "FitWarning",
     "Front",
     "HoldOut",
-    "LeftOut",
     "NotFitted",
-    "Optimum",
     "Point",
-    "Predicted",
     "Relation",
     "Score",
     "Surface",
@@ -110,7 +93,6 @@ __all__ = [
     "compare",
     "configurations",
     "correlate",
-    "data_set_of",
     "design_of",
     "detectable",
     "effect",

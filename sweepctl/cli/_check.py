@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sweepctl.cli._options import File, Sets
-from sweepctl.cli._output import give, many, notices
+from sweepctl.cli._output import give, notices
 from sweepctl.cli._session import plan_file
+from sweepctl.plain import many
 
 
 def check(file: File, overrides: Sets = None) -> None:

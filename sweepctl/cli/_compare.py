@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweepctl.cli._options import Json
-from sweepctl.cli._output import give_json, give_table, many, say
+from sweepctl.cli._output import give_json, give_table, say
 from sweepctl.cli._session import looks_like_file, open_for_reading, plan_file
 from sweepctl.errors import UsageError
+from sweepctl.plain import many
 
 if TYPE_CHECKING:
     from sweepctl.paper import Aligned, ConfiguredValue

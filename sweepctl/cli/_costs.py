@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sweepctl.cli._output import give_json, give_table, many, notices, say
+from sweepctl.cli._output import give_json, give_table, notices, say
 from sweepctl.cli._session import database, open_for_reading
+from sweepctl.plain import many
 
 if TYPE_CHECKING:
     from sweepctl.plan import Calibration, On, Plan, Recorded, Speed, StageSummary, Total

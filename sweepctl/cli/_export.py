@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from sweepctl.cli._options import Name, Where
-from sweepctl.cli._output import give, many, say
+from sweepctl.cli._output import give, say
 from sweepctl.cli._session import open_for_reading
 from sweepctl.errors import UsageError
+from sweepctl.plain import many
 
 EXPORTS = (".csv", ".json", ".parquet")
 

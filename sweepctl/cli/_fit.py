@@ -10,7 +10,7 @@ import typer
 from sweepctl.cli._figures import drawing
 from sweepctl.cli._fit_output import TABLES, give_fitted
 from sweepctl.cli._options import Figures, Json, Out, Save, Where
-from sweepctl.cli._output import give_table, many, say
+from sweepctl.cli._output import give_table, say
 from sweepctl.cli._session import (
     database,
     looks_like_file,
@@ -21,6 +21,7 @@ from sweepctl.cli._session import (
 )
 from sweepctl.cli._table_file import read_points
 from sweepctl.errors import UsageError
+from sweepctl.plain import many
 
 if TYPE_CHECKING:
     import pandas as pd

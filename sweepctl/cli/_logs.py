@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweepctl.cli._options import TaskPrefix
-from sweepctl.cli._output import many, say
+from sweepctl.cli._output import say
 from sweepctl.cli._session import open_for_reading, run_folder
 from sweepctl.errors import RunFolderError, UsageError
+from sweepctl.plain import many
 
 if TYPE_CHECKING:
     from sweepctl.ledger import Ledger

@@ -47,11 +47,6 @@ def _notices(made: Plan) -> None:
         say(f"note: {len(made.dropped) - 5} more combinations are no cells")
 
 
-def many(count: int, what: str) -> str:
-    """A count with its noun: "1 cell", "2,000 cells"."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def shown(value: object) -> str:
     """A value of a config as it is printed: texts as they are, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)

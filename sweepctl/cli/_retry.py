@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from sweepctl.cli._output import give, many, say
+from sweepctl.cli._output import give, say
 from sweepctl.cli._session import database
+from sweepctl.plain import many
 
 
 def retry(

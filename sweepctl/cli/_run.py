@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweepctl.cli._options import File, Sets
-from sweepctl.cli._output import give_table, many, notices, say
+from sweepctl.cli._output import give_table, notices, say
 from sweepctl.cli._session import database, plan_file, planner, run_folder, site
 from sweepctl.errors import UsageError
+from sweepctl.plain import many
 
 if TYPE_CHECKING:
     from sweepctl.execute import Watcher

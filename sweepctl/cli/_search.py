@@ -10,10 +10,11 @@ import typer
 
 from sweepctl.cli._figures import Drawing, drawing, say_figures
 from sweepctl.cli._options import Columns, Figures, Format, Json, Name, Out, Sort, Where
-from sweepctl.cli._output import check_format, give_json, give_table, many, say
+from sweepctl.cli._output import check_format, give_json, give_table, say
 from sweepctl.cli._results import names_of
 from sweepctl.cli._session import check_alone, open_for_reading, run_folder
 from sweepctl.errors import UsageError
+from sweepctl.plain import many
 
 if TYPE_CHECKING:
     from sweepctl.cli._trials import Made

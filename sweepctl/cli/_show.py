@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweepctl.cli._options import Json, Sets
-from sweepctl.cli._output import give, give_json, give_table, many, say, shown
+from sweepctl.cli._output import give, give_json, give_table, say, shown
 from sweepctl.cli._session import (
     check_alone,
     looks_like_file,
@@ -31,6 +31,7 @@ from sweepctl.cli._session import (
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.kinds import optional_groups
 from sweepctl.paths import flat
+from sweepctl.plain import many
 
 if TYPE_CHECKING:
     from sweepctl.ledger import Attempt, CellMetric, CellState, Ledger, Relative, Submitted

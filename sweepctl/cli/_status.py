@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweepctl.cli._options import Json
-from sweepctl.cli._output import give, give_json, give_table, many, say, to_terminal, unicode
+from sweepctl.cli._output import give, give_json, give_table, say, to_terminal, unicode
 from sweepctl.cli._session import open_for_reading, run_folder, study_of
 from sweepctl.cli._time_left import how_it_was_kept, kept_in_words, left_in_words, study_left
 from sweepctl.cli._trials import searches, searches_in_words
 from sweepctl.errors import UsageError
+from sweepctl.plain import many
 
 if TYPE_CHECKING:
     from sweepctl.analyse import FitResult

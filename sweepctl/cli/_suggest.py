@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sweepctl.cli._options import Devices, File, Json, Sets
-from sweepctl.cli._output import give, give_json, give_table, many, say
+from sweepctl.cli._output import give, give_json, give_table, say
 from sweepctl.cli._session import database, open_for_reading, plan_file, site, site_file
 from sweepctl.errors import UsageError
+from sweepctl.plain import many
 
 if TYPE_CHECKING:
     from sweepctl.design import Suggestion

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweepctl.cli._output import many, say
+from sweepctl.cli._output import say
 from sweepctl.cli._session import study_of
 from sweepctl.errors import LedgerError, UsageError
 from sweepctl.kinds import final_measurements
+from sweepctl.plain import many
 
 if TYPE_CHECKING:
     from sweepctl.ledger import CellState, Ledger, SearchRecord, Table, TrialRecord

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from sweepctl.cli._options import Json
-from sweepctl.cli._output import give, give_json, give_table, many, say
+from sweepctl.cli._output import give, give_json, give_table, say
 from sweepctl.errors import SweepctlError
+from sweepctl.plain import many
 
 WeightsName = Annotated[str, typer.Argument(metavar="NAME", help="A name of `weights list`.")]
 

@@ -6,8 +6,6 @@ Everything is simulated or computed with the fits and the tests that judge the r
 from __future__ import annotations
 
 from sweepctl.design._forecast import (
-    ClaimForecast,
-    FitForecast,
     Forecast,
     Prediction,
     Stated,
@@ -15,17 +13,12 @@ from sweepctl.design._forecast import (
     predict_cells,
     uses,
 )
-from sweepctl.design._suggest import Criterion, Expectation, Suggested, Suggestion, suggest
+from sweepctl.design._suggest import Suggestion, suggest
 
 __all__ = [
-    "ClaimForecast",
-    "Criterion",
-    "Expectation",
-    "FitForecast",
     "Forecast",
     "Prediction",
     "Stated",
-    "Suggested",
     "Suggestion",
     "forecast",
     "predict_cells",

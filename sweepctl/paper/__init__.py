@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-from sweepctl.paper._alignment import Aligned, Spread, align, as_published, run_to_run
+from sweepctl.paper._alignment import Aligned, align, as_published, run_to_run
 from sweepctl.paper._compared import (
-    ComparedPoint,
     PaperComparison,
     compared_with_paper,
     no_paper_points,
@@ -19,11 +18,9 @@ from sweepctl.paper._values import ConfiguredValue, configured, figure_or_table,
 
 __all__ = [
     "Aligned",
-    "ComparedPoint",
     "ConfiguredValue",
     "PaperComparison",
     "PaperStudy",
-    "Spread",
     "align",
     "as_published",
     "compared_with_paper",

@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from sweepctl.ui._plots import terminal_plot
     from sweepctl.ui._reading import Reader
     from sweepctl.ui._report import FORMATS, write_report
-    from sweepctl.ui._serve import PORT, Address, address, listen, listen_at, names_of, serve
+    from sweepctl.ui._serve import PORT, address, listen, listen_at, names_of, serve
     from sweepctl.ui._server import application
 
 __all__ = [
     "FORMATS",
     "PORT",
-    "Address",
     "Guard",
     "Reader",
     "address",
@@ -47,7 +46,6 @@ __all__ = [
 _HOMES = {
     "FORMATS": "_report",
     "PORT": "_serve",
-    "Address": "_serve",
     "Guard": "_guard",
     "Reader": "_reading",
     "address": "_serve",

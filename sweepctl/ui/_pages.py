@@ -18,7 +18,7 @@ from sweepctl.ledger import Table
 from sweepctl.ui._folders import Curve
 from sweepctl.ui._plots import ALL_LAWS, better, choices, drawn, rows_of
 from sweepctl.ui._reading import Reader
-from sweepctl.ui._records import STATES, Point, Standing, TaskPage
+from sweepctl.ui._records import STATES, PointPage, Standing, TaskPage
 from sweepctl.ui._words import environment, span
 
 ROWS = 50
@@ -232,18 +232,18 @@ def point_live(reader: Reader, root: str, name: str, cell: int, other: int | Non
     )
 
 
-def _logs(found: Point) -> list[tuple[str, TaskPage]]:
+def _logs(found: PointPage) -> list[tuple[str, TaskPage]]:
     """The logs worth reading: of what runs or has failed, else of the last thing that ran."""
     told = [(stage, task) for stage, task in found.tasks if task.log]
     live = [(stage, task) for stage, task in told if task.view.record.state.state in _UNDECIDED]
     return live or told[-1:]
 
 
-def _pictures(found: Point) -> list[tuple[str, TaskPage]]:
+def _pictures(found: PointPage) -> list[tuple[str, TaskPage]]:
     return [(stage, task) for stage, task in found.tasks if task.pictures]
 
 
-def checkpoints(found: Point) -> list[tuple[str, int]]:
+def checkpoints(found: PointPage) -> list[tuple[str, int]]:
     """(path, bytes) of the weights that a cell's trainings left, in order."""
     return [
         (path, size)
@@ -311,7 +311,7 @@ def compare(reader: Reader, root: str, name: str, cells: Sequence[int]) -> str:
     )
 
 
-def _settings(points: Sequence[Point]) -> dict[str, list[Any]]:
+def _settings(points: Sequence[PointPage]) -> dict[str, list[Any]]:
     """Axes and values in which the points differ, and those that say how large they are."""
     names = [*points[0].view.cell.axes, "E", "tokens", "compression", "parameters", "macs"]
     rows = {}
@@ -323,7 +323,7 @@ def _settings(points: Sequence[Point]) -> dict[str, list[Any]]:
     return rows
 
 
-def _reconstruction(found: Point) -> TaskPage | None:
+def _reconstruction(found: PointPage) -> TaskPage | None:
     for _, one in found.tasks:
         if one.pictures.get("reconstruction"):
             return one

@@ -32,7 +32,7 @@ from sweepctl.ledger import (
 from sweepctl.ledger.describe import describe_cell, describe_task
 from sweepctl.runs import attempt_folder
 from sweepctl.ui import _folders
-from sweepctl.ui._records import STATES, Cluster, Point, Standing, TaskPage
+from sweepctl.ui._records import STATES, Cluster, PointPage, Standing, TaskPage
 
 if TYPE_CHECKING:
     from sweepctl.analyse import Score
@@ -256,7 +256,7 @@ class Reader:
 
     # --- one point --------------------------------------------------------------------------
 
-    def point(self, study: str, cell: int, other: int | None = None) -> Point:
+    def point(self, study: str, cell: int, other: int | None = None) -> PointPage:
         """Everything about one cell.
 
         Raises:
@@ -265,7 +265,7 @@ class Reader:
         cells = self.standing(study).cells
         view = describe_cell(self._ledger, study, cell, other=other, cells=cells)
         tasks = tuple((stage, self.task(task.id)) for stage, task in view.cell.stages.items())
-        return Point(view=view, tasks=tasks)
+        return PointPage(view=view, tasks=tasks)
 
     def finals(self, study: str) -> list[CellMetric]:
         """The final numbers of all cells."""

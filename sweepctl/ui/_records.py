@@ -112,7 +112,7 @@ class TaskPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class PointPage:
     """One cell: what the ledger says of it, and the pages of its tasks.
 
     Attributes:

@@ -22,7 +22,7 @@ from sweepctl.ui import _folders
 from sweepctl.ui._pages import axes_of, best_of, checkpoints, numeric_columns
 from sweepctl.ui._plots import ALL_LAWS, choices, drawn
 from sweepctl.ui._reading import Reader
-from sweepctl.ui._records import Point
+from sweepctl.ui._records import PointPage
 from sweepctl.ui._words import environment, plain_json, static_bytes
 
 if TYPE_CHECKING:
@@ -208,14 +208,14 @@ def _thumbnails(reader: Reader, task: str, kind: str) -> list[str]:
     return made
 
 
-def _task_with(point: Point, kind: str) -> str:
+def _task_with(point: PointPage, kind: str) -> str:
     for _, task in point.tasks:
         if task.pictures.get(kind):
             return task.view.record.state.id
     return ""
 
 
-def _pictures(reader: Reader, point: Point) -> dict[str, Any] | None:
+def _pictures(reader: Reader, point: PointPage) -> dict[str, Any] | None:
     for kind in ("reconstruction", "sample"):
         task = _task_with(point, kind)
         if task and (images := _thumbnails(reader, task, kind)):
@@ -223,14 +223,14 @@ def _pictures(reader: Reader, point: Point) -> dict[str, Any] | None:
     return None
 
 
-def _originals(reader: Reader, points: Sequence[Point]) -> list[str]:
+def _originals(reader: Reader, points: Sequence[PointPage]) -> list[str]:
     for point in points:
         if task := _task_with(point, "original"):
             return _thumbnails(reader, task, "original")
     return []
 
 
-def _provenance(points: Sequence[Point]) -> dict[str, list[str]]:
+def _provenance(points: Sequence[PointPage]) -> dict[str, list[str]]:
     """Where the numbers come from, over all shown cells: hosts, devices, versions, checkpoints."""
     found: dict[str, set[str]] = {}
     for point in points:

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sweepctl.analyse import readable, unit_of
-from sweepctl.plain import to_json
+from sweepctl.plain import many, to_json
 
 
 @functools.cache
@@ -37,7 +37,7 @@ def environment() -> Environment:
         "size": size,
         "span": span,
         "moment": moment,
-        "counted": counted,
+        "counted": many,
         "readable": readable,
         "unit": unit_of,
         "scalar": scalar,
@@ -125,11 +125,6 @@ def moment(when: dt.datetime | str | None) -> str:
     if when.tzinfo is not None:
         when = when.astimezone(dt.UTC)
     return f"{when:%Y-%m-%d %H:%M}"
-
-
-def counted(count: int, noun: str) -> str:
-    """1 cell, 2,000 cells."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def plain_json(value: Any) -> str:
