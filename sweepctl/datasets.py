@@ -53,7 +53,8 @@ def data_identities(own: Mapping[str, OwnSet] | None = None) -> dict[str, DataSe
         own: the user's data sets, by name. One that was not scanned is there with its problem.
 
     Raises:
-        UsageError: one has the name of a built-in one, or says something that cannot be read.
+        StudyError: one has the name of a built-in one, or says something that cannot be read;
+            UsageError where it was not read from a file.
     """
 
     @functools.cache  # ten thousand cells ask the same
@@ -94,7 +95,7 @@ def states(own: Mapping[str, OwnSet]) -> list[dict[str, Any]]:
     """How every data set stands, built-in ones first, as plain data.
 
     Raises:
-        UsageError: an entry of the site file is wrong.
+        StudyError: an entry of the site file is wrong.
     """
     rows: list[dict[str, Any]] = [
         _row(name, "clips" if one.video else "photos", BUILT_IN, one.classes)
@@ -114,7 +115,8 @@ def scanned(name: str, own: Mapping[str, OwnSet]) -> dict[str, Any]:
     """What the last scan of a data set of the user's found, as plain data.
 
     Raises:
-        UsageError: there is none of that name, or its entry is wrong.
+        UsageError: there is none of that name.
+        StudyError: its entry in the site file is wrong.
         SweepctlError: it was not scanned.
     """
     asked = _named(name, own)
@@ -140,7 +142,8 @@ def scan(
         progress: told twice a second.
 
     Raises:
-        UsageError: there is none of that name, or its entry is wrong.
+        UsageError: there is none of that name.
+        StudyError: its entry in the site file is wrong.
         SweepctlError: it is missing, empty, or cannot be read.
     """
     asked = _named(name, own)
@@ -184,9 +187,8 @@ def _named(name: str, own: Mapping[str, OwnSet]) -> data.OwnData:
 
 def _own(name: str, one: OwnSet) -> data.OwnData:
     if name in data.DATASETS:
-        raise UsageError(
-            f"the site file has a data set {name!r}, and that one is built in",
-            hint="give it another name",
+        raise one.mistake(
+            f"the site file has a data set {name!r}, and that one is built in; give it another name"
         )
     try:
         return data.OwnData(
@@ -202,7 +204,7 @@ def _own(name: str, one: OwnSet) -> data.OwnData:
             label_column=one.label,
         ).check()
     except DataError as error:
-        raise UsageError(f"the site file: {error}") from None
+        raise one.mistake(str(error)) from None
 
 
 def _row(name: str, kind: str, place: str, classes: int | None) -> dict[str, Any]:

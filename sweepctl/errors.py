@@ -85,12 +85,17 @@ class Problem:
         number = self.place.rsplit(":", 2)[-2].rjust(5)
         # Of a long line only the part around the caret helps.
         start = max(0, self.column - SOURCE_SHOWN // 2) if len(self.source) > SOURCE_SHOWN else 0
-        source = self.source[start : start + SOURCE_SHOWN]
+        source = "".join(map(_shown, self.source[start : start + SOURCE_SHOWN]))
         before = source[: self.column - 1 - start]
         width = min(self.width, SOURCE_SHOWN - len(before))
         # The caret line repeats the tabs of the source line so that both stay aligned.
         lead = "".join("\t" if char == "\t" else " " for char in before)
         return f"{text}\n{number} | {source}\n      | {lead}{'^' * width}"
+
+
+def _shown(char: str) -> str:
+    """A character of a source line as a terminal may have it: one column, no control codes."""
+    return char if char.isprintable() or char == "\t" else "\ufffd"
 
 
 class StudyError(SweepctlError):

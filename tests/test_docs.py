@@ -595,6 +595,26 @@ def test_every_study_plans(file: Path) -> None:
     assert planned_cells(file) > 0
 
 
+def test_the_header_of_the_quickstart_says_what_its_plan_and_its_run_say() -> None:
+    file = ROOT / "studies" / "quickstart.yaml"
+    header = " ".join(
+        line.lstrip("# ") for line in file.read_text().split("format:")[0].splitlines()
+    )
+    data = data_identities()
+    plan = make_plan(load_study(file, datasets=data), data=data)
+    flops = sum(task.cost.flops for task in plan.tasks.values())
+    mantissa, exponent = f"{flops:.1e}".split("e")
+    cost = f"{len(plan.cells)} cells, {len(plan.tasks)} tasks, {mantissa}e{int(exponent)} FLOPs"
+    assert f"Cost: {cost};" in header
+    # The run and the fit are those whose output the README shows.
+    readme = (ROOT / "README.md").read_text()
+    (seconds,) = re.findall(rf"^{len(plan.tasks)} tasks in (\d+) s$", readme, re.M)
+    assert f"; {seconds} s on two CPU cores." in header
+    (slope,) = set(re.findall(r"each doubling of E adds (\S+ \[.*?\]) dB to psnr", readme))
+    (r2,) = re.findall(rf"slope {re.escape(slope)} .* R2 ([\d.]+) ", readme)
+    assert f"Came out: {slope} dB per doubling of E, R2 {r2};" in header
+
+
 @by_name
 def test_every_yaml_example_loads_and_plans(page: Path, tmp_path: Path) -> None:
     """A first line "# name.yaml" names the file; "# 12 cells" is counted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import statistics
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from studies import SMALL, plan_of
+from studies import SMALL, plan_of, write
 from sweepctl import cli
 from sweepctl.errors import UsageError
 from sweepctl.plan import (
@@ -31,7 +32,7 @@ from sweepctl.plan import (
     total,
     whole_run,
 )
-from sweepctl.plan._cost import t_quantile
+from sweepctl.plan._cost import t_quantile, together
 from vitok_core.settings import Stage1, Stage2
 from vitok_core.spec import Flops, TokenizerSpec
 
@@ -183,16 +184,99 @@ def test_a_sum_averages_what_is_each_task_s_own(tmp_path: Path) -> None:
         ("H100", On(devices=1, device="H100")),
         ("2 x L40S @ 40%", On(devices=2, device="L40S", share=0.4)),
         ("4xA100-SXM4-80GB", On(devices=4, device="A100-SXM4-80GB")),
+        ("2*H100", On(devices=2, device="H100")),
+        ("8 x 200 TFLOP/s", On(devices=8, device="200 TFLOP/s", peak=2e14)),
+        ("1.5PFLOPS@30%", On(device="1.5PFLOPS", peak=1.5e15, share=0.3)),
+        ("16x800 gflop/s", On(devices=16, device="800 gflop/s", peak=8e11)),
     ],
 )
 def test_devices_are_read_as_people_write_them(text: str, on: On) -> None:
     assert parse_on(text) == on
 
 
-@pytest.mark.parametrize("text", ["", "8x", "H100@2", "H100@0", "0xH100", "H100@1.2.3", "@0.3"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "8x", "0 TFLOP/s", "2x-3 TFLOP/s", "H100@2", "H100@0", "0xH100", "H100@1.2.3", "@0.3"],
+)
 def test_devices_that_cannot_be_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
         Calibration((), parse_on(text))
+
+
+def source(on: str, flops: Flops) -> str:
+    expected = Calibration((), parse_on(on)).expect("stage1", cost(flops))
+    assert expected is not None and expected.basis is not None
+    return expected.basis.source
+
+
+@pytest.mark.parametrize(
+    ("on", "flops", "said"),
+    [
+        ("H100", Flops(bf16=1), f"assumed 20 % of 989 TFLOP/s bf16, 13 to 34 % ({H100})"),
+        ("H100", Flops(fp32=1), f"assumed 20 % of 67 TFLOP/s fp32, 13 to 34 % ({H100})"),
+        ("H100@0.4", Flops(tf32=1), f"assumed 40 % of 495 TFLOP/s tf32 ({H100})"),
+        (
+            "rtx4090",
+            Flops(bf16=1, tf32=1, fp32=1),
+            "assumed 20 % of 165 TFLOP/s bf16, 82.6 TFLOP/s tf32 and fp32, 13 to 34 % (NVIDIA "
+            "GeForce RTX 4090)",
+        ),
+        ("8 x 200 TFLOP/s", Flops(fp32=1, bf16=1), "assumed 20 % of 200 TFLOP/s, 13 to 34 %"),
+        ("200 TFLOP/s @ 50 %", Flops(fp32=1), "assumed 50 % of 200 TFLOP/s"),
+        ("cpu", Flops(fp32=1), "assumed 20 % of 0.096 TFLOP/s fp32, 13 to 34 % (cpu)"),
+    ],
+)
+def test_an_assumption_names_the_peaks_of_the_precisions_that_are_used(
+    on: str, flops: Flops, said: str
+) -> None:
+    assert source(on, flops) == said
+
+
+def test_a_peak_of_one_s_own_counts_for_every_precision() -> None:
+    flops = Flops(bf16=10**14, tf32=10**14, fp32=10**14)
+    expected = Calibration((), parse_on("100 TFLOP/s@0.5")).expect("stage1", cost(flops))
+    assert expected is not None and expected.seconds == pytest.approx(6.0)
+    # What was measured on a device of another name says nothing about it.
+    other = Calibration([speed(1.0, device="100 GPU")], parse_on("100 TFLOP/s"))
+    assert other.expect("stage1", cost(flops)).seconds == pytest.approx(15.0)  # type: ignore[union-attr]
+
+
+def test_one_assumption_is_wrong_alike_about_all_precisions(tmp_path: Path) -> None:
+    """The interval of a sum is as wide as that of its parts, whatever they are computed in."""
+    known = Calibration((), On(device="H100"))
+    parts = [
+        known.expect("stage1", cost(flops))
+        for flops in (Flops(bf16=10**18), Flops(fp32=10**17), Flops(tf32=10**17))
+    ]
+    whole = together(part for part in parts if part is not None)
+    assert whole.low is not None and whole.high is not None
+    assert whole.high / whole.seconds == pytest.approx(0.20 / 0.13)
+    assert whole.low / whole.seconds == pytest.approx(0.20 / 0.34)
+
+
+def test_hours_below_a_minute_are_printed_as_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, SMALL)
+    said = planned(monkeypatch, capsys, str(file), "--on", "4 x 1 TFLOP/s")
+    assert re.search(r"in all [\d.]+ s \([\d.]+ s to [\d.]+ s\) on one device or slot; on 4,", said)
+    assert "of 1 TFLOP/s" in said and not re.search(r"0\.0\d+ hours", said)
+    made = json.loads(planned(monkeypatch, capsys, str(file), "--on", "1 TFLOP/s", "--json"))
+    assert 0 < made["total"]["hours"] < 1 / 60  # for programs always hours
+    assert made["on"]["peak"] == 1e12 and made["device"] == "1 TFLOP/s"
+    large = planned(monkeypatch, capsys, str(file), "--set", "steps=10M", "--on", "1 TFLOP/s")
+    assert re.search(r"in all [\d.]+ hours \([\d.]+ to [\d.]+ hours\)", large)
+
+
+def planned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> str:
+    monkeypatch.setattr(sys, "argv", ["sweepctl", "plan", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert not ended.value.code, said.err
+    return said.out + said.err if "--json" not in words else said.out
 
 
 # --- until the end ----------------------------------------------------------------------------
@@ -277,7 +361,8 @@ def test_a_stage_s_hours_name_their_source(tmp_path: Path) -> None:
     stage1 = lines["stage1"]
     assert stage1.hours is not None and stage1.hours_low is not None
     assert stage1.hours_low < stage1.hours < (stage1.hours_high or 0)
-    assert stage1.source == "assumed 20 % of 121 TFLOP/s, 13 to 34 % (NVIDIA L4)"
+    # The study trains in float32, so that is the peak that counts.
+    assert stage1.source == "assumed 20 % of 30.3 TFLOP/s fp32, 13 to 34 % (NVIDIA L4)"
     assert lines["prepare"].hours is None and lines["prepare"].source == ""
 
 
@@ -309,7 +394,7 @@ def test_plan_counts_several_studies_together(call: Callable[..., tuple[int, str
     tasks = [int(row[3]) for row in rows[1:]]
     assert tasks[2] < tasks[0] + tasks[1]
     assert f"{tasks[0] + tasks[1]} if each study had its own" in err
-    assert "on 8, one task per device" in err and "assumed 35 % of 989 TFLOP/s" in err
+    assert "on 8, one task per device" in err and "assumed 35 % of 67 TFLOP/s fp32" in err
     code, out, _ = call("plan", "one.yaml", "two.yaml", "--on", "H100", "--json")
     told = json.loads(out)
     assert told["total"]["tasks"] == tasks[2] and told["tasks_of_the_studies"] > tasks[2]

@@ -128,6 +128,26 @@ def test_the_least_time_is_that_of_each_precision_at_its_peak() -> None:
         ("a100-sxm4-40gb", "NVIDIA A100-SXM4-40GB"),
         ("NVIDIA L4", "NVIDIA L4"),
         ("L40S", "NVIDIA L40S"),
+        ("A100", "NVIDIA A100-SXM4-40GB"),
+        ("A100 80GB", "NVIDIA A100-SXM4-80GB"),
+        ("a100-40g", "NVIDIA A100-SXM4-40GB"),
+        ("H100 SXM5", "NVIDIA H100 80GB HBM3"),
+        ("H100 NVL", "NVIDIA H100 NVL"),
+        ("H200", "NVIDIA H200"),
+        ("b200", "NVIDIA B200"),
+        ("RTX3090", "NVIDIA GeForce RTX 3090"),
+        ("3090 ti", "NVIDIA GeForce RTX 3090 Ti"),
+        ("GeForce RTX 4090", "NVIDIA GeForce RTX 4090"),
+        ("rtx-5090", "NVIDIA GeForce RTX 5090"),
+        ("A6000", "NVIDIA RTX A6000"),
+        ("RTX 6000 Ada", "NVIDIA RTX 6000 Ada Generation"),
+        ("A10", "NVIDIA A10"),
+        ("T4", "Tesla T4"),
+        ("V100", "Tesla V100-SXM2-16GB"),
+        ("v100-pcie-32gb", "Tesla V100-PCIE-32GB"),
+        ("MI250", "AMD Instinct MI250"),
+        ("mi300x", "AMD Instinct MI300X"),
+        ("CPU", "cpu"),
     ],
 )
 def test_a_device_is_known_by_a_word_of_its_name(text: str, name: str) -> None:
@@ -137,4 +157,18 @@ def test_a_device_is_known_by_a_word_of_its_name(text: str, name: str) -> None:
 @pytest.mark.parametrize("text", ["", "H", "TPUv4", "NVIDIA"])
 def test_a_device_without_a_data_sheet_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match="H100"):
+        known_device(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("H101", "H100"), ("RTX 4091", "RTX 4090"), ("rtx5091", "RTX 5090")]
+)
+def test_a_device_that_is_unknown_gets_the_nearest(text: str, meant: str) -> None:
+    with pytest.raises(SpecError, match=f"did you mean {meant}"):
+        known_device(text)
+
+
+@pytest.mark.parametrize("text", ["A4", "RTX 4090 Laptop", "A100 20GB", "M2"])
+def test_a_part_of_a_name_is_no_other_device(text: str) -> None:
+    with pytest.raises(SpecError):
         known_device(text)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studies import DATA, SMALL, load, write
+from sweepctl.columns import DERIVED
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.plan import make_plan
 from sweepctl.study import SCHEMA_FILE, init_study, json_schema, load_site, load_study
@@ -99,6 +100,92 @@ MISTAKES = {
         (", slope: positive", ""),
         "study.yaml:15:5: claims.0: claims nothing; give it slope: negative",
     ),
+    "a scalar for an axis": (
+        ("c: [4, 16]", "c: 4"),
+        "study.yaml:5:6: axes.c: needs a list, not 4; write [4]",
+    ),
+    "words for an axis": (
+        ("c: [4, 16]", "c: 4, 16"),
+        "study.yaml:5:6: axes.c: needs a list, not the text '4, 16'; write [4, 16]",
+    ),
+    "a mapping for a list": (
+        ("fits:", "exclude: {p: 4}\nfits:"),
+        "study.yaml:12:10: exclude: needs a list, not a mapping; write [{p: 4}]",
+    ),
+    "a number in quotes": (
+        ("images: 64", "images: '64'"),
+        "study.yaml:6:53: data.images: needs a whole number, not the text '64'; leave the quotes",
+    ),
+    "a decimal comma": (
+        ("precision: fp32", "precision: fp32, optimiser: {lr: '0,1'}"),
+        "study.yaml:9:66: stages.stage1.optimiser.lr: needs a number, not the text '0,1'; write a "
+        "decimal point",
+    ),
+    "a unit": (
+        ("fits:", "run: {checkpoint_s: 30 s}\nfits:"),
+        "study.yaml:12:21: run.checkpoint_s: needs a number, not the text '30 s'; write 30 without",
+    ),
+    "no format": (
+        ("format: 1\n", ""),
+        "study.yaml:1:1: the key 'format' is missing; add `format: 1` as the first line",
+    ),
+    "format in quotes": (
+        ("format: 1", "format: '1'"),
+        "study.yaml:1:9: format: must be 1, not the text '1'; leave the quotes out",
+    ),
+    "no name": (("study: small\n", ""), "study.yaml:1:1: the key 'study' is missing; add `study: "),
+    "slip in a key that must be there": (
+        ("resolution: 32", "resolutoin: 32"),
+        "study.yaml:6:29: data.resolutoin: unknown key 'resolutoin' (did you mean 'resolution'?)",
+    ),
+    "metric in capitals": (
+        ("metrics: [psnr, rfd_lite0]", "metrics: [PSNR, rfd_lite0]"),
+        "study.yaml:11:61: evaluate.reconstruction.metrics.0: unknown metric 'PSNR' (did you mean "
+        "'psnr'?); known: psnr, ",
+    ),
+    "data set in capitals": (
+        ("on: [photos-eval], images", "on: [Photos_Eval], images"),
+        "study.yaml:11:25: evaluate.reconstruction.on.0: unknown data set 'Photos_Eval' (did you "
+        "mean 'photos-eval'?)",
+    ),
+    "a key of another place": (
+        ("fits:", "checkpoint_s: 30\nfits:"),
+        "study.yaml:12:1: checkpoint_s: unknown key 'checkpoint_s' (it belongs to run); allowed: ",
+    ),
+    "axis of a code size": (
+        ("  c: [4, 16]", "  E: [4, 16]"),
+        "study.yaml:5:3: axes.E: E cannot be set: it follows from other settings; hold it at one "
+        "value with `fixed: {E: VALUE}`, or vary p and c",
+    ),
+    "axis of a metric": (
+        ("  c: [4, 16]", "  c: [4, 16]\n  psnr: [20]"),
+        "study.yaml:6:3: axes.psnr: psnr is a metric, which is measured and cannot be set",
+    ),
+    "merge keys": (
+        ("{lpips: 0}", "{<<: {lpips: 0}, pixel: l1}"),
+        "study.yaml:9:57: stages.stage1.loss.<<: merge keys (<<) are not part of YAML 1.2 and are "
+        "not read; `base` does this: put the shared settings into a file of their own",
+    ),
+    "YAML 1.1": (
+        ("format: 1", "%YAML 1.1\n---\nformat: 1"),
+        "study.yaml:1:1: a study is YAML 1.2, and this line says 1.1; remove it",
+    ),
+    "a tag that lies": (
+        ("precision: fp32", "precision: fp32, flip: !!bool maybe"),
+        "study.yaml:9:56: stages.stage1.flip: the tag tag:yaml.org,2002:bool is not allowed",
+    ),
+    "a list as a mapping": (
+        ("{train: photos-train", "!!seq {train: photos-train"),
+        "study.yaml:6:7: data: the tag tag:yaml.org,2002:seq is not allowed in a study",
+    ),
+    "a number without an end": (
+        ("steps: 10", f"steps: 1{'0' * 400}"),
+        "study.yaml:9:19: stages.stage1.steps: a number of 401 digits; a study has at most 40",
+    ),
+    "a tab that indents": (
+        ("  stage1:", "\tstage1:"),
+        "study.yaml:9:1: not YAML: a tab cannot indent; use spaces",
+    ),
     "newer format": (("format: 1", "format: 2"), "study.yaml:1:9: format: must be 1, not 2"),
     "bad name": (("study: small", "study: ../x"), "study.yaml:2:8: study: the text '../x' is not"),
     "tag": (
@@ -118,6 +205,61 @@ def test_a_mistake_is_named_with_its_place(
     (old, new), expected = MISTAKES[name]
     said = mistakes(Path(), swap(old, new))
     assert [line for line in said if line.startswith(expected)], said
+    if name not in SEVERAL:
+        assert len(said) == 1, said
+
+
+SEVERAL = ("duplicate key", "axis of nothing", "axis of a code size", "unknown metric")
+"""Mistakes that leave something else without a value or a name."""
+
+
+SEARCH = """\
+search:
+  trials: 3
+  prune: {{}}
+  space: {{{space}}}
+  objectives: [{{metric: {metric}}}]
+"""
+
+
+@pytest.mark.parametrize("name", ["L", *DERIVED, "psnr", "nothing"])
+@pytest.mark.parametrize("where", ["axes: {{{name}: [1, 2]}}\n", "zip: [{{{name}: [1, 2]}}]\n", ""])
+def test_what_cannot_be_set_is_no_axis_of_a_search(tmp_path: Path, where: str, name: str) -> None:
+    below = SMALL.split("axes:")[0] + "data:" + SMALL.split("data:")[1].split("fits:")[0]
+    block = "lr: {low: 1e-4, high: 1e-2}" if where else f"{name}: [1, 2]"
+    text = below.replace("decoder: nano", "decoder: nano, p: 8, c: 8")
+    text += where.format(name=name) + SEARCH.format(space=block, metric="psnr")
+    (said,) = mistakes(tmp_path, text)
+    assert ".yaml:" in said and f".{name}: " in said
+
+
+@pytest.mark.parametrize(
+    ("zipped", "said"),
+    [
+        ("[{decoder: 7}]", "zip.0.decoder: needs a list, not 7; write [7]"),
+        ("[{decoder: nano, encoder: [nano]}]", "zip.0.decoder: needs a list, not the text 'nano'"),
+        ("[{metrics: {a: 1}}]", "zip.0.metrics: needs a list, not a mapping; write [{a: 1}]"),
+        ("[7]", "zip.0: needs a mapping (key: value), not 7"),
+        ("{c: [4, 16]}", "zip: needs a list, not a mapping; write [{c: [4, 16]}]"),
+        ("[{evaluate.reconstruction.metrics: [[psnr], 7]}]", "needs a list, not 7; write [7]"),
+        ("[{evaluate.reconstruction.metrics: [[psnr], psnr]}]", "write [psnr]"),
+    ],
+)
+def test_what_moves_together_are_lists(tmp_path: Path, zipped: str, said: str) -> None:
+    found = mistakes(tmp_path, SMALL + f"zip: {zipped}\n")
+    assert len(found) == 1 and said in found[0], found
+
+
+def test_a_slip_in_a_metric_is_one_mistake(tmp_path: Path) -> None:
+    """Fits, claims and objectives that name the metric as it is are right."""
+    search = SEARCH.format(space="lr: {low: 1e-4, high: 1e-2}", metric="psnr")
+    for old, new in (("metrics: [psnr,", "metrics: [PSNR,"), ("on: [photos", "on: [photo")):
+        (said,) = mistakes(tmp_path, swap(old, new) + search)
+        assert "evaluate.reconstruction." in said and "did you mean" in said
+    both = swap("metrics: [psnr,", "metrics: [PSNR,") + search.replace("psnr", "pnsr")
+    first, second = mistakes(tmp_path, both)
+    assert "unknown metric 'PSNR'" in first
+    assert "search.objectives.0.metric" in second and "did you mean 'psnr'" in second
 
 
 def test_lists_words_and_null_can_be_axes(tmp_path: Path) -> None:
@@ -133,7 +275,7 @@ def test_lists_words_and_null_can_be_axes(tmp_path: Path) -> None:
     said = mistakes(tmp_path, wrong)
     assert [line.split("study.yaml:")[1] for line in said] == [
         "6:17: axes.lengths.1: needs a whole number, not the text 'x'",
-        "6:25: axes.lengths.2: needs a list, not 4",
+        "6:25: axes.lengths.2: needs a list, not 4; write [4]",
     ]
     # A list is matched by a list of lists: a list of values means any of them.
     left = text + "exclude: [{lengths: [[1, 4]]}, {latent_tokens: null, p: 8}]\n"
@@ -183,6 +325,89 @@ def test_the_caret_stands_under_the_mistake(tmp_path: Path) -> None:
 )
 def test_hostile_files_get_one_clear_error(tmp_path: Path, text: str, said: str) -> None:
     assert said in mistakes(tmp_path, text)[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("study: small\n", "study: small\t# a remark\n"),
+        ("axes:\n", "axes:\t# a remark\n"),
+        ("axes:\n", "axes: \t \n"),
+        ("axes:\n", "axes:\n\t# a remark\n"),
+        ("axes:\n", "\t\naxes:\n"),
+        ("study: small\n", "study:\tsmall\nquestion: |\t# a remark\n  is it\tso?\n"),
+        ("study: small\n", "study: small\nquestion: is\tit\n"),
+        ("  - {name", "  -\t{name"),
+        ("study: small\n", "study: small  # a \u2028 b \u2029 c \x85 d\n"),
+        ("study: small\n", "study: small\nquestion: a\u2028b\x85c\n"),
+        ("study: small\n", 'study: small\nquestion: "a\u2028b\x85c"\n'),
+        ("format: 1\n", "\ufeffformat: 1\n"),
+        ("format: 1\n", "%YAML 1.2\n---\nformat: 1\n"),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_blanks_and_line_breaks_are_those_of_yaml_1_2(
+    tmp_path: Path, old: str, new: str, end: str
+) -> None:
+    """Tabs separate; lines end at CR and LF only, so what comes later has its right line."""
+    text = swap(old, new).replace("images: 64", "images: 0")
+    file = tmp_path / "study.yaml"
+    file.write_bytes(text.replace("\n", end).encode())
+    with pytest.raises(StudyError) as caught:
+        load_study(file, datasets=DATA)
+    (problem,) = caught.value.problems
+    line = next(n for n, one in enumerate(text.split("\n"), start=1) if "images: 0" in one)
+    assert problem.place == f"{file}:{line}:53"
+    assert problem.source.startswith("data: {train") and "images: 0" in problem.source
+
+
+def test_texts_keep_their_line_separators(tmp_path: Path) -> None:
+    text = swap("study: small\n", "study: small\nquestion: a\u2028b\x85c\td\n")
+    assert load(tmp_path, text).study.question == "a\u2028b\x85c\td"
+    escaped = swap("study: small\n", 'study: small\nquestion: "a\\Lb\\Nc\\td"\n')
+    assert load(tmp_path, escaped).study.question == "a\u2028b\x85c\td"
+
+
+def test_a_source_line_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        load(tmp_path, swap("study: small", 'study: "\x85 \u202e\u2028"  # \ufeff'))
+    assert all(char.isprintable() or char == "\n" for char in str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('base: "a\\0b"\n', "3:7: base: holds a NUL"),
+        ('question: "\\ud800"\n', "3:11: question: holds a NUL or half of a surrogate pair"),
+        ('"\\0": 1\n', "3:1: a key with a NUL or half of a surrogate pair"),
+        (f"base: {'x' * 5000}\n", "3:7: base: base 'xxx"),
+        ("base: [5]\n", "3:8: base.0: base takes the path of a file, not 5"),
+        ("base: {a: 1}\n", "3:7: base: base takes the path of a file, not a mapping"),
+        ("base: .\n", "3:7: base: base '.' is not there"),
+    ],
+)
+def test_texts_that_no_file_can_keep(tmp_path: Path, text: str, said: str) -> None:
+    assert f"study.yaml:{said}" in mistakes(tmp_path, "format: 1\nstudy: x\n" + text)[0]
+
+
+def test_axes_that_are_none_and_overrides(tmp_path: Path) -> None:
+    broken = SMALL.split("axes:")[0] + "axes: 5\ndata:" + SMALL.split("data:")[1]
+    assert "axes: needs a mapping" in " ".join(mistakes(tmp_path, broken, "lr=1e-3"))
+    (said,) = mistakes(tmp_path, broken, "axes.p=[8]")
+    assert "leads through something that is not a mapping" in said
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("lr: {low: 1, high: 1e308, step: 1e-300}", "are too many; at most 1,000,000,000"),
+        ("lr: {low: -1e308, high: 1e308, step: 1}", "are too many; at most 1,000,000,000"),
+        ("evaluate.reconstruction.metrics: [[psnr], [ssim]]", "this cannot be searched"),
+    ],
+)
+def test_spaces_without_an_end_or_a_common_number(tmp_path: Path, entry: str, said: str) -> None:
+    found = mistakes(tmp_path, SMALL + SEARCH.format(space=entry, metric="psnr"))
+    assert said in " ".join(found), found
 
 
 def test_a_nested_bomb_is_refused_quickly(tmp_path: Path) -> None:
@@ -325,3 +550,4 @@ def test_a_site_file_is_checked_like_a_study(tmp_path: Path) -> None:
         load_site(write(tmp_path, "workers: {thread: 4}\n", "bad.yaml"))
     with pytest.raises(StudyError, match="does not exist"):
         load_site(tmp_path / "none.yaml")
+    assert load_site(write(tmp_path, "# nothing yet\n", "empty.yaml")).runs is None

@@ -149,8 +149,8 @@ def what_they_share(plans: Sequence[Plan], on: On | None, *, as_json: bool) -> N
     if whole.hours:
         alone = sum(one.hours for one in each)
         say(
-            f"{_hours(whole.hours)} hours still to run: {_hours(alone)} if each study had its own "
-            f"tasks, {_hours(whole.hours_unshared)} if each cell had"
+            f"{in_hours(whole.hours)} still to run: {in_hours(alone)} if each study had its own "
+            f"tasks, {in_hours(whole.hours_unshared)} if each cell had"
         )
     if whole.new:
         _say_hours(plans, known.states, calibration, whole)
@@ -164,14 +164,14 @@ def _say_hours(
     if whole.hours:
         ends = ""
         if whole.hours_low is not None and whole.hours_high is not None:
-            ends = f" ({_hours(whole.hours_low)} to {_hours(whole.hours_high)})"
-        said = f"in all {_hours(whole.hours)} hours{ends} on one device or slot"
+            ends = f" ({in_hours(whole.hours_low, whole.hours_high)})"
+        said = f"in all {in_hours(whole.hours)}{ends} on one device or slot"
         if calibration.on is not None and calibration.on.devices > 1:
             devices = calibration.on.devices
             said += (
                 f"; on {devices}, one task per device, "
-                f"{_hours(_wall_hours(plans, states, calibration))} hours; "
-                f"{_hours(whole.hours / devices)} if all tasks were spread over all"
+                f"{in_hours(_wall_hours(plans, states, calibration))}; "
+                f"{in_hours(whole.hours / devices)} if all tasks were spread over all"
             )
         say(said)
         if len(plans) > 1:
@@ -193,10 +193,18 @@ def _wall_hours(
 
 
 def _hours(hours: float | None) -> str:
-    """Three figures of small numbers, whole hours of large ones."""
+    """Three figures of small numbers, whole hours of large ones; below a minute in seconds."""
     if hours is None:
         return ""
+    if 0 < hours < 1 / 60:
+        return f"{hours * 3600:.3g} s"
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+
+
+def in_hours(*hours: float) -> str:
+    """A time, or "one to another", with the unit, for sentences."""
+    said = " to ".join(map(_hours, hours))
+    return said if said.endswith(" s") else f"{said} hours"
 
 
 @dataclass(slots=True)

@@ -24,7 +24,8 @@ Devices = Annotated[
     typer.Option(
         "--on",
         metavar="[COUNTx]DEVICE[@SHARE]",
-        help="Hours for such devices, at a share of their peak if you state one.",
+        help="Hours for such devices (H100, RTX 4090, cpu, '200 TFLOP/s'), at a share of their "
+        "peak if you state one.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweepctl.cli._costs import what_they_share, what_would_run
+from sweepctl.cli._costs import in_hours, what_they_share, what_would_run
 from sweepctl.cli._options import Devices, Json, Sets
 from sweepctl.cli._output import give_json, give_table, say
 from sweepctl.cli._session import database, open_for_reading, plan_file
@@ -240,6 +240,6 @@ def _say_costs(costs: Sequence[CellCost]) -> None:
     spent = f"{min(flops):.2e} to {max(flops):.2e} FLOPs"
     total = f"{sum(flops):.2e} FLOPs"
     if len(hours) == len(costs):
-        spent += f" ({min(hours):.3g} to {max(hours):.3g} hours of a device)"
-        total += f", {sum(hours):.3g} hours"
+        spent += f" ({in_hours(min(hours), max(hours))} of a device)"
+        total += f", {in_hours(sum(hours))}"
     say(f"a cell costs {spent}; as many cells again, for one seed more of each: {total} or less")

@@ -80,23 +80,30 @@ class On:
 
     Attributes:
         devices: how many, at least 1.
-        device: a name, or words of one.
+        device: a name, or words of one; of a stated peak the words that state it.
         share: of the peak, above 0 and at most 1; None takes what was measured, if anything was.
+        peak: of each device, in FLOP/s, where it is stated; else that of its data sheet counts.
     """
 
     devices: int = 1
     device: str
     share: float | None = None
+    peak: float | None = None
 
 
 def parse_on(text: str) -> On:
-    """Read "8xH100@0.35", "H100" or "2xL40S@35%".
+    """Read "8xH100@0.35", "H100", "2xL40S@35%" or "8 x 200 TFLOP/s".
 
     Raises:
         UsageError: not of that form, or a number out of range.
     """
-    match = re.fullmatch(r"(?:(\d+)\s*x\s*)?([^@]*?\S)\s*(?:@\s*([\d.]+)\s*(%?))?", text.strip())
-    form = "write [COUNTx]DEVICE[@SHARE], for example 8xH100@0.35"
+    match = re.fullmatch(
+        r"(?:([0-9]{1,9})\s*[x*×]\s*)?([^@]*?\S)\s*(?:@\s*([0-9.]+)\s*(%?))?", text.strip()
+    )
+    form = (
+        "write [COUNTx]DEVICE[@SHARE], for example 8xH100@0.35; a peak of your own is a device, "
+        "too: '8 x 200 TFLOP/s'"
+    )
     if match is None:
         raise UsageError(f"--on cannot be {text!r}", hint=form)
     count, device, share, percent = match.groups()
@@ -108,7 +115,18 @@ def parse_on(text: str) -> On:
         raise UsageError(f"--on {text}: a share of the peak is above 0 and at most 1", hint=form)
     if count is not None and int(count) < 1:
         raise UsageError(f"--on {text}: at least 1 device is needed", hint=form)
-    return On(devices=int(count or 1), device=device, share=value)
+    peak = _stated_peak(device)
+    if peak is not None and not 0 < peak < math.inf:
+        raise UsageError(f"--on {text}: a peak is above 0", hint=form)
+    return On(devices=int(count or 1), device=device, share=value, peak=peak)
+
+
+def _stated_peak(device: str) -> float | None:
+    """The FLOP/s that a text like "200 TFLOP/s" states, None for the name of a device."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([GTP])FLOP(?:S|/S)?", device.upper())
+    if match is None:
+        return None
+    return float(match[1]) * {"G": 1e9, "T": 1e12, "P": 1e15}[match[2]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +134,15 @@ class Basis:
     """Where an expected time comes from.
 
     Attributes:
-        of: for people, "stage1 tasks on NVIDIA L4" or "assumed 35 % of 989 TFLOP/s (...)".
+        of: for people, "stage1 tasks on NVIDIA L4" or "assumed 35 % of 989 TFLOP/s bf16 (...)".
+        about: what it is wrong about together with others; empty where `of` says that, too.
         measured: number of finished tasks; 0 for an assumption.
         sd: standard deviation of the logarithm of their rates; None of fewer than two.
         range: factors of the time at the ends of an assumption's range; None without one.
     """
 
     of: str
+    about: str = ""
     measured: int
     sd: float | None = None
     range: tuple[float, float] | None = None
@@ -215,7 +235,9 @@ class Calibration:
         )
         seconds = least_seconds(flops, self._peaks) / share
         spread = None if stated else (share / ASSUMED_SHARES[1], share / ASSUMED_SHARES[0])
-        basis = _assumption(self.device, share, spread)
+        used = tuple(kind for kind in _PRECISIONS if getattr(flops, kind))
+        peak = _peaks_in_words(self._peaks, used)
+        basis = _assumption(self.device, peak, share, spread)
         low, high = (None, None) if spread is None else (seconds * spread[0], seconds * spread[1])
         return Expected(seconds=seconds, low=low, high=high, basis=basis)
 
@@ -225,6 +247,8 @@ def _device(speeds: Sequence[Speed], on: On | None) -> tuple[str, Mapping[str, f
     if on is None:
         device = next((one.device for one in reversed(speeds) if one.device), "")
         return device, PEAK_FLOPS.get(device)
+    if on.peak is not None:
+        return on.device, dict.fromkeys(_PRECISIONS, on.peak)
     recorded = dict.fromkeys(one.device for one in reversed(speeds))
     if on.share is None:
         wanted = set(re.findall(r"\w+", on.device.lower()))
@@ -239,13 +263,30 @@ def _device(speeds: Sequence[Speed], on: On | None) -> tuple[str, Mapping[str, f
     return name, PEAK_FLOPS[name]
 
 
+_PRECISIONS = ("bf16", "tf32", "fp32")
+
+
+def _peaks_in_words(peaks: Mapping[str, float], used: Sequence[str]) -> str:
+    """The peaks of the precisions that a task computes in, "989 TFLOP/s bf16, 67 TFLOP/s fp32"."""
+    by_peak: dict[float, list[str]] = {}
+    for kind in used:
+        by_peak.setdefault(peaks[kind], []).append(kind)
+    return ", ".join(f"{_tera(peak)} {' and '.join(kinds)}" for peak, kinds in by_peak.items())
+
+
+def _tera(peak: float) -> str:
+    return f"{peak / 1e12:.0f} TFLOP/s" if peak >= 1e14 else f"{peak / 1e12:.3g} TFLOP/s"
+
+
 @functools.cache
-def _assumption(device: str, share: float, spread: tuple[float, float] | None) -> Basis:
-    peak = PEAK_FLOPS[device]["bf16"] / 1e12
+def _assumption(device: str, peak: str, share: float, spread: tuple[float, float] | None) -> Basis:
     low, high = (100 * end for end in ASSUMED_SHARES)
     ends = "" if spread is None else f", {low:.3g} to {high:.3g} %"
-    said = f"assumed {100 * share:.3g} % of {peak:.0f} TFLOP/s{ends} ({device})"
-    return Basis(of=said, measured=0, range=spread)
+    # A stated peak is its own name, and holds for every precision.
+    at = device if _stated_peak(device) is not None else peak
+    of = "" if at == device else f" ({device})"
+    said = f"assumed {100 * share:.3g} % of {at}{ends}{of}"
+    return Basis(of=said, about=f"{100 * share:.3g} % of {device}", measured=0, range=spread)
 
 
 class _Rates:
@@ -319,7 +360,7 @@ def together(parts: Iterable[Expected]) -> Expected:
         one = None
         if basis is not None and seconds > 0:
             one = _with_interval(seconds, basis, squares[basis] / seconds**2)
-        half = halves["" if basis is None else basis.of]
+        half = halves["" if basis is None else basis.about or basis.of]
         if one is None or one.low is None or one.high is None:
             bare += seconds
             half[0] += seconds

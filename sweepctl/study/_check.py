@@ -18,8 +18,8 @@ from sweepctl.study._check_laws import check_laws
 from sweepctl.study._check_search import Place, check_search, space_places
 from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile, resolved
 from sweepctl.study._model import STAGES, Config, Study
-from sweepctl.study._paths import Condition, not_among
-from sweepctl.study._words import in_words
+from sweepctl.study._paths import Condition, closest, not_among, or_any
+from sweepctl.study._words import allowed_keys, in_words
 from sweepctl.study._yaml import Document, KeyPath
 from vitok_core.protocols import METRICS, PROTOCOLS, MetricGroup, not_in_group
 from vitok_core.spec import DIT_SIZES, SIZES
@@ -71,16 +71,26 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
     try:
         study = Study.model_validate(filled)
     except ValidationError as error:
+        found: list[dict[str, Any]] = [dict(problem) for problem in error.errors()]
+        given = {keys_of(path) for path in axis_places} | {
+            (*one["loc"][:-1], closest(one["loc"][-1], allowed_keys(one["loc"], Study)))
+            for one in found
+            if one["type"] == "extra_forbidden"
+        }
         unread = _unread(document, searched)
-        for problem in error.errors():
-            if ".".join(map(str, problem["loc"])) not in unread:
-                document.problems.append(_in_place(document, dict(problem), filled, placed))
-    _check_axis_values(document, axis_places)
-    _check_known(document, filled, axis_places, searched, datasets)
+        for problem in found:
+            # What is wrong with an axis, or with the name of a key, is said there and only there.
+            named_elsewhere = problem["type"] == "missing" and problem["loc"] in given
+            if not named_elsewhere and ".".join(map(str, problem["loc"])) not in unread:
+                document.problems.append(_in_place(document, problem, filled, placed))
+    # Of an axis that is not a list the models said so; its place gives no values.
+    lists = {path: at for path, at in axis_places.items() if isinstance(_at(data, at), list)}
+    _check_axis_values(document, lists)
+    _check_known(document, filled, lists, searched, datasets)
     exclude, only, when = _matches(document, datasets)
     if study is not None:
-        _check_fits(document, study, axis_places)
-        check_search(document, study, axis_places)
+        _check_fits(document, study, axis_places, datasets)
+        check_search(document, study, axis_places, datasets)
     stop(document)
     assert study is not None
     template = study.model_dump(mode="json", include=set(Config.model_fields))
@@ -242,8 +252,6 @@ def _solved(
 def _check_axis_values(document: Document, places: Mapping[str, KeyPath]) -> None:
     for path, where in places.items():
         values = _at(document.data, where)
-        if not isinstance(values, list):
-            continue
         for index, value in enumerate(values):
             if index > 0:  # the first one was checked with the whole study
                 try:
@@ -404,14 +412,21 @@ def _when_values(
     return tuple(values)
 
 
-def _check_fits(document: Document, study: Study, axes: Mapping[str, KeyPath]) -> None:
+def _check_fits(
+    document: Document, study: Study, axes: Mapping[str, KeyPath], datasets: Collection[str]
+) -> None:
     """Fits and claims may only speak of what is measured and declared."""
-    metrics: set[str] = set()
-    datasets: set[str] = set()
+    named: dict[str, set[str]] = {"metrics": set(), "on": set()}
     for group in ("reconstruction", "generation"):
-        for name, into in (("metrics", metrics), ("on", datasets)):
+        for name, into in named.items():
             into.update(getattr(getattr(study.evaluate, group), name))
             path = f"evaluate.{group}.{name}"
             for value in _at(document.data, axes[path]) if path in axes else ():
-                into.update(value or ())
-    check_laws(document, study, axes, metrics=metrics, datasets=datasets)
+                into.update(text for _, text in _texts((), value))
+    check_laws(
+        document,
+        study,
+        axes,
+        metrics=or_any(named["metrics"], METRICS),
+        datasets=or_any(named["on"], datasets),
+    )

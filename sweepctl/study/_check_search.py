@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from sweepctl.study import _paths
 from sweepctl.study._model import Study
-from sweepctl.study._paths import not_among
+from sweepctl.study._paths import not_among, or_any
 from sweepctl.study._search import (
     MOST_POINTS,
     Dimension,
@@ -27,6 +27,7 @@ from sweepctl.study._search import (
 from sweepctl.study._search_block import SearchBlock, SpaceEntry
 from sweepctl.study._words import in_words
 from sweepctl.study._yaml import Document, KeyPath
+from vitok_core.protocols import METRICS
 
 _SPACE = ("search", "space")
 
@@ -73,17 +74,18 @@ def space_places(document: Document) -> dict[str, Place]:
     return found
 
 
-def check_search(document: Document, study: Study, axes: Mapping[str, KeyPath]) -> None:
+def check_search(
+    document: Document, study: Study, axes: Mapping[str, KeyPath], datasets: Collection[str]
+) -> None:
     """Add what is wrong with the search of a study whose models are right."""
     block = study.search
     if block is None:
         return
-    before = len(document.problems)
     dimensions = _check_space(document, block, axes)
-    _check_measured(document, study, block, axes)
+    _check_measured(document, study, block, axes, datasets)
     _check_prune(document, study, block, axes)
     _check_sampler(document, block, dimensions)
-    if len(document.problems) == before:  # a point is judged by the space it lies in
+    if not document.problems:  # a point is judged by the space it lies in
         _check_start(document, study, block)
 
 
@@ -238,13 +240,18 @@ def _check_axis_condition(
 
 
 def _check_measured(
-    document: Document, study: Study, block: SearchBlock, axes: Mapping[str, KeyPath]
+    document: Document,
+    study: Study,
+    block: SearchBlock,
+    axes: Mapping[str, KeyPath],
+    datasets: Collection[str],
 ) -> None:
     """Objectives and conditions may only speak of what every cell measures."""
     measured: dict[str, list[str]] = {}
     for group in ("reconstruction", "generation"):
         how = getattr(study.evaluate, group)
-        measured.update({metric: list(how.on) for metric in how.metrics})
+        on = list(or_any(how.on, datasets))
+        measured.update(dict.fromkeys(or_any(how.metrics, METRICS), on))
         for name in ("metrics", "on"):
             path = f"evaluate.{group}.{name}"
             where = axes.get(path)
@@ -286,7 +293,7 @@ def _check_prune(
     document: Document, study: Study, block: SearchBlock, axes: Mapping[str, KeyPath]
 ) -> None:
     """Rungs must be measured alike in all trials."""
-    how, before = block.prune, len(document.problems)
+    how = block.prune
     if how is None:
         return
 
@@ -303,7 +310,7 @@ def _check_prune(
         )
     if how.startup is not None and how.rule != "median":
         refuse("asha lets nobody go on anyway; startup belongs to rule: median", "startup")
-    if before < len(document.problems) or not all(map(_is_name, (*block.space, *axes))):
+    if document.problems:  # which trainings all trials have is judged by names that mean something
         return
     always = trained_always(study, block)
     if how.stage is not None and how.stage not in always:

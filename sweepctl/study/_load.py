@@ -71,21 +71,27 @@ def _with_bases(document: Document, file: Path, seen: tuple[Path, ...]) -> Docum
             )
             continue
         path = file.parent / name
-        if path.resolve() in seen or len(seen) >= MAX_BASES:
+        try:
+            resolved_path, there = path.resolve(), path.is_file()
+        except (OSError, ValueError):
+            resolved_path, there = path, False
+        if resolved_path in seen or len(seen) >= MAX_BASES:
             document.problems.append(
                 document.problem(where, f"base {name!r} leads back to itself or too deep")
             )
             continue
-        if not path.is_file():
+        if not there:
             document.problems.append(
-                document.problem(where, f"base {name!r} is not there (looked for {path})")
+                document.problem(
+                    where, f"base {name[:200]!r} is not there (looked for {str(path)[:200]!r})"
+                )
             )
             continue
         below = read(path, str(path))
         if not below.problems and not isinstance(below.data, dict):
             below.problems.append(below.problem((), "a base is a mapping of keys"))
         if not below.problems:
-            below = _with_bases(below, path, (*seen, path.resolve()))
+            below = _with_bases(below, path, (*seen, resolved_path))
         document.problems.extend(below.problems)
         if not below.problems:
             below.data.pop("base", None)
@@ -145,7 +151,8 @@ def _override(document: Document, override: str) -> None:
     if parsed.problems:
         return refuse(f"{text!r} is not a YAML value: {parsed.problems[0].message}")
     head, _, rest = name.partition(".")
-    axes = document.data.get("axes") or {}
+    given = document.data.get("axes")
+    axes = given if isinstance(given, dict) else {}
     if head == "axes" and rest:  # an axis may have dots in its name
         path: KeyPath = ("axes", next((axis for axis in axes if _same_leaf(axis, rest)), rest))
     elif head in Study.model_fields and head not in Config.model_fields:

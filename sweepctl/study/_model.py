@@ -24,10 +24,15 @@ from vitok_core.spec import Bottleneck, Norm, Positions
 STAGES = tuple(kind.name for kind in KINDS.values() if kind.in_only)
 """Stages that `only` can name; data preparation and latents follow from them."""
 
+FIXABLE = ("E", "tokens", "compression")
+"""Derived values that `fixed` can hold."""
+
 if TYPE_CHECKING:
     Stage = str
+    Fixable = str
 else:
     Stage = Literal[STAGES]
+    Fixable = Literal[FIXABLE]
 
 # --- what a cell is made of -------------------------------------------------------------------
 
@@ -241,7 +246,7 @@ class Study(Config):
     only: dict[Stage, tuple[dict[str, Any], ...]] = Field(
         default_factory=dict, description="A stage is run only for cells that match an entry."
     )
-    fixed: dict[Literal["E", "tokens", "compression"], float] = Field(
+    fixed: dict[Fixable, Number] = Field(
         default_factory=dict, description="Derived values held fixed: c or p is solved from them."
     )
     when: tuple[When, ...] = Field((), description="Values for the cells that match.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from sweepctl.columns import DERIVED
 from sweepctl.kinds import optional_groups
-from sweepctl.study._model import Config
+from sweepctl.study._model import FIXABLE, Config
 from sweepctl.study._values import parse_comparison
 from vitok_core.protocols import METRICS
 from vitok_core.settings import AddedLater
@@ -106,22 +106,69 @@ def resolve(name: str) -> str:
         return matches[0]
     if matches:
         raise ValueError(f"{name!r} could be {', '.join(matches)}; write more of the path")
+    if name in DERIVED or name == "L":
+        raise ValueError(_follows("tokens" if name == "L" else name))
+    if name in METRICS:
+        raise ValueError(f"{name} is a metric, which is measured and cannot be set")
     within = [leaf for leaf in leaves if f".{name}." in f".{leaf}"]
     if within:
         raise ValueError(f"{name!r} is a group, not a value; take one of {', '.join(within)}")
     known = [*leaves, *(short_name(leaf) for leaf in leaves)]
-    raise ValueError(f"there is no {name!r} in a cell's config{did_you_mean(name, known)}")
+    raise ValueError(f"there is no {_cut(name)} in a cell's config{did_you_mean(name, known)}")
+
+
+def _cut(given: object) -> str:
+    """A name as messages show it."""
+    said = repr(given)
+    return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 4]}...'"
+
+
+def _follows(name: str) -> str:
+    """Why a derived value cannot be set, and what can be said of it."""
+    said = f"{name} cannot be set: it follows from other settings"
+    if name in FIXABLE:
+        return f"{said}; hold it at one value with `fixed: {{{name}: VALUE}}`, or vary p and c"
+    return f"{said}; vary those"
+
+
+def closest(given: object, allowed: Iterable[str]) -> str | None:
+    """The allowed name that a near miss means, whatever its case; None for no near miss."""
+    names = list(allowed)
+    word = str(given)[:_LONGEST]
+    folded = {_folded(name): name for name in reversed(names)}
+    if _folded(word) in folded:
+        return folded[_folded(word)]
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+_LONGEST = 100
+"""Characters of a name that are compared; what is longer is no slip of a name."""
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold().replace("-", "_")
 
 
 def did_you_mean(given: object, allowed: Iterable[str]) -> str:
     """ " (did you mean 'x'?)" for a near miss, else nothing."""
-    close = difflib.get_close_matches(str(given), list(allowed), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = closest(given, allowed)
+    return "" if close is None or close == given else f" (did you mean {close!r}?)"
 
 
 def not_among(given: object, allowed: Sequence[str], what: str) -> str:
     """The message for an unknown name: what was given, what is allowed, the likely slip."""
-    return f"unknown {what} {given!r}{did_you_mean(given, allowed)}; known: {', '.join(allowed)}"
+    return (
+        f"unknown {what} {_cut(given)}{did_you_mean(given, allowed)}; known: {', '.join(allowed)}"
+    )
+
+
+def or_any(given: Collection[str], known: Collection[str]) -> Collection[str]:
+    """The given names; of a wrong one any may be meant, and then these are all that are known.
+
+    A slip in the name of a metric is a mistake there, and not once more wherever it is used.
+    """
+    return given if all(name in known for name in given) else {*given, *known}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,10 @@ def _in_our_words(entry: dict[str, Any]) -> str:
     return f"a range is written with low and high, and with log and step where wanted: {{{said}}}"
 
 
+MOST_STEPS = 10**9
+"""Most steps from low to high; more are no steps to a floating point number of 16 digits."""
+
+
 class SpaceEntry(Strict):
     """One setting that is searched: numbers from low to high, or a choice."""
 
@@ -125,6 +129,11 @@ class SpaceEntry(Strict):
             )
         if self.step is not None:
             steps = (self.high - self.low) / self.step if self.step > 0 else 0.5
+            if steps > MOST_STEPS:
+                raise ValueError(
+                    f"steps of {self.step:g} from {self.low:g} to {self.high:g} are too many; at "
+                    f"most {MOST_STEPS:,}, or leave step out"
+                )
             if abs(steps - round(steps)) > 1e-9 * max(1.0, steps):
                 raise ValueError(f"steps of {self.step:g} from {self.low:g} miss {self.high:g}")
         return self

@@ -6,13 +6,23 @@ found by the command line, whose options win over it.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from sweepctl.clusters import find_cluster
-from sweepctl.errors import Problem, StudyError
+from sweepctl.errors import Problem, StudyError, SweepctlError, UsageError
 from sweepctl.study._values import NAME, Flag, Number, Strict, Text, Whole
 from sweepctl.study._words import in_words
 from sweepctl.study._yaml import read
@@ -20,6 +30,16 @@ from vitok_core.sources import SOURCES
 
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 """What a device may be called."""
+
+
+def _is_place(place: str) -> str:
+    if not place.strip() or re.search(r"[\x00-\x1f\x7f]", place):
+        raise ValueError(f"needs the name of a place, not {place[:60]!r}")
+    return place
+
+
+Place = Annotated[Text, AfterValidator(_is_place)]
+"""A path, a pattern of paths or a URL."""
 
 
 class Workers(Strict):
@@ -37,7 +57,7 @@ class Workers(Strict):
     where: Text = "local"
     count: Annotated[Whole, Field(ge=1, le=4096)] | None = None
     threads: Annotated[Whole, Field(ge=1, le=1024)] = 1
-    device: Annotated[Text, Field(pattern=DEVICE)] = "auto"
+    device: Text = "auto"
     grace_s: Annotated[Number, Field(gt=0)] = 30.0
 
     @field_validator("where")
@@ -45,6 +65,13 @@ class Workers(Strict):
     def _known_cluster(cls, where: str) -> str:
         find_cluster(where)
         return where
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if not re.fullmatch(DEVICE, device):
+            raise ValueError(f"a device is auto, cpu, cuda or cuda:NUMBER, not {device[:60]!r}")
+        return device
 
 
 class _OwnSet(Strict):
@@ -81,6 +108,14 @@ class _OwnSet(Strict):
             )
         return self
 
+    _written: Problem | None = PrivateAttr(None)
+
+    def mistake(self, message: str) -> SweepctlError:
+        """What is wrong with this entry, as an error at its place if it stands in a file."""
+        if self._written is None:
+            return UsageError(message)
+        return StudyError([dataclasses.replace(self._written, message=message)])
+
     @property
     def kind(self) -> str:
         """Which of the keys of `SOURCES` it has."""
@@ -105,7 +140,7 @@ class _OwnSet(Strict):
 if TYPE_CHECKING:
     OwnSet = _OwnSet
 else:
-    _PLACES: dict[str, Any] = dict.fromkeys(SOURCES, (Text | None, None))
+    _PLACES: dict[str, Any] = dict.fromkeys(SOURCES, (Place | None, None))
     OwnSet = create_model("OwnSet", __base__=_OwnSet, __doc__=_OwnSet.__doc__, **_PLACES)
 
 
@@ -119,8 +154,8 @@ class Site(Strict):
         workers: where attempts run.
     """
 
-    database: Text | None = None
-    runs: Text | None = None
+    database: Place | None = None
+    runs: Place | None = None
     datasets: dict[Annotated[str, Field(pattern=NAME)], OwnSet] = Field(default_factory=dict)
     workers: Workers = Workers()
 
@@ -131,7 +166,7 @@ def load_site(file: Path) -> Site:
     Raises:
         StudyError: the file is missing or wrong, with every problem found.
     """
-    document = read(file, str(file))
+    document = read(file, str(file), "site file")
     if document.problems:
         raise StudyError(document.problems)
     try:
@@ -139,9 +174,11 @@ def load_site(file: Path) -> Site:
     except ValidationError as error:
         problems: list[Problem] = []
         for wrong in error.errors():
-            prefer_key = wrong["type"] == "extra_forbidden"
+            of_key = wrong["loc"][-1:] == ("[key]",)
+            where = wrong["loc"][:-1] if of_key else wrong["loc"]
+            prefer_key = of_key or wrong["type"] == "extra_forbidden"
             said = in_words(dict(wrong), Site)
-            problems.append(document.problem(wrong["loc"], said, prefer_key=prefer_key))
+            problems.append(document.problem(where, said, prefer_key=prefer_key))
         raise StudyError(problems) from None
     own: dict[str, OwnSet] = {}
     for name, one in site.datasets.items():
@@ -152,4 +189,6 @@ def load_site(file: Path) -> Site:
                 f"{one.place} has no meaning: this user has no home folder; write the path in full"
             )
             raise StudyError([document.problem(("datasets", name, one.kind), said)]) from None
+    for name, one in own.items():
+        one._written = document.problem(("datasets", name), "", prefer_key=True)
     return site.model_copy(update={"datasets": own})

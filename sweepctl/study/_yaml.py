@@ -1,14 +1,16 @@
 """What does a YAML file say, and where does it say it? Plain data with the place of every value.
 
 YAML 1.2 by ruamel.yaml, composed into nodes and turned into plain data here: that keeps positions,
-finds duplicate keys, refuses tags, and counts what aliases expand to, so that neither a nested bomb
-nor a self-reference can eat the machine. `1e-4` is a float and `no` is a text, as people mean them.
+finds duplicate keys, refuses tags and merge keys, and counts what aliases expand to, so that
+neither a nested bomb nor a self-reference can eat the machine. `1e-4` is a float and `no` is a
+text, as people mean them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,11 @@ MAX_VALUES = 100_000
 
 MAX_DEPTH = 32
 """Deepest nesting; the format itself needs six levels."""
+
+MAX_DIGITS = 40
+"""Longest whole number; a study needs 13 digits."""
+
+START = "`sweepctl init` writes a study to start from"
 
 KeyPath = tuple[str | int, ...]
 
@@ -90,12 +97,13 @@ def dotted(path: KeyPath) -> str:
     return ".".join(str(part) for part in path)
 
 
-def read(file: Path, shown: str) -> Document:
+def read(file: Path, shown: str, kind: str = "study") -> Document:
     """Read a YAML file; whatever is wrong with it stands in `problems`.
 
     Args:
         file: the file.
         shown: its name in messages.
+        kind: "study" or "site file", for messages; a site file may be empty.
     """
     document = Document()
 
@@ -105,11 +113,11 @@ def read(file: Path, shown: str) -> Document:
 
     try:
         if not file.is_file():
-            kind = "is a folder" if file.is_dir() else "does not exist"
-            return refuse(f"the file {kind}; `sweepctl init` writes a study to start from")
+            wrong = "is a folder" if file.is_dir() else "does not exist"
+            return refuse(f"the file {wrong}" + (f"; {START}" if kind == "study" else ""))
         size = file.stat().st_size
         if size > MAX_BYTES:
-            return refuse(f"the file has {size:,} bytes; a study has at most {MAX_BYTES:,}")
+            return refuse(f"the file has {size:,} bytes; a {kind} has at most {MAX_BYTES:,}")
         raw = file.read_bytes()
     except OSError as error:
         return refuse(f"the file cannot be read: {error.strerror}")
@@ -119,19 +127,24 @@ def read(file: Path, shown: str) -> Document:
         line = raw[: error.start].count(b"\n") + 1
         column = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
         document.problems.append(
-            Problem(place=f"{shown}:{line}:{column}", path="", message="not UTF-8 text")
+            Problem(
+                place=f"{shown}:{line}:{column}",
+                path="",
+                message="not UTF-8 text; save the file in that encoding",
+            )
         )
         return document
-    return parse(text, shown)
+    return parse(text, shown, kind)
 
 
-def parse(text: str, shown: str) -> Document:
+def parse(text: str, shown: str, kind: str = "study") -> Document:
     """Turn YAML text into a document; see `read`."""
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+    from sweepctl.study._scanner import TooDeep, composed, lines_of, other_version
+
     document = Document(text=text)
-    lines = text.splitlines()
+    lines = lines_of(text)
 
     def at(line: int, column: int, message: str, width: int = 1) -> None:
         source = lines[line] if line < len(lines) else ""
@@ -146,8 +159,12 @@ def parse(text: str, shown: str) -> Document:
             )
         )
 
+    if (version := other_version(text)) is not None:
+        line = next(number for number, one in enumerate(lines) if one.startswith("%YAML"))
+        at(line, 0, f"a {kind} is YAML 1.2, and this line says {version}; remove it")
+        return document
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
+        node, written = composed(text, MAX_DEPTH)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = error.problem or error.context or "not YAML"
@@ -160,27 +177,39 @@ def parse(text: str, shown: str) -> Document:
         reason = getattr(error, "reason", None) or str(error).split("\n")[0]
         at(line, len(before) - (before.rfind("\n") + 1), f"not YAML: {reason}")
         return document
-    except RecursionError:
-        at(0, 0, f"nested too deeply; a study has at most {MAX_DEPTH} levels")
+    except TooDeep as error:
+        at(error.line, error.column, f"nested too deeply; a {kind} has at most {MAX_DEPTH} levels")
         return document
     except ValueError as error:
         # ruamel resolves some scalars while it composes, and says no by ValueError.
         at(0, 0, f"not YAML: {error}")
         return document
     if node is None:
-        at(0, 0, "the file is empty; `sweepctl init` writes a study to start from")
+        if kind == "study":
+            at(0, 0, f"the file is empty; {START}")
+        else:
+            document.data = {}
         return document
-    _Builder(document, shown, lines).build(node, (), 0)
+    _Builder(document, shown, lines, kind, written).build(node, (), 0)
     return document
 
 
 class _Builder:
     """Turns composed nodes into plain data and notes where everything stands."""
 
-    def __init__(self, document: Document, shown: str, lines: list[str]) -> None:
+    def __init__(
+        self,
+        document: Document,
+        shown: str,
+        lines: list[str],
+        kind: str,
+        written: Mapping[int, str],
+    ) -> None:
         self.document = document
         self.shown = shown
         self.lines = lines
+        self.kind = kind
+        self.written = written  # see `composed`
         self.values_left = MAX_VALUES
         self.open_nodes: set[int] = set()
 
@@ -224,21 +253,23 @@ class _Builder:
         if not isinstance(node.value, list):
             return self.scalar(node, path)
         if depth >= MAX_DEPTH:
-            self.refuse(node, path, f"nested too deeply; a study has at most {MAX_DEPTH} levels")
+            most = f"a {self.kind} has at most {MAX_DEPTH} levels"
+            self.refuse(node, path, f"nested too deeply; {most}")
             return None
         if id(node) in self.open_nodes:
             self.refuse(node, path, "an alias that contains itself")
             return None
         self.open_nodes.add(id(node))
         try:
-            if node.tag == "tag:yaml.org,2002:map":
+            is_mapping = node.id == "mapping"
+            if is_mapping and node.tag == "tag:yaml.org,2002:map":
                 return self.mapping(node, path, depth)
-            if node.tag == "tag:yaml.org,2002:seq":
+            if not is_mapping and node.tag == "tag:yaml.org,2002:seq":
                 return [
                     self.value(item, (*path, index), depth + 1)
                     for index, item in enumerate(node.value)
                 ]
-            self.refuse(node, path, f"the tag {node.tag} is not allowed in a study")
+            self.refuse(node, path, self.no_tag(node))
             return None
         finally:
             self.open_nodes.discard(id(node))
@@ -249,8 +280,14 @@ class _Builder:
             if isinstance(key_node.value, list):
                 self.refuse(key_node, path, "a key must be plain text, not a list or mapping")
                 continue
-            key = str(key_node.value)
+            key = str(key_node.value).translate(self.written)
             below = (*path, key)
+            if _NO_TEXT.search(key):
+                self.refuse(key_node, path, "a key with a NUL or half of a surrogate pair")
+                continue
+            if key == "<<" and key_node.style is None:
+                self.refuse(key_node, below, self.no_merging)
+                continue
             if key in result:
                 first = self.document.keys[below].line
                 self.refuse(key_node, below, f"the key {key!r} stands here twice (line {first})")
@@ -259,38 +296,68 @@ class _Builder:
             result[key] = self.value(value_node, below, depth + 1)
         return result
 
+    @property
+    def no_merging(self) -> str:
+        said = "merge keys (<<) are not part of YAML 1.2 and are not read"
+        if self.kind != "study":
+            return f"{said}; write the keys out"
+        return (
+            f"{said}; `base` does this: put the shared settings into a file of their own, laid out "
+            "like a study, and name it with `base: FILE` at the top"
+        )
+
+    def no_tag(self, node: Any) -> str:
+        return f"the tag {node.tag} is not allowed in a {self.kind}; leave it out"
+
     def scalar(self, node: Any, path: KeyPath) -> Any:
-        text, tag = node.value, node.tag.removeprefix("tag:yaml.org,2002:")
+        text, tag = node.value.translate(self.written), node.tag.removeprefix(_TAGS)
+        if _NO_TEXT.search(text):
+            self.refuse(node, path, "holds a NUL or half of a surrogate pair, which are no text")
+            return None
         if tag in ("str", "timestamp"):
             return text
-        if tag == "null":
-            return None
-        if tag == "bool":
-            return text.lower() == "true"
-        try:
-            if tag == "int":
-                return _whole(text)
-            if tag == "float":
+        if tag in _WORDS:
+            if text.lower() in _WORDS[tag]:
+                return _WORDS[tag][text.lower()]
+            self.refuse(node, path, self.no_tag(node))
+        elif tag == "int":
+            return self.whole(node, path, text)
+        elif tag == "float":
+            try:
                 number = float(text.replace("_", ""))
-                if math.isfinite(number):
-                    return number
-                self.refuse(node, path, f"{text} is not a finite number")
-                return None
-        except ValueError:
-            # For example .inf and .nan, which Python's float() does not read.
-            self.refuse(node, path, f"{text} is not a finite number")
-            return None
-        self.refuse(node, path, f"the tag {node.tag} is not allowed in a study")
+            except ValueError:  # for example .inf and .nan, which Python's float() does not read
+                number = math.nan
+            if math.isfinite(number):
+                return number
+            self.refuse(node, path, f"{text[:MAX_DIGITS]} is not a finite number")
+        else:
+            self.refuse(node, path, self.no_tag(node))
         return None
 
+    def whole(self, node: Any, path: KeyPath, text: str) -> int | None:
+        """An integer of YAML 1.2: decimal (leading zeros and underscores allowed), 0o, 0x, 0b."""
+        plain = text.replace("_", "")
+        digits = plain.lstrip("+-").lower()
+        if len(digits) > MAX_DIGITS:
+            said = f"a number of {len(digits):,} digits; a {self.kind} has at most {MAX_DIGITS}"
+            self.refuse(node, path, said)
+            return None
+        try:
+            return int(plain, 0) if digits[:2] in ("0o", "0x", "0b") else int(plain, 10)
+        except ValueError:
+            self.refuse(node, path, f"{text!r} is not a whole number")
+            return None
 
-def _whole(text: str) -> int:
-    """An integer of YAML 1.2: decimal (leading zeros and underscores allowed), 0o, 0x, 0b."""
-    plain = text.replace("_", "")
-    digits = plain.lstrip("+-").lower()
-    if len(digits) > 40:
-        raise ValueError("too long for a number")
-    return int(plain, 0) if digits[:2] in ("0o", "0x", "0b") else int(plain, 10)
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""What double quotes can escape and neither files nor databases can keep."""
+
+_TAGS = "tag:yaml.org,2002:"
+_WORDS: dict[str, dict[str, Any]] = {
+    "null": {"": None, "~": None, "null": None},
+    "bool": {"true": True, "false": False},
+}
+"""What scalars may say that are one of few words."""
 
 
 def leaves(data: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
