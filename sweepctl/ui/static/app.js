@@ -72,6 +72,18 @@
     if (Object.keys(changes).length) Plotly.relayout(element, changes);
   }
 
+  // A zoom outlives the next drawing of the same figure: a range that is not the one that was given.
+  const ranges = new WeakMap();
+  function zoomed(element, layout) {
+    const known = ranges.get(element), now = {};
+    for (const name of Object.keys(layout).filter(isAxis)) {
+      now[name] = layout[name].range && [...layout[name].range];
+      const seen = element.layout?.[name]?.range, before = known?.name === layout.uirevision && known.now[name];
+      if (seen && before && seen.some((end, place) => end !== before[place])) layout[name].range = [...seen];
+    }
+    ranges.set(element, { name: layout.uirevision, now });
+  }
+
   const figures = new Map(); // element -> the figure it shows, for a change of theme
 
   async function show(element, figure) {
@@ -86,6 +98,7 @@
     element.querySelector(".empty")?.remove();
     const made = themed(figure, element);
     if (element.dataset.legend === "no") made.layout.showlegend = false;
+    zoomed(element, made.layout);
     await Plotly.react(element, made.data, made.layout, config);
     ticked(element);
     if (!element.dataset.wired) {
