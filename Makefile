@@ -52,7 +52,7 @@ newest: .venv-newest.txt .venv-newest/.tested
 	$(UV) pip compile --quiet $(TESTED) $(VERSIONS) --output-file $(@D)/versions.txt pyproject.toml
 	VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --requirement $(@D)/versions.txt
 	VIRTUAL_ENV=$(@D) $(UV) pip install --quiet --no-deps --editable . $(SHIPPED)
-	VIRTUAL_ENV=$(@D) $(UV) pip list --quiet
+	VIRTUAL_ENV=$(@D) $(UV) pip list
 	$(@D)/bin/python -m pytest -n 2 --dist loadfile
 
 $(UV):
