@@ -204,13 +204,14 @@ def test_a_stop_then_a_damaged_checkpoint(tmp_path: Path, undisturbed: dict[str,
     trainings = tasks_of(plan, "stage1")
     folders = [tmp_path / "runs" / task / "checkpoints" for task in trainings]
     with Run(tmp_path, "--workers", "2") as run:
+        wait_for_step(run, prepare_of_training(plan), 0)
+        second = call(tmp_path, "run", "tiny.yaml", "--cluster", "inline")
+        assert second.code == 75 and one_error(second.err), second
+        assert f"pid {run.process.pid}" in second.err
         wait_until(
             lambda: all(len(list(folder.glob("step-*.pt"))) == 2 for folder in folders),
             "two checkpoints of each training",
         )
-        second = call(tmp_path, "run", "tiny.yaml", "--cluster", "inline")
-        assert second.code == 75 and one_error(second.err), second
-        assert f"pid {run.process.pid}" in second.err
         run.process.send_signal(signal.SIGTERM)
         ended = run.wait()
     assert ended.code == 128 + signal.SIGTERM, ended
