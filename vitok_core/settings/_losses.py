@@ -22,7 +22,17 @@ from vitok_core.settings._fields import (
     raise_first,
     said_of,
 )
-from vitok_core.spec import Flops, LpipsTrunk, TokenizerSpec, dino_macs, lpips_macs
+from vitok_core.spec import (
+    Flops,
+    LpipsTrunk,
+    Memory,
+    TokenizerSpec,
+    dino_macs,
+    dino_memory,
+    lpips_macs,
+    lpips_memory,
+    ssim_memory,
+)
 
 Beta = Annotated[float, Ge(0), Lt(1)]
 Steps = Annotated[int, Ge(0), Le(10**12)]
@@ -142,9 +152,19 @@ LPIPS = Term(
     title="LPIPS",
     option="lpips_net",
     flops=_lpips_flops,
+    memory=lambda net, side: lpips_memory("vgg" if net == "vgg" else "alex", side),
 )
-SSIM = Term(title="SSIM", smallest=SSIM_SMALLEST)
-DINO = Term(title="DINOv2", backbone="dinov2-s14", flops=_dino_flops)
+SSIM = Term(
+    title="SSIM",
+    smallest=SSIM_SMALLEST,
+    memory=lambda _, side: ssim_memory(side, SSIM_SMALLEST),
+)
+DINO = Term(
+    title="DINOv2",
+    backbone="dinov2-s14",
+    flops=_dino_flops,
+    memory=lambda _, side: dino_memory(side),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +229,15 @@ class Loss:
             backbone = self.backbone(term)
             one = term.flops("" if backbone is None else backbone.name, spec.resolution)
             total += Flops(bf16=one.bf16 * frames, tf32=one.tf32 * frames, fp32=one.fp32 * frames)
+        return total
+
+    def memory(self, spec: TokenizerSpec) -> Memory:
+        """Memory of the terms in training, besides pixels and code."""
+        total = Memory(fixed=0)
+        for term in self.active.values():
+            backbone = self.backbone(term)
+            one = term.memory("" if backbone is None else backbone.name, spec.resolution)
+            total += Memory(fixed=one.fixed, per_sample=one.per_sample * spec.frames)
         return total
 
     def mistakes(

@@ -26,13 +26,17 @@ from vitok_core.settings._losses import Adversarial, Loss, Optimiser
 from vitok_core.spec import (
     DiTSpec,
     Flops,
+    Memory,
     Precision,
     Target,
     TokenizerSpec,
     check_discriminator,
     discriminator_macs,
+    discriminator_memory,
+    dit_memory,
     dit_training_flops,
     in_precision,
+    tokenizer_memory,
     training_flops,
 )
 
@@ -102,6 +106,13 @@ class Stage1:
         return in_precision(training_flops(spec, samples), self.precision) + self.loss.flops(
             spec, samples
         )
+
+    def memory(self, spec: TokenizerSpec, *, recompute: bool = False) -> Memory:
+        """Device memory of a training; what is counted is said in `vitok_core.spec._memory`."""
+        tokenizer = tokenizer_memory(
+            spec, self.precision, averaged=self.ema is not None, recompute=recompute
+        )
+        return tokenizer + self.loss.memory(spec)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +212,26 @@ class Stage2:
             flops += Flops(tf32=2 * macs * passes * self.batch * spec.frames)
         return flops
 
+    def memory(self, spec: TokenizerSpec, *, recompute: bool = False) -> Memory:
+        """Device memory of a training; what is counted is said in `vitok_core.spec._memory`.
+
+        Raises:
+            SpecError: no discriminator can be built for that resolution and width.
+        """
+        total = self.loss.memory(spec) + tokenizer_memory(
+            spec,
+            self.precision,
+            averaged=self.ema is not None,
+            recompute=recompute,
+            trains_encoder=self.train == "all",
+        )
+        if self.fools:
+            one = discriminator_memory(
+                spec.resolution, self.discriminator_width, r1=self.adversarial.r1 > 0
+            )
+            total += Memory(fixed=one.fixed, per_sample=one.per_sample * spec.frames)
+        return total
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latents:
@@ -278,6 +309,10 @@ class DiTTraining:
         """Operations of all steps."""
         samples = whole_steps(self.steps) * self.batch
         return in_precision(dit_training_flops(spec, samples), self.precision)
+
+    def memory(self, spec: DiTSpec, *, recompute: bool = False) -> Memory:
+        """Device memory of a training; what is counted is said in `vitok_core.spec._memory`."""
+        return dit_memory(spec, self.precision, averaged=self.ema is not None, recompute=recompute)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@
     _dit        one generator: the grid and the channels of the codes it makes, and what it predicts
     _networks   what stands beside them in training: LPIPS, DINOv2, the discriminator
     _training   operations of whole trainings, told apart by precision
+    _memory     bytes that trainings keep on a device
     _devices    how fast devices are at most
 
 A spec is the paper's vocabulary: encoder and decoder size, tubelet q x p x p, c channels a token,
@@ -25,6 +26,15 @@ from vitok_core.spec._dit import (
     DiTPositions,
     DiTSpec,
     Target,
+)
+from vitok_core.spec._memory import (
+    Memory,
+    dino_memory,
+    discriminator_memory,
+    dit_memory,
+    lpips_memory,
+    ssim_memory,
+    tokenizer_memory,
 )
 from vitok_core.spec._networks import (
     DINO_PATCH,
@@ -66,6 +76,7 @@ __all__ = [
     "DiTSpec",
     "Flops",
     "LpipsTrunk",
+    "Memory",
     "Norm",
     "Positions",
     "Precision",
@@ -75,15 +86,21 @@ __all__ = [
     "Variant",
     "check_discriminator",
     "dino_macs",
+    "dino_memory",
     "dino_side",
     "discriminator_channels",
     "discriminator_macs",
+    "discriminator_memory",
     "discriminator_parameters",
+    "dit_memory",
     "dit_training_flops",
     "in_precision",
     "known_device",
     "least_seconds",
     "lpips_macs",
+    "lpips_memory",
     "parse_variant",
+    "ssim_memory",
+    "tokenizer_memory",
     "training_flops",
 ]

@@ -22,6 +22,9 @@ DINO_PATCH = 14
 DINO_S14 = (384, 12)
 """Width and depth of DINOv2 ViT-S/14, the network of the loss."""
 
+DINO_POSITIONS = 1 + 37**2
+"""Vectors in its table of positions: of the class token and of the grid it was trained on."""
+
 DISCRIMINATOR_SMALLEST = 8
 DISCRIMINATOR_LAST = 4
 """Sides in pixels: of the smallest image it can judge, and of its last feature map."""
@@ -48,6 +51,9 @@ _ALEXNET: _Layers = (
     (3, 1, 1, 256), (),
 )  # fmt: skip
 
+LPIPS_LAYERS: dict[LpipsTrunk, _Layers] = {"vgg": _VGG16, "alex": _ALEXNET}
+"""Trunk -> its layers as far as LPIPS looks."""
+
 
 @lru_cache(maxsize=256)
 def lpips_macs(net: LpipsTrunk, resolution: int) -> tuple[int, int]:
@@ -58,7 +64,7 @@ def lpips_macs(net: LpipsTrunk, resolution: int) -> tuple[int, int]:
         resolution: image side in pixels.
     """
     trunk, heads, channels, side = 0, 0, _COLOURS, resolution
-    for layer in _VGG16 if net == "vgg" else _ALEXNET:
+    for layer in LPIPS_LAYERS[net]:
         if not layer:
             heads += channels * side**2
         elif len(layer) == 2:
