@@ -383,14 +383,17 @@ class Run:
     device: Annotated[str, Doc("torch device.")] = "cpu"
     checkpoint_s: Annotated[float, Ge(0), Doc("Seconds between checkpoints.")] = 60.0
     micro_batch: Annotated[
-        Count | None,
-        Doc("Samples in memory together in a process, whose gradients add up; null for all."),
+        Count | Literal["auto"] | None,
+        Doc(
+            "Samples in memory together in a process, whose gradients add up; auto: as many as "
+            "fit the GPU; null for all."
+        ),
     ] = None
     recompute_activations: Annotated[
-        bool,
+        bool | Literal["auto"],
         Doc(
             "Compute the blocks' activations again in the backward pass instead of keeping them: "
-            "less memory, about a third more computation."
+            "less memory, about a third more computation; auto: where few samples fit without."
         ),
     ] = False
     sheet_every: Annotated[

@@ -139,10 +139,10 @@ def tokenizer_memory(
     trained = spec.parameters if trains_encoder else spec.decoder_parameters
     return Memory(
         fixed=_weights_bytes(spec.parameters, trained, precision, averaged=averaged),
-        # Pixels as they come and as float32 numbers, and the noise of the code.
-        per_row=pixels * (1 + FLOAT) + spec.E * FLOAT,
-        # Reconstructions in float32 and their differences from the originals.
-        per_sample=kept + 2 * pixels * FLOAT,
+        # Pixels as they come, and the noise of the code.
+        per_row=pixels + spec.E * FLOAT,
+        # Originals and reconstructions in float32, and their differences.
+        per_sample=kept + 3 * pixels * FLOAT,
     )
 
 

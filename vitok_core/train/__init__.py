@@ -13,6 +13,7 @@ machine, same thread and process count, deterministic kernels chosen by the call
     _optimise       AdamW, schedule, guard against what is not finite, average, random streams
     _batches        the samples of a step, read ahead
     _parallel       several processes and micro-batches, the same global batch
+    _room           how many samples are in memory together
     _checkpoints    exact resume; damaged files are set aside
     _progress       history, loss spikes, records of progress and result
     _speed          share of the peak, memory

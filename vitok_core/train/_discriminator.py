@@ -5,8 +5,9 @@ same samples, the same reconstructions and the weights before the step. So there
 choose, one forward pass of the tokenizer and one of the discriminator over the reconstructions
 serve both, and what is not finite on either side stops the step before either has changed.
 
-The loop calls, in this order: `begin_step`; per micro-batch `backward`, and `compare` where the
-generator loss has weight; `finish_gradients`; `end_step`; and, if everything is finite, `update`.
+The loop calls, in this order: `begin_step`, again where a try did not fit the memory; per
+micro-batch `backward`, and `compare` where the generator loss has weight; `finish_gradients`;
+`end_step`; and, if everything is finite, `update`.
 
 Watched over windows of 100 steps after the discriminator's warm-up; each gives one event when it
 begins, and nothing stops:
@@ -78,11 +79,15 @@ class DiscriminatorLearner:
         self._factor = 0.0  # of the adaptive weight: measured in the step before, as 0 at first
         self._last_gradients: list[Tensor] = []
 
-    def begin_step(self) -> float:
-        """Drop the gradients of the step before; the factor of the generator loss's weight."""
+    @property
+    def factor(self) -> float:
+        """What the weight of the generator loss is multiplied by in this step."""
+        return self._factor if self.loss.adaptive else 1.0
+
+    def begin_step(self) -> None:
+        """Drop the gradients of the step before, or of a try that ran out of memory."""
         self.adamw.zero_grad(set_to_none=True)
         self._last_gradients = []
-        return self._factor if self.loss.adaptive else 1.0
 
     def backward(
         self, x: Tensor, x_hat: Tensor, *, share: float, generator: bool

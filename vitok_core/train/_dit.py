@@ -39,6 +39,7 @@ from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
 from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
 from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
+from vitok_core.train._room import fitted
 
 # What the random streams of a step are for.
 WEIGHTS, POSTERIOR, TIME, NOISE, DROPOUT = 21, 22, 23, 24, 25
@@ -107,9 +108,10 @@ def train_dit(
     began = time.perf_counter()
     last, steps = check_run(config, run, until), whole_steps(config.steps)
     _check(spec, config, latents)
+    run = fitted(run, lambda again: config.memory(spec, recompute=again), config.batch)
     tokenizer = None if run.sheet_every is None else load_tokenizer(latents.weights)
     learner = Learner(_first_model(spec, config.seed).to(run.device), config, run)
-    learner.model.recompute = run.recompute_activations
+    learner.model.recompute = bool(run.recompute_activations)
     loop = Loop(
         folder,
         batch=config.batch,
@@ -121,12 +123,13 @@ def train_dit(
         progress=progress,
         should_stop=should_stop,
     )
+    learner.room.tell(loop.history)
     loop.notes += _average_notes(config.ema, steps)
     batches = read_ahead(_loader(config, latents), loop.remaining)
     with contextlib.closing(batches):
         for step in loop.steps():
             batch = _draw(learner, config, latents, next(batches), step)
-            terms, grad_norm = _gradients(learner, config, batch)
+            terms, grad_norm = _gradients(learner, config, batch, step)
             lr = learning_rate(config.optimiser, step, steps)
             require_finite(step, lr, terms, grad_norm)
             learner.update(lr)
@@ -136,8 +139,9 @@ def train_dit(
 
     model, weights = learner.take_average(), folder / "weights.safetensors"
     recent = loop.history.recent().parts
+    flops = dataclasses.replace(config, steps=last).flops(spec)
     result = DiTResult(
-        **loop.result(weights, dataclasses.replace(config, steps=last).flops(spec), began),
+        **loop.result(weights, flops, began, run, learner.room),
         latent_mean=recent["latent_mean"],
         latent_std=recent["latent_std"],
     )
@@ -257,26 +261,30 @@ def _quarter(time_B: Tensor) -> Tensor:
 
 
 def _gradients(
-    learner: Learner[DiT], config: DiTTraining, batch: _Batch
+    learner: Learner[DiT], config: DiTTraining, batch: _Batch, step: int
 ) -> tuple[dict[str, float], float]:
     """Leave the clipped gradient of one step in the model; its terms and its norm before."""
     target = learner.model.spec.target
-    learner.adamw.zero_grad(set_to_none=True)
     names = ["loss", "mse", "vlb"] if learner.model.spec.learn_sigma else ["loss", "mse"]
     names += ["latent_mean", "latent_square"]
     sums = torch.zeros(len(names) + len(QUARTERS), device=learner.device)
-    for own in micro_batches(slice(0, len(batch.z_BLC)), learner.micro_batch):
-        z_BLC, noise_BLC, time_B = batch.z_BLC[own], batch.noise_BLC[own], batch.time_B[own]
-        xt_BLC = add_noise(target, z_BLC, noise_BLC, time_B)
-        labels_B = None if batch.labels_B is None else batch.labels_B[own]
-        prediction = learner.forward(xt_BLC, time_B, labels_B)
-        loss = diffusion_loss(target, prediction, z_BLC, noise_BLC, xt_BLC, time_B)
-        total_B = loss.mse_B if loss.vlb_B is None else loss.mse_B + loss.vlb_B
-        torch.autograd.backward(total_B.sum() / config.batch)
-        terms_B = [total_B, loss.mse_B, *(() if loss.vlb_B is None else (loss.vlb_B,))]
-        terms_B += [z_BLC.mean(dim=(1, 2)), z_BLC.square().mean(dim=(1, 2))]
-        sums[: len(names)] += torch.stack(terms_B).detach().sum(dim=1) / config.batch
-        sums[len(names) :].index_add_(0, _quarter(time_B), loss.mse_B.detach())
+    rows = slice(0, len(batch.z_BLC))
+    for trying in learner.room.tries(step, rows.stop):
+        with trying:
+            learner.adamw.zero_grad(set_to_none=True)
+            sums.zero_()
+            for own in micro_batches(rows, learner.room.micro_batch):
+                z_BLC, noise_BLC, time_B = batch.z_BLC[own], batch.noise_BLC[own], batch.time_B[own]
+                xt_BLC = add_noise(target, z_BLC, noise_BLC, time_B)
+                labels_B = None if batch.labels_B is None else batch.labels_B[own]
+                prediction = learner.forward(xt_BLC, time_B, labels_B)
+                loss = diffusion_loss(target, prediction, z_BLC, noise_BLC, xt_BLC, time_B)
+                total_B = loss.mse_B if loss.vlb_B is None else loss.mse_B + loss.vlb_B
+                torch.autograd.backward(total_B.sum() / config.batch)
+                terms_B = [total_B, loss.mse_B, *(() if loss.vlb_B is None else (loss.vlb_B,))]
+                terms_B += [z_BLC.mean(dim=(1, 2)), z_BLC.square().mean(dim=(1, 2))]
+                sums[: len(names)] += torch.stack(terms_B).detach().sum(dim=1) / config.batch
+                sums[len(names) :].index_add_(0, _quarter(time_B), loss.mse_B.detach())
     norm = learner.finish_gradients()
     # One transfer from the device for everything that the guard and the record need.
     sums = torch.cat([sum_tensor(sums), batch.counts_Q.to(sums.dtype), norm.reshape(1)])

@@ -28,6 +28,7 @@ from vitok_core.spec import Flops
 from vitok_core.train._checkpoints import Checkpoints
 from vitok_core.train._parallel import agree, part, world
 from vitok_core.train._progress import History, SpikeWatch, TrainingProgress
+from vitok_core.train._room import Room
 from vitok_core.train._speed import peak_memory_bytes, share_of_peak
 
 PROGRESS_S = 1.0
@@ -192,13 +193,17 @@ class Loop:
             )
         )
 
-    def result(self, weights: Path, flops: Flops, began: float) -> dict[str, Any]:
+    def result(
+        self, weights: Path, flops: Flops, began: float, run: Run, room: Room
+    ) -> dict[str, Any]:
         """The fields of `TrainingResult` after the last step, to be passed on by name.
 
         Args:
             weights: where the weights will be.
             flops: of all steps of all attempts, by precision.
             began: when this attempt began, by `time.perf_counter`.
+            run: how it was run.
+            room: how many samples were in memory together.
         """
         now = time.perf_counter()
         device = torch.device(self.run.device)
@@ -223,5 +228,7 @@ class Loop:
             "peak_memory_bytes": peak_memory_bytes(device),
             "seconds": now - began,
             "resumed_from": self.remaining.start,
+            "micro_batch": room.micro_batch,
+            "recompute_activations": bool(run.recompute_activations),
             "notes": tuple(self.notes),
         }

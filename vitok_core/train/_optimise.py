@@ -22,6 +22,7 @@ from vitok_core.errors import NonFiniteError, SpecError
 from vitok_core.settings import DiTTraining, Optimiser, Run, Stage1, Stage2
 from vitok_core.train._loop import Resumable
 from vitok_core.train._parallel import sum_gradients
+from vitok_core.train._room import Room
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -141,12 +142,16 @@ class Learner(Generic[Model]):
     Args:
         model: on its device, with its first weights; what needs no gradient is not trained.
         config: of the stage.
-        run: how it is run.
+        run: how it is run, see `fitted`.
+
+    Attributes:
+        room: how many samples are in memory together.
     """
 
     def __init__(self, model: Model, config: Stage1 | Stage2 | DiTTraining, run: Run) -> None:
         self.model, self.optimiser = model.train(), config.optimiser
-        self.device, self.micro_batch = torch.device(run.device), run.micro_batch
+        self.device = torch.device(run.device)
+        self.room = Room(None if run.micro_batch == "auto" else run.micro_batch, self.device)
         self.adamw = adamw(model.parameters(), config.optimiser, self.device)
         self.ema = None if config.ema is None else Ema(model, config.ema)
         self._bf16 = config.precision == "bf16"

@@ -109,6 +109,9 @@ class TrainingResult:
             size since the process began.
         seconds: wall time of this attempt.
         resumed_from: step of the checkpoint this attempt began with; 0 for none.
+        micro_batch: samples whose gradients were computed together in this process, at the end of
+            this attempt; None for all of a step.
+        recompute_activations: whether blocks were computed again in the backward pass.
         notes: what happened on the way that someone should know, such as damaged checkpoints.
     """
 
@@ -127,6 +130,8 @@ class TrainingResult:
     peak_memory_bytes: int
     seconds: float
     resumed_from: int
+    micro_batch: int | None
+    recompute_activations: bool
     notes: tuple[str, ...]
 
 

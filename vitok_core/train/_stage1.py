@@ -35,6 +35,7 @@ from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
 from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
 from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
+from vitok_core.train._room import fitted
 
 WEIGHTS = 1
 """Purpose of the random stream of initial weights."""
@@ -103,9 +104,10 @@ def train_stage1(
     config.check(spec.check())
     last = check_run(config, run, until)
     check_samples(spec, samples)
+    run = fitted(run, lambda again: config.memory(spec, recompute=again), config.batch)
     networks = loss_networks(config.loss, torch.device(run.device))
     learner = Learner(_first_model(spec, config.seed).to(run.device), config, run)
-    learner.model.recompute_activations(run.recompute_activations)
+    learner.model.recompute_activations(bool(run.recompute_activations))
     loop = Loop(
         folder,
         batch=config.batch,
@@ -121,6 +123,7 @@ def train_stage1(
         progress=progress,
         should_stop=should_stop,
     )
+    learner.room.tell(loop.history)
     shown = fixed_samples(samples)
     batches = sample_batches(samples, config, loop.remaining, learner.device)
     with contextlib.closing(batches):
@@ -134,11 +137,13 @@ def train_stage1(
                 from_first(partial(write_grid, path, shown, learner.model, learner.device))
 
     model, weights = learner.take_average(), folder / "weights.safetensors"
-    together = min(run.micro_batch or config.batch, PROBE_BATCH)  # never more memory than a step
+    together = min(
+        learner.room.micro_batch or config.batch, PROBE_BATCH
+    )  # never more memory than a step
     kl_per_channel, active_units = _probe(model, samples, together, learner.device)
     flops = dataclasses.replace(config, steps=last).flops(spec)
     result = Stage1Result(
-        **loop.result(weights, flops, began),
+        **loop.result(weights, flops, began, run, learner.room),
         kl_per_channel=kl_per_channel,
         active_units=active_units,
     )
@@ -170,23 +175,26 @@ def _gradients(
         pixels: uint8, the rows of this process of the global batch.
         step: from 0.
     """
-    x, rows = from_uint8(pixels), part(config.batch)
+    rows = part(config.batch)
     noise_BLC, keep_B = code_draws(
         learner.model.spec, batch=config.batch, seed=config.seed, step=step, device=learner.device
     )
 
-    learner.adamw.zero_grad(set_to_none=True)
     terms: dict[str, Tensor] = {}
-    for own in micro_batches(rows, learner.micro_batch):
-        x_own = x[own.start - rows.start : own.stop - rows.start]
-        x_hat, posterior = learner.forward(
-            x_own, noise_BLC[own], None if keep_B is None else keep_B[own]
-        )
-        total, parts = stage1_loss(config.loss, x_own, x_hat, posterior, networks)
-        share = len(x_own) / config.batch
-        torch.autograd.backward(share * total)
-        for name, value in {"loss": total.detach(), **parts}.items():
-            terms[name] = terms.get(name, 0.0) + share * value
+    for trying in learner.room.tries(step, rows.stop - rows.start):
+        with trying:
+            learner.adamw.zero_grad(set_to_none=True)
+            terms.clear()
+            for own in micro_batches(rows, learner.room.micro_batch):
+                x = from_uint8(pixels[own.start - rows.start : own.stop - rows.start])
+                x_hat, posterior = learner.forward(
+                    x, noise_BLC[own], None if keep_B is None else keep_B[own]
+                )
+                total, parts = stage1_loss(config.loss, x, x_hat, posterior, networks)
+                share = len(x) / config.batch
+                torch.autograd.backward(share * total)
+                for name, value in {"loss": total.detach(), **parts}.items():
+                    terms[name] = terms.get(name, 0.0) + share * value
     norm = learner.finish_gradients()
     # One transfer from the device for everything that the guard and the record need.
     *values, grad_norm = torch.cat(

@@ -36,6 +36,7 @@ from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
 from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
 from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
+from vitok_core.train._room import fitted
 
 WEIGHTS, NOISE, LENGTHS = 11, 12, 13
 """Purposes of the random streams; stage 1 with the same seed has others."""
@@ -108,9 +109,10 @@ def train_stage2(
     spec = model.spec
     config.check(spec)
     check_samples(spec, samples)
+    run = fitted(run, lambda again: config.memory(spec, recompute=again), config.batch)
     _choose_trained(model, config)
     learner = Learner(model, config, run)
-    learner.model.recompute_activations(run.recompute_activations)
+    learner.model.recompute_activations(bool(run.recompute_activations))
     discriminator = _first_discriminator(config, spec, learner.device) if config.fools else None
     networks = loss_networks(config.loss, learner.device)
     sha256 = sha256_of(tokenizer)
@@ -130,6 +132,7 @@ def train_stage2(
         progress=progress,
         should_stop=should_stop,
     )
+    learner.room.tell(loop.history)
     collapses = CollapseWatch(loop.history, since=config.discriminator.rising(steps))
     shown = fixed_samples(samples)
     batches = sample_batches(samples, config, loop.remaining, learner.device)
@@ -155,7 +158,7 @@ def train_stage2(
     size = (spec.resolution, config.discriminator_width)
     flops = dataclasses.replace(config, steps=last).flops(spec)
     result = Stage2Result(
-        **loop.result(weights, flops, began),
+        **loop.result(weights, flops, began, run, learner.room),
         tokenizer_sha256=sha256,
         discriminator_parameters=0 if discriminator is None else discriminator_parameters(*size),
     )
@@ -209,7 +212,7 @@ def _gradients(
         Terms of the tokenizer, terms of the discriminator (none without one), and the norm of the
         tokenizer's gradient before clipping.
     """
-    x, rows = from_uint8(pixels), part(config.batch)
+    rows = part(config.batch)
     noise_BLC, keep_B = code_draws(
         learner.model.spec,
         batch=config.batch,
@@ -221,33 +224,40 @@ def _gradients(
     weight = adversarial_weight(config.adversarial, step)
     has_weight = weight > 0
     if discriminator is not None:
-        weight *= discriminator.begin_step()
-    learner.adamw.zero_grad(set_to_none=True)
+        weight *= discriminator.factor
     sums: dict[str, Tensor] = {}
 
-    for own in micro_batches(rows, learner.micro_batch):
-        x_own = x[own.start - rows.start : own.stop - rows.start]
-        share = len(x_own) / config.batch
-        x_hat, posterior = learner.forward(
-            x_own, noise_BLC[own], None if keep_B is None else keep_B[own]
-        )
-        total, parts = stage1_loss(config.trained_loss, x_own, x_hat, posterior, networks)
-        terms, gradient = {"loss": total.detach(), **parts}, None
-        if discriminator is not None:
-            gradient, judged = discriminator.backward(
-                x_own, x_hat, share=share, generator=has_weight
-            )
-            terms |= judged
-        if discriminator is not None and gradient is not None:
-            terms["loss"] = terms["loss"] + weight * terms["adversarial"]
-            last = learner.model.output.project.weight
-            discriminator.compare(total, x_hat, gradient, last, share=share)
-            # One backward pass through the decoder for both: sum of the two gradients by x_hat.
-            torch.autograd.backward([share * total, x_hat], [None, share * weight * gradient])
-        else:
-            torch.autograd.backward(share * total)
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + share * value
+    for trying in learner.room.tries(step, rows.stop - rows.start):
+        with trying:
+            if discriminator is not None:
+                discriminator.begin_step()
+            learner.adamw.zero_grad(set_to_none=True)
+            sums.clear()
+            for own in micro_batches(rows, learner.room.micro_batch):
+                x = from_uint8(pixels[own.start - rows.start : own.stop - rows.start])
+                share = len(x) / config.batch
+                x_hat, posterior = learner.forward(
+                    x, noise_BLC[own], None if keep_B is None else keep_B[own]
+                )
+                total, parts = stage1_loss(config.trained_loss, x, x_hat, posterior, networks)
+                terms, gradient = {"loss": total.detach(), **parts}, None
+                if discriminator is not None:
+                    gradient, judged = discriminator.backward(
+                        x, x_hat, share=share, generator=has_weight
+                    )
+                    terms |= judged
+                if discriminator is not None and gradient is not None:
+                    terms["loss"] = terms["loss"] + weight * terms["adversarial"]
+                    last = learner.model.output.project.weight
+                    discriminator.compare(total, x_hat, gradient, last, share=share)
+                    # One backward pass through the decoder for both: sum of the two gradients
+                    # by x_hat.
+                    pulled = [None, share * weight * gradient]
+                    torch.autograd.backward([share * total, x_hat], pulled)
+                else:
+                    torch.autograd.backward(share * total)
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0.0) + share * value
 
     norms = [learner.finish_gradients()]
     if discriminator is not None:

@@ -1,0 +1,144 @@
+"""Samples in memory together: how many a device can hold, and what happens when it cannot.
+
+"auto" takes the largest micro-batch that the closed form of `vitok_core.spec` and the free memory
+of a GPU allow, and computes activations again where fewer than eight samples fit without. On a CPU
+it is the whole share of the process.
+
+A closed form may be wrong, and another process may take memory meanwhile. So gradients of a step
+are computed in tries: one that runs out of memory is dropped, whole, and the next takes half as
+many samples at once. Nothing is lost, because weights change only after the gradients of the whole
+batch are there, and everything drawn is a function of the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from vitok_core.settings import Run
+from vitok_core.spec import Memory
+from vitok_core.train._parallel import agree, part
+from vitok_core.train._progress import Event, History
+
+FEW_SAMPLES = 8
+"""With fewer samples in a micro-batch than this, recomputing activations is the lesser cost."""
+
+
+def fitted(run: Run, memory: Callable[[bool], Memory], batch: int) -> Run:
+    """How to run on a device, with numbers in place of "auto".
+
+    Args:
+        run: as asked for.
+        memory: of the training, with and without recomputed activations.
+        batch: samples of a step, of all processes together.
+    """
+    chosen, recompute = run.micro_batch, run.recompute_activations
+    if chosen != "auto" and recompute != "auto":
+        return run
+    own = part(batch)
+    rows, free = own.stop - own.start, _free_bytes(torch.device(run.device))
+    if free is None:
+        chosen = None if chosen == "auto" else chosen
+        recompute = False if recompute == "auto" else recompute
+    else:
+        wanted = rows if chosen in ("auto", None) else min(int(chosen), rows)
+        if recompute == "auto":
+            fits = memory(False).largest_micro_batch(wanted, free) or 0
+            recompute = fits < min(FEW_SAMPLES, wanted)
+        if chosen == "auto":
+            # At least one: whether that fits is for the device to say.
+            chosen = memory(recompute).largest_micro_batch(rows, free) or 1
+    return dataclasses.replace(run, micro_batch=chosen, recompute_activations=recompute)
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Free memory of a GPU; None on a CPU, where memory is no reason to cut a batch."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+class Room:
+    """How many samples of a process are in memory together.
+
+        for trying in room.tries(step, rows):
+            with trying:
+                ...  # from zeroed gradients on, in micro-batches of room.micro_batch
+
+    Args:
+        micro_batch: to begin with; None for all rows.
+        device: whose memory it is.
+
+    Attributes:
+        micro_batch: samples whose gradients are computed together; None for all rows.
+    """
+
+    def __init__(self, micro_batch: int | None, device: torch.device) -> None:
+        self.micro_batch = micro_batch
+        self._device = device
+        self._history: History | None = None
+
+    def tell(self, history: History) -> None:
+        """Keep the events of running out of memory in a history."""
+        self._history = history
+
+    def tries(self, step: int, rows: int) -> Iterator[_Try]:
+        """Tries at the gradients of a step, until one of them fits in every process.
+
+        Args:
+            step: from 0.
+            rows: samples of this process in a step.
+
+        Raises:
+            torch.OutOfMemoryError: not even one sample fits.
+        """
+        while True:
+            trying = _Try()
+            yield trying
+            if not agree(trying.ran_out is not None):
+                return
+            self._halve(step, rows, trying.ran_out)
+
+    def _halve(self, step: int, rows: int, error: torch.OutOfMemoryError | None) -> None:
+        now = min(self.micro_batch or rows, rows)
+        if now == 1 and error is not None:
+            raise error.with_traceback(None)
+        self.micro_batch = max(now // 2, 1)
+        if error is not None and self._history is not None:
+            text = (
+                f"step {step + 1}: {now} samples at once do not fit the memory of the device; "
+                f"continues with {self.micro_batch}"
+            )
+            self._history.events.append(Event(step=step, kind="out of memory", text=text))
+        # What the failed try has left, so that the smaller one does not find its pieces.
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class _Try(AbstractContextManager[None]):
+    """One try at the gradients of a step; running out of memory ends it without an error.
+
+    Attributes:
+        ran_out: the error, without the frames that would keep tensors alive.
+    """
+
+    ran_out: torch.OutOfMemoryError | None = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Any:
+        """Take an error of memory upon itself, and no other."""
+        if isinstance(error, torch.OutOfMemoryError):
+            self.ran_out = error.with_traceback(None)
+            return True
+        return None
