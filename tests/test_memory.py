@@ -41,6 +41,15 @@ from vitok_core.spec import (
 from vitok_core.tokenizer import ViTok, save_tokenizer
 from vitok_core.train import TrainingResult, train_dit, train_stage1, train_stage2
 
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 BATCH = 5  # no activation has the shape of a matrix of weights
 
 
