@@ -99,6 +99,8 @@ class AttemptRequest:
         threads: CPU threads the child may use, at least 1.
         checkpoint_s: seconds between checkpoints.
         timeout_s: seconds after which the attempt is ended, or None.
+        micro_batch: samples of a training step in memory together, "all", or "auto" for what fits.
+        recompute: whether a training recomputes activations, or "auto".
         device: torch device string, or "auto".
     """
 
@@ -109,6 +111,8 @@ class AttemptRequest:
     threads: int = 1
     checkpoint_s: float = 60.0
     timeout_s: float | None = None
+    micro_batch: int | str = "auto"
+    recompute: bool | str = "auto"
     device: str = "auto"
 
 

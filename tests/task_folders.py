@@ -48,7 +48,7 @@ def freeze(plan: Plan, task: Task, root: Path) -> Path:
     return folder
 
 
-def attempt(folder: Path, number: int = 1) -> TaskResult:
+def attempt(folder: Path, number: int = 1, **how: Any) -> TaskResult:
     """One whole attempt, as a worker's child makes it; its result."""
     task = runs.read_json(folder / "task.json")
     run(
@@ -59,6 +59,7 @@ def attempt(folder: Path, number: int = 1) -> TaskResult:
             attempt=number,
             device="cpu",
             checkpoint_s=60.0,
+            **how,
         )
     )
     outcome = runs.read_json(runs.attempt_folder(folder, number) / "outcome.json")

@@ -31,6 +31,7 @@ stages:
 evaluate:
   reconstruction: {on: [photos-eval], images: 20, metrics: [psnr]}
   generation: {on: [photos-eval], images: 27, originals: 20, metrics: [gkid_lite0], steps: 3}
+run: {micro_batch: {stage1: 3, dit: all}, recompute: {stage2: true}}
 fits:
   guidance: {metric: gkid_lite0, on: photos-eval, x: generation.cfg, form: linear}
 """
@@ -84,6 +85,17 @@ def test_one_tokenizer_serves_all_that_comes_after_it(ran: Path) -> None:
     folders = [path for path in (ran / "runs").iterdir() if (path / "task.json").exists()]
     attempts = [path for folder in folders for path in (folder / "attempts").iterdir()]
     assert len(folders) == len(attempts) == sum(SHARED.values())
+
+
+@pytest.mark.slow
+def test_trainings_take_the_samples_together_that_the_study_says(ran: Path) -> None:
+    found = {}
+    for path in (ran / "runs").glob("*/result.json"):
+        kind = path.parent.name.partition("-")[0]
+        values = json.loads(path.read_text())["values"]
+        if "micro_batch" in values:
+            found[kind] = (values["micro_batch"], values["recompute_activations"])
+    assert found == {"stage1": (3, False), "stage2": (None, True), "dit": (None, False)}
 
 
 @pytest.mark.slow

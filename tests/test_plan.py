@@ -167,6 +167,7 @@ def test_names_notes_and_circumstances_are_not_identity(tmp_path: Path) -> None:
         swap("slope: positive", "slope: negative"),
         swap("form: semilog", "form: quadratic"),
         SMALL + "run: {retries: 9, checkpoint_s: 1}\n",
+        SMALL + "run: {micro_batch: {stage1: 3, dit: all}, recompute: {stage2: true}}\n",
         swap("p: [4, 8]", "p: [8, 4]"),
     ):
         assert plan_of(tmp_path, change).tasks.keys() == before

@@ -314,6 +314,8 @@ class Driver:
                 threads=self.settings.threads,
                 checkpoint_s=self.settings.checkpoint_s,
                 timeout_s=self.settings.timeout_s,
+                micro_batch=self.settings.micro_batch.get(task.kind, "auto"),
+                recompute=self.settings.recompute.get(task.kind, "auto"),
                 device=self.settings.device,
             )
         )

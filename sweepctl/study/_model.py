@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from sweepctl.kinds import KINDS
+from sweepctl.kinds import KINDS, trainings
 from sweepctl.study._claims import Claim, Fit
 from sweepctl.study._search_block import SearchBlock
 from sweepctl.study._values import NAME, Count, Flag, Number, Strict, Text, Whole, model_of
@@ -27,11 +27,16 @@ STAGES = tuple(kind.name for kind in KINDS.values() if kind.in_only)
 FIXABLE = ("E", "tokens", "compression")
 """Derived values that `fixed` can hold."""
 
+MicroBatch = Literal["auto", "all"] | Count
+Recompute = Literal["auto"] | Flag
+
 if TYPE_CHECKING:
     Stage = str
+    Training = str
     Fixable = str
 else:
     Stage = Literal[STAGES]
+    Training = Literal[trainings()]
     Fixable = Literal[FIXABLE]
 
 # --- what a cell is made of -------------------------------------------------------------------
@@ -212,6 +217,32 @@ class Run(Strict):
     timeout_s: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="Seconds after which an attempt is ended; none by default."
     )
+    micro_batch: MicroBatch | dict[Training, MicroBatch] = Field(
+        "auto",
+        description=(
+            "Samples of a step that are in memory together: a number, all, or auto for as many as "
+            "fit the GPU (on a CPU: all); or one of these per training. Running out of memory "
+            "halves it."
+        ),
+    )
+    recompute: Recompute | dict[Training, Recompute] = Field(
+        "auto",
+        description=(
+            "Compute activations again in the backward pass instead of keeping them, for a third "
+            "more computation: true, false, or auto where few samples fit a GPU without; or one of "
+            "these per training."
+        ),
+    )
+
+    def micro_batch_of(self, kind: str) -> int | str:
+        """What `micro_batch` says of a kind of training; "auto" for one that it does not name."""
+        said = self.micro_batch
+        return said.get(kind, "auto") if isinstance(said, dict) else said
+
+    def recompute_of(self, kind: str) -> bool | str:
+        """What `recompute` says of a kind of training; "auto" for one that it does not name."""
+        said = self.recompute
+        return said.get(kind, "auto") if isinstance(said, dict) else said
 
 
 class When(Strict):

@@ -138,6 +138,8 @@ def _do(
             device=device,
             threads=request.threads,
             checkpoint_s=request.checkpoint_s,
+            micro_batch=request.micro_batch,
+            recompute=request.recompute,
             event=_events(attempt / "events.jsonl"),
             should_stop=stop,
         )

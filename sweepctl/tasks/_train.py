@@ -227,6 +227,8 @@ def _trained(telling: _Telling, result: TrainingResult, continued_from: int, **o
             "mfu": result.mfu,
             "peak_memory_bytes": result.peak_memory_bytes,
             "resumed_from": result.resumed_from,
+            "micro_batch": result.micro_batch,
+            "recompute_activations": result.recompute_activations,
             "continued_from": continued_from,
             **own,
             "events": [dataclasses.asdict(event) for event in result.events],
@@ -243,5 +245,7 @@ def _run(work: Work, steps: int | None) -> Run:
     return Run(
         device=work.device,
         checkpoint_s=work.checkpoint_s,
+        micro_batch=None if work.micro_batch == "all" else work.micro_batch,  # type: ignore[arg-type]
+        recompute_activations=work.recompute,  # type: ignore[arg-type]
         sheet_every=max(1, whole_steps(steps) // SHEETS),
     )

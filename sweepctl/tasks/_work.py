@@ -36,6 +36,8 @@ class Work:
         device: torch device string.
         threads: CPU threads that may be used.
         checkpoint_s: seconds between checkpoints.
+        micro_batch: samples of a training step in memory together, "all", or "auto" for what fits.
+        recompute: whether a training recomputes activations, or "auto".
         event: writes a progress event, at most one a second.
         should_stop: whether the attempt was asked to stop.
     """
@@ -48,6 +50,8 @@ class Work:
     device: str
     threads: int
     checkpoint_s: float
+    micro_batch: int | str = "auto"
+    recompute: bool | str = "auto"
     event: Callable[[Mapping[str, Any]], None]
     should_stop: Callable[[], bool]
     continues: tuple[Path, ...] = ()
