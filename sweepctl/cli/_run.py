@@ -16,7 +16,6 @@ from sweepctl.cli._options import File, Sets
 from sweepctl.cli._output import give_table, notices, say
 from sweepctl.cli._session import database, plan_file, planner, run_folder, site
 from sweepctl.errors import UsageError
-from sweepctl.kinds import trainings
 from sweepctl.plain import many
 
 if TYPE_CHECKING:
@@ -82,8 +81,7 @@ def run(
         retries=how.retries,
         checkpoint_s=how.checkpoint_s,
         timeout_s=how.timeout_s,
-        micro_batch={kind: how.micro_batch_of(kind) for kind in trainings()},
-        recompute={kind: how.recompute_of(kind) for kind in trainings()},
+        memory=how.memory,
         fail_fast=fail_fast,
     )
     live = sys.stderr.isatty() and not quiet

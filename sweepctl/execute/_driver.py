@@ -305,6 +305,7 @@ class Driver:
         log = runs.attempt_folder(folder, attempt)
         log.mkdir(parents=True, exist_ok=True)
         self.running[task.id] = _Running(task=task, attempt=attempt, events=log / "events.jsonl")
+        micro_batch, recompute = self.settings.memory.get(task.kind, ("auto", "auto"))
         pool.submit(
             AttemptRequest(
                 task_id=task.id,
@@ -314,8 +315,8 @@ class Driver:
                 threads=self.settings.threads,
                 checkpoint_s=self.settings.checkpoint_s,
                 timeout_s=self.settings.timeout_s,
-                micro_batch=self.settings.micro_batch.get(task.kind, "auto"),
-                recompute=self.settings.recompute.get(task.kind, "auto"),
+                micro_batch=micro_batch,
+                recompute=recompute,
                 device=self.settings.device,
             )
         )

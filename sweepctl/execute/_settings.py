@@ -25,8 +25,8 @@ class Settings:
         retries: further attempts after an infrastructure failure.
         checkpoint_s: seconds between checkpoints.
         timeout_s: seconds after which an attempt is ended, or None.
-        micro_batch: kind of training -> samples in memory together, "all" or "auto"; absent: auto.
-        recompute: kind of training -> whether activations are recomputed, or "auto".
+        memory: kind of training -> samples in memory together, "all" or "auto", and whether
+            activations are recomputed, or "auto"; both "auto" for one that is absent.
         backoff_s: pause before the first retry; doubled each time, at most a minute.
         entry: what an attempt runs, "module:function".
         preload: what its fork server imports beforehand, "module:function".
@@ -42,8 +42,7 @@ class Settings:
     retries: int = 2
     checkpoint_s: float = 60.0
     timeout_s: float | None = None
-    micro_batch: Mapping[str, int | str] = field(default_factory=dict)
-    recompute: Mapping[str, bool | str] = field(default_factory=dict)
+    memory: Mapping[str, tuple[int | str, bool | str]] = field(default_factory=dict)
     backoff_s: float = 1.0
     entry: str = "sweepctl.tasks:run"
     preload: str | None = "sweepctl.tasks:preload"

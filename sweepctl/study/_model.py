@@ -234,15 +234,14 @@ class Run(Strict):
         ),
     )
 
-    def micro_batch_of(self, kind: str) -> int | str:
-        """What `micro_batch` says of a kind of training; "auto" for one that it does not name."""
-        said = self.micro_batch
-        return said.get(kind, "auto") if isinstance(said, dict) else said
-
-    def recompute_of(self, kind: str) -> bool | str:
-        """What `recompute` says of a kind of training; "auto" for one that it does not name."""
-        said = self.recompute
-        return said.get(kind, "auto") if isinstance(said, dict) else said
+    @property
+    def memory(self) -> dict[str, tuple[int | str, bool | str]]:
+        """Kind of training -> `micro_batch` and `recompute` of it, "auto" for what is not named."""
+        many, again = (
+            said if isinstance(said, dict) else dict.fromkeys(trainings(), said)
+            for said in (self.micro_batch, self.recompute)
+        )
+        return {kind: (many.get(kind, "auto"), again.get(kind, "auto")) for kind in trainings()}
 
 
 class When(Strict):
