@@ -237,11 +237,14 @@ class Run(Strict):
     @property
     def memory(self) -> dict[str, tuple[int | str, bool | str]]:
         """Kind of training -> `micro_batch` and `recompute` of it, "auto" for what is not named."""
-        many, again = (
-            said if isinstance(said, dict) else dict.fromkeys(trainings(), said)
-            for said in (self.micro_batch, self.recompute)
-        )
-        return {kind: (many.get(kind, "auto"), again.get(kind, "auto")) for kind in trainings()}
+        many, again = self.micro_batch, self.recompute
+        return {
+            kind: (
+                many.get(kind, "auto") if isinstance(many, dict) else many,
+                again.get(kind, "auto") if isinstance(again, dict) else again,
+            )
+            for kind in trainings()
+        }
 
 
 class When(Strict):
