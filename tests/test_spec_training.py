@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vitok_core.errors import SpecError
 from vitok_core.settings import Adversarial, Loss, Stage1, Stage2
 from vitok_core.spec import (
-    PEAK_FLOPS,
+    DEVICES,
     Flops,
     TokenizerSpec,
     dino_macs,
@@ -115,7 +115,7 @@ def test_frames_of_a_clip_are_judged_one_by_one() -> None:
 
 
 def test_the_least_time_is_that_of_each_precision_at_its_peak() -> None:
-    peaks = PEAK_FLOPS["NVIDIA H100 80GB HBM3"]
+    peaks = DEVICES["NVIDIA H100 80GB HBM3"].peaks
     flops = Flops(bf16=int(989.4e12), tf32=int(2 * 494.7e12), fp32=int(67e12))
     assert least_seconds(flops, peaks) == pytest.approx(4.0)
 

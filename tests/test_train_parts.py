@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from vitok_core.errors import NonFiniteError, SpecError
 from vitok_core.settings import Optimiser
-from vitok_core.spec import PEAK_FLOPS, Flops
+from vitok_core.spec import DEVICES, Flops
 from vitok_core.train._batches import read_ahead
 from vitok_core.train._optimise import Ema, learning_rate, require_finite, stream
 from vitok_core.train._progress import History, SpikeWatch
@@ -244,7 +244,8 @@ def test_peak_memory_is_that_of_this_process() -> None:
 
 def test_a_peak_is_known_or_none() -> None:
     assert share_of_peak(Flops(bf16=1), 1.0, torch.device("cpu")) is None
-    for name, peaks in PEAK_FLOPS.items():
+    for name, device in DEVICES.items():
+        peaks = device.peaks
         assert peaks["fp32"] <= peaks["tf32"] <= peaks["bf16"], name
         # Before Ampere, and on CPUs, there are float32 products only.
         old = name == "cpu" or name.startswith("Tesla ")

@@ -11,7 +11,16 @@ from sweepctl.cli._session import database, open_for_reading
 from sweepctl.plain import many
 
 if TYPE_CHECKING:
-    from sweepctl.plan import Calibration, On, Plan, Recorded, Speed, StageSummary, Total
+    from sweepctl.plan import (
+        Calibration,
+        On,
+        Plan,
+        Recorded,
+        Speed,
+        StageMemory,
+        StageSummary,
+        Total,
+    )
 
 ASK = "--on 8xH100"
 
@@ -37,6 +46,7 @@ def what_would_run(made: Plan, on: On | None, *, as_json: bool) -> None:
                 "wall_hours": _wall_hours([made], known.states, calibration),
                 "on": on,
                 "device": calibration.device,
+                "memory": _memory([made], calibration),
                 "reasons": why,
                 "dropped": list(made.dropped),
                 "notices": list(made.notices),
@@ -52,6 +62,7 @@ def what_would_run(made: Plan, on: On | None, *, as_json: bool) -> None:
     _give_stages(lines)
     if whole.new:
         _say_hours([made], known.states, calibration, whole)
+    _say_memory([made], calibration)
     for reason in why:
         say(f"{reason.stage}: {many(reason.tasks, 'task')} {reason.why} (e.g. {reason.example})")
     if known.other_code:
@@ -110,6 +121,7 @@ def what_they_share(plans: Sequence[Plan], on: On | None, *, as_json: bool) -> N
                 "wall_hours": _wall_hours(plans, known.states, calibration),
                 "on": on,
                 "device": calibration.device,
+                "memory": _memory(plans, calibration),
             }
         )
         return
@@ -154,6 +166,7 @@ def what_they_share(plans: Sequence[Plan], on: On | None, *, as_json: bool) -> N
         )
     if whole.new:
         _say_hours(plans, known.states, calibration, whole)
+    _say_memory(plans, calibration)
     notices(*plans)
 
 
@@ -181,6 +194,46 @@ def _say_hours(
         kinds = ", ".join(f"{count} {kind}" for kind, count in whole.unknown.items())
         hint = "" if whole.hours else f"; {ASK} assumes a device"
         say(f"hours leave out what was never measured here: {kinds}{hint}")
+
+
+def _memory(plans: Sequence[Plan], calibration: Calibration) -> list[StageMemory]:
+    """What the trainings need of the device's memory; nothing where that is not known."""
+    from sweepctl.plan import memory_on
+    from vitok_core.spec import DEVICES
+
+    sheet = DEVICES.get(calibration.device)
+    if sheet is None or sheet.memory_bytes is None:
+        return []
+    # Of a task that several plans share, the first one to run it decides.
+    tasks = {
+        name: (task, plan.study.study.run.memory)
+        for plan in reversed(plans)
+        for name, task in plan.tasks.items()
+    }
+    return memory_on(tasks.values(), sheet.memory_bytes)
+
+
+def _say_memory(plans: Sequence[Plan], calibration: Calibration) -> None:
+    """How many samples of a step fit the device, and what does not fit at all."""
+    for line in _memory(plans, calibration):
+        small, large = line.smallest, line.largest
+        if small is not None and large is not None:
+            fits = f"{small.micro_batch:,} of {small.batch:,} samples at once"
+            if small.micro_batch != large.micro_batch:
+                fits = f"{small.micro_batch:,} to {large.micro_batch:,} of {large.batch:,} samples"
+            again = ""
+            if line.recomputed:
+                every = "" if line.recomputed == line.trainings else f" of {line.recomputed:,}"
+                again = f", activations{every} recomputed"
+            peak = in_bytes(max(small.bytes, large.bytes))
+            say(f"memory of {line.stage}: {fits}, {peak} at the peak{again} ({calibration.device})")
+        for one in line.misfits[:1]:
+            more = f" and {len(line.misfits) - 1:,} more" if len(line.misfits) > 1 else ""
+            say(
+                f"warning: {one.task} ({one.label}){more} does not fit {calibration.device}: "
+                f"{in_bytes(one.bytes)} are needed, by a closed form; set run.micro_batch or "
+                "run.recompute to auto, or take a device with more memory"
+            )
 
 
 def _wall_hours(

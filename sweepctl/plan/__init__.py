@@ -10,6 +10,7 @@ measured speeds) is an argument. The same study gives the same plan everywhere.
     _summary      what remains to be done, and why    _rungs       trials up to a rung of a search
     _design       what a plan will measure            _candidates  cells that a study could have
     _describe     one tokenizer without a study       _points      points of a search
+    _memory       what fits a GPU
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from sweepctl.plan._identity import (
     lasting,
     settings_of,
 )
+from sweepctl.plan._memory import StageMemory, memory_on
 from sweepctl.plan._model import Cell, Plan, Task, Trial
 from sweepctl.plan._operations import Cost
 from sweepctl.plan._points import MOST_COUNTED, about_points, about_search, look_at_points
@@ -69,6 +71,7 @@ __all__ = [
     "Plan",
     "Recorded",
     "Speed",
+    "StageMemory",
     "StageSummary",
     "Task",
     "Total",
@@ -85,6 +88,7 @@ __all__ = [
     "lasting",
     "make_plan",
     "measuring_stage",
+    "memory_on",
     "parse_on",
     "reasons",
     "rung_stage",

@@ -32,7 +32,7 @@ from sweepctl.errors import UsageError
 from sweepctl.kinds import trainings
 from sweepctl.statistics import t_quantile
 from vitok_core.errors import SpecError
-from vitok_core.spec import PEAK_FLOPS, Flops, known_device, least_seconds
+from vitok_core.spec import DEVICES, Flops, known_device, least_seconds
 
 if TYPE_CHECKING:
     from sweepctl.plan._model import Task
@@ -246,7 +246,7 @@ def _device(speeds: Sequence[Speed], on: On | None) -> tuple[str, Mapping[str, f
     """The kind of device that is meant, and its peaks if a data sheet is known."""
     if on is None:
         device = next((one.device for one in reversed(speeds) if one.device), "")
-        return device, PEAK_FLOPS.get(device)
+        return device, _sheet(device)
     if on.peak is not None:
         return on.device, dict.fromkeys(_PRECISIONS, on.peak)
     recorded = dict.fromkeys(one.device for one in reversed(speeds))
@@ -254,13 +254,17 @@ def _device(speeds: Sequence[Speed], on: On | None) -> tuple[str, Mapping[str, f
         wanted = set(re.findall(r"\w+", on.device.lower()))
         for device in recorded:
             if wanted and wanted <= set(re.findall(r"\w+", device.lower())):
-                return device, PEAK_FLOPS.get(device)
+                return device, _sheet(device)
     try:
         name = known_device(on.device)
     except SpecError as error:
         ran = f"; tasks were recorded on {', '.join(recorded)}" if recorded else ""
         raise UsageError(f"{error.message}{ran}") from error
-    return name, PEAK_FLOPS[name]
+    return name, DEVICES[name].peaks
+
+
+def _sheet(device: str) -> Mapping[str, float] | None:
+    return DEVICES[device].peaks if device in DEVICES else None
 
 
 _PRECISIONS = ("bf16", "tf32", "fp32")

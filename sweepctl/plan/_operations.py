@@ -6,7 +6,8 @@ the models that are measured are counted, not the networks that judge them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from vitok_core.settings import (
     DETERMINISTIC,
@@ -35,6 +36,7 @@ class Cost:
         fp32_flops: of them, other products of float32 numbers; the rest is bfloat16.
         samples: images or clips that the task goes through; 0 where there are none.
         disk_bytes: what it takes on disk while it runs, checkpoints and all; less stays.
+        training: of a training, what its memory follows from: the model and the settings.
     """
 
     parameters: int = 0
@@ -44,6 +46,9 @@ class Cost:
     fp32_flops: int = 0
     samples: int = 0
     disk_bytes: int = 0
+    training: tuple[TokenizerSpec, Stage1 | Stage2] | tuple[DiTSpec, DiT] | None = field(
+        default=None, compare=False
+    )
 
     def scaled(self, share: float) -> Cost:
         """What a share of its steps takes; models and disk stay as large."""
@@ -63,6 +68,7 @@ def of_stage1(spec: TokenizerSpec, how: Stage1) -> Cost:
         macs=spec.macs,
         samples=how.steps * how.batch,
         disk_bytes=_trained_bytes(spec.parameters, spec.parameters, how.ema),
+        training=(spec, how),
         **_counted(how.flops(spec)),
     )
 
@@ -78,6 +84,7 @@ def of_stage2(spec: TokenizerSpec, how: Stage2) -> Cost:
         samples=whole_steps(how.steps) * how.batch,
         # Two checkpoints hold the discriminator with both of its moments.
         disk_bytes=_trained_bytes(spec.parameters, moving, how.ema) + 2 * 4 * 3 * judge,
+        training=(spec, how),
         **_counted(how.flops(spec)),
     )
 
@@ -102,6 +109,7 @@ def of_dit(dit: DiTSpec, how: DiT) -> Cost:
         macs=dit.macs,
         samples=whole_steps(how.steps) * how.batch,
         disk_bytes=_trained_bytes(dit.parameters, dit.parameters, how.ema),
+        training=(dit, how),
         **_counted(how.flops(dit)),
     )
 
@@ -129,7 +137,7 @@ def of_reconstruct(spec: TokenizerSpec, images: int) -> Cost:
     )
 
 
-def _counted(flops: Flops) -> dict[str, int]:
+def _counted(flops: Flops) -> dict[str, Any]:
     return {"flops": flops.total, "tf32_flops": flops.tf32, "fp32_flops": flops.fp32}
 
 

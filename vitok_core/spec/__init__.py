@@ -20,7 +20,7 @@ The paper (Learnings from Scaling Visual Tokenizers, ICML 2025) prints MACs unde
 their own name.
 """
 
-from vitok_core.spec._devices import PEAK_FLOPS, Flops, known_device, least_seconds
+from vitok_core.spec._devices import DEVICES, Flops, known_device, least_seconds
 from vitok_core.spec._dit import (
     TIME_FEATURES,
     DiTPositions,
@@ -29,6 +29,7 @@ from vitok_core.spec._dit import (
 )
 from vitok_core.spec._memory import (
     Memory,
+    chosen,
     dino_memory,
     discriminator_memory,
     dit_memory,
@@ -64,11 +65,11 @@ from vitok_core.spec._training import (
 )
 
 __all__ = [
+    "DEVICES",
     "DINO_PATCH",
     "DISCRIMINATOR_LAST",
     "DIT_SIZES",
     "IMAGE_CHANNELS",
-    "PEAK_FLOPS",
     "SIZES",
     "TIME_FEATURES",
     "Bottleneck",
@@ -85,6 +86,7 @@ __all__ = [
     "TokenizerSpec",
     "Variant",
     "check_discriminator",
+    "chosen",
     "dino_macs",
     "dino_memory",
     "dino_side",

@@ -19,6 +19,7 @@ workspaces of cuDNN and cuBLAS, the CUDA context, and fragments. It was never me
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -43,6 +44,9 @@ FLOAT = 4
 
 ALLOWANCE = 0.10
 """Share of the counted bytes that is added for what is not counted."""
+
+FEW_SAMPLES = 8
+"""With fewer samples in a micro-batch than this, recomputing activations is the lesser cost."""
 
 RESERVED_BYTES = 1 << 30
 """CUDA context, cuBLAS and cuDNN workspaces of one process: an estimate, never measured."""
@@ -96,6 +100,37 @@ class Memory:
             if self.bytes(rows, micro_batch) <= available_bytes:
                 return micro_batch
         return None
+
+
+def chosen(
+    memory: Callable[[bool], Memory],
+    rows: int,
+    available_bytes: int,
+    *,
+    micro_batch: int | None = None,
+    recompute: bool | None = None,
+) -> tuple[int | None, bool]:
+    """What fits a device: samples in memory together, and whether activations are recomputed.
+
+    Args:
+        memory: of the training, with and without recomputed activations.
+        rows: samples of the process in a step, at least 1.
+        available_bytes: memory of the device that is free before the training begins.
+        micro_batch: where it is given; None to choose the largest that fits.
+        recompute: where it is given; None to recompute where fewer than eight samples fit without.
+
+    Returns:
+        The micro-batch, None when not even one sample fits (or not those that are given), and
+        whether to recompute.
+    """
+    wanted = rows if micro_batch is None else min(micro_batch, rows)
+    if recompute is None:
+        fits = memory(False).largest_micro_batch(wanted, available_bytes) or 0
+        recompute = fits < min(FEW_SAMPLES, wanted)
+    if micro_batch is None:
+        return memory(recompute).largest_micro_batch(rows, available_bytes), recompute
+    fits_given = memory(recompute).bytes(rows, wanted) <= available_bytes
+    return (wanted if fits_given else None), recompute
 
 
 def tokenizer_memory(

@@ -22,12 +22,9 @@ from typing import Any
 import torch
 
 from vitok_core.settings import Run
-from vitok_core.spec import Memory
+from vitok_core.spec import Memory, chosen
 from vitok_core.train._parallel import agree, part
 from vitok_core.train._progress import Event, History
-
-FEW_SAMPLES = 8
-"""With fewer samples in a micro-batch than this, recomputing activations is the lesser cost."""
 
 
 def fitted(run: Run, memory: Callable[[bool], Memory], batch: int) -> Run:
@@ -38,23 +35,24 @@ def fitted(run: Run, memory: Callable[[bool], Memory], batch: int) -> Run:
         memory: of the training, with and without recomputed activations.
         batch: samples of a step, of all processes together.
     """
-    chosen, recompute = run.micro_batch, run.recompute_activations
-    if chosen != "auto" and recompute != "auto":
+    given, again = run.micro_batch, run.recompute_activations
+    if given != "auto" and again != "auto":
         return run
-    own = part(batch)
-    rows, free = own.stop - own.start, _free_bytes(torch.device(run.device))
+    rows, free = part(batch), _free_bytes(torch.device(run.device))
     if free is None:
-        chosen = None if chosen == "auto" else chosen
-        recompute = False if recompute == "auto" else recompute
+        micro_batch, recompute = None if given == "auto" else given, again is True
     else:
-        wanted = rows if chosen in ("auto", None) else min(int(chosen), rows)
-        if recompute == "auto":
-            fits = memory(False).largest_micro_batch(wanted, free) or 0
-            recompute = fits < min(FEW_SAMPLES, wanted)
-        if chosen == "auto":
-            # At least one: whether that fits is for the device to say.
-            chosen = memory(recompute).largest_micro_batch(rows, free) or 1
-    return dataclasses.replace(run, micro_batch=chosen, recompute_activations=recompute)
+        own = rows.stop - rows.start
+        micro_batch, recompute = chosen(
+            memory,
+            own,
+            free,
+            micro_batch=None if given == "auto" else given or own,
+            recompute=None if again == "auto" else again,
+        )
+        # Where the closed form says that it does not fit, the device has the last word.
+        micro_batch = (micro_batch or 1) if given == "auto" else given
+    return dataclasses.replace(run, micro_batch=micro_batch, recompute_activations=recompute)
 
 
 def _free_bytes(device: torch.device) -> int | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from vitok_core.spec import PEAK_FLOPS, Flops, least_seconds
+from vitok_core.spec import DEVICES, Flops, least_seconds
 
 
 def share_of_peak(flops: Flops, seconds: float, device: torch.device) -> float | None:
@@ -30,9 +30,10 @@ def share_of_peak(flops: Flops, seconds: float, device: torch.device) -> float |
     """
     if device.type != "cuda":
         return None
-    peaks = PEAK_FLOPS.get(torch.cuda.get_device_name(device))
-    if peaks is None:
+    known = DEVICES.get(torch.cuda.get_device_name(device))
+    if known is None:
         return None
+    peaks = known.peaks
     if torch.get_float32_matmul_precision() != "highest":
         peaks = {**peaks, "fp32": peaks["tf32"]}
     return least_seconds(flops, peaks) / seconds

@@ -1,0 +1,121 @@
+"""What the trainings of a plan need of a GPU's memory, and how many samples of a step fit in it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweepctl.kinds import trainings
+from sweepctl.plan._model import Task
+from vitok_core.spec import Memory, chosen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """One training on one device.
+
+    Attributes:
+        task: its id.
+        label: of the task, for people.
+        batch: samples of a step.
+        micro_batch: of them, those in memory together; None when it does not fit.
+        recompute: whether activations are recomputed.
+        bytes: at the peak, in closed form; of one sample, or the given ones, where it does not fit.
+    """
+
+    task: str
+    label: str
+    batch: int
+    micro_batch: int | None
+    recompute: bool
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageMemory:
+    """The trainings of one stage on one device.
+
+    Attributes:
+        stage: the kind of task.
+        trainings: how many tasks.
+        smallest: the training with the smallest micro-batch of those that fit; None without one.
+        largest: that with the largest.
+        recomputed: how many recompute activations.
+        misfits: those that do not fit, in the order of the plan.
+    """
+
+    stage: str
+    trainings: int
+    smallest: Fit | None
+    largest: Fit | None
+    recomputed: int
+    misfits: tuple[Fit, ...]
+
+
+def memory_on(
+    tasks: Iterable[tuple[Task, Mapping[str, tuple[int | str, bool | str]]]], available_bytes: int
+) -> list[StageMemory]:
+    """What the trainings among tasks need of a device, one line per stage.
+
+    Args:
+        tasks: of one or several plans, each with what its study says of memory, `Run.memory`.
+        available_bytes: memory of the device.
+    """
+    known: dict[Any, tuple[int, int | None, bool, int]] = {}
+    fits: dict[str, list[Fit]] = defaultdict(list)
+    for task, run in tasks:
+        if task.cost.training is None:
+            continue
+        said = run.get(task.kind, ("auto", "auto"))
+        key = (task.cost.training, said)
+        if key not in known:
+            known[key] = _fit(task.cost.training, available_bytes, *said)
+        batch, micro_batch, recompute, taken = known[key]
+        fits[task.kind].append(
+            Fit(
+                task=task.id,
+                label=task.label,
+                batch=batch,
+                micro_batch=micro_batch,
+                recompute=recompute,
+                bytes=taken,
+            )
+        )
+    return [_stage(stage, fits[stage]) for stage in trainings() if fits[stage]]
+
+
+def _fit(
+    training: tuple[Any, Any], available_bytes: int, said: int | str, again: bool | str
+) -> tuple[int, int | None, bool, int]:
+    spec, how = training
+
+    def memory(recompute: bool) -> Memory:
+        found: Memory = how.memory(spec, recompute=recompute)
+        return found
+
+    batch: int = how.batch
+    given = {"auto": None, "all": batch}.get(said, said) if isinstance(said, str) else said
+    micro_batch, recompute = chosen(
+        memory,
+        batch,
+        available_bytes,
+        micro_batch=None if given is None else int(given),
+        recompute=None if isinstance(again, str) else again,
+    )
+    least = 1 if given is None else min(int(given), batch)
+    taken = memory(recompute).bytes(batch, least if micro_batch is None else micro_batch)
+    return batch, micro_batch, recompute, taken
+
+
+def _stage(stage: str, fits: list[Fit]) -> StageMemory:
+    inside = [one for one in fits if one.micro_batch is not None]
+    return StageMemory(
+        stage=stage,
+        trainings=len(fits),
+        smallest=min(inside, key=lambda one: one.micro_batch or 0, default=None),
+        largest=max(inside, key=lambda one: one.micro_batch or 0, default=None),
+        recomputed=sum(one.recompute for one in fits),
+        misfits=tuple(one for one in fits if one.micro_batch is None),
+    )
