@@ -8,8 +8,17 @@ from pathlib import Path
 
 from sweepctl.datasets import data_identities
 from sweepctl.paper import ConfiguredValue, figure_or_table, published
-from sweepctl.plan import Calibration, Plan, make_plan, parse_on, total
+from sweepctl.plan import (
+    Calibration,
+    Plan,
+    StageMemory,
+    make_plan,
+    memory_on,
+    parse_on,
+    total,
+)
 from sweepctl.study import load_study
+from vitok_core.spec import DEVICES
 
 FOLDER = Path(__file__).resolve().parent.parent / "studies" / "paper"
 FILES = tuple(
@@ -60,24 +69,44 @@ def with_cost(file: Path) -> str:
     return re.sub(r"^# Cost: [^`]*(`[^`]*`\.)?", cost(planned(file)), file.read_text(), flags=re.M)
 
 
+def memory(plan: Plan) -> list[StageMemory]:
+    """What the trainings of a study need of one H100."""
+    device = Calibration([], parse_on(ON)).device
+    available = DEVICES[device].memory_bytes
+    assert available is not None
+    how = plan.study.study.run.memory
+    return memory_on([(task, how) for task in plan.tasks.values()], available)
+
+
+def at_once(plan: Plan) -> str:
+    """Samples of a step that fit one H100 together, per stage."""
+    said = []
+    for line in memory(plan):
+        assert line.smallest is not None and line.largest is not None
+        ends = {line.smallest.micro_batch: None, line.largest.micro_batch: None}
+        said.append(f"{line.stage} {' to '.join(map(str, ends))}")
+    return ", ".join(said)
+
+
 def table_of_studies() -> str:
-    """A row a study: file, question, cells, tasks, hours."""
+    """A row per study: file, question, cells, tasks, hours, samples that fit the memory."""
     lines = [
-        "| Study | Question | Cells | Tasks | H100 hours |",
-        "| --- | --- | --- | --- | --- |",
+        "| Study | Question | Cells | Tasks | H100 hours | Samples at once |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for file in FILES:
         plan = planned(file)
         name = f"[{file.stem}](../studies/paper/{file.name})"
         question = plan.study.study.question
         lines.append(
-            f"| {name} | {question} | {len(plan.cells)} | {len(plan.tasks)} | {hours(plan)} |"
+            f"| {name} | {question} | {len(plan.cells)} | {len(plan.tasks)} | {hours(plan)} "
+            f"| {at_once(plan)} |"
         )
     whole = {task for plan in all_planned() for task in plan.tasks}
     cells = sum(len(plan.cells) for plan in all_planned())
     alone = sum(len(plan.tasks) for plan in all_planned())
     lines.append(
         f"| all, each task once | | {cells} | {len(whole)} (apart: {alone}) "
-        f"| {hours(*all_planned())} |"
+        f"| {hours(*all_planned())} | |"
     )
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from own_files import picture_folder
-from paper_studies import FILES, FOLDER, ON, all_planned, planned, points, with_cost
+from paper_studies import FILES, FOLDER, ON, all_planned, memory, planned, points, with_cost
 
 from sweepctl import cli
 from sweepctl.claims import fit_study
@@ -35,6 +35,16 @@ CELLS = {
 BESIDE = {"figure-3-coco": 15, "figure-12-coco": 3, "figure-4-cfg-3": 28}
 BESIDE |= {"table-2-coco": 2, "table-3-coco": 1}
 """The same figures on another data set, or with arXiv v1's second guidance scale."""
+
+
+@each
+def test_every_training_fits_an_h100(file: Path) -> None:
+    for line in memory(planned(file)):
+        assert not line.misfits
+        assert line.smallest is not None and (line.smallest.micro_batch or 0) >= 8
+        assert not line.recomputed
+        for one in (line.smallest, line.largest):
+            assert one is not None and one.bytes <= 80e9
 
 
 def test_every_figure_and_table_has_its_study() -> None:

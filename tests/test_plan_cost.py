@@ -414,3 +414,52 @@ def test_what_cannot_be_costed_is_exit_code_2(
 ) -> None:
     code, _, err = call("plan", *words)
     assert code == 2 and said in err
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+LARGE = """\
+format: 1
+study: large
+axes: {p: [16, 8]}
+data: {train: photos-train, resolution: 256, images: 64}
+tokenizer: {encoder: S, decoder: B, c: 16}
+stages: {stage1: {steps: 10, batch: 512, loss: {lpips: 0}}}
+evaluate:
+  reconstruction: {on: [photos-eval], images: 8, metrics: [psnr]}
+"""
+
+
+def said_of_memory(call: Callable[..., tuple[int, str, str]], *words: str) -> list[str]:
+    write(Path(), LARGE, "large.yaml")
+    code, _, err = call("plan", "large.yaml", *words)
+    assert code == 0, err
+    return [line for line in err.splitlines() if "memory of" in line or "not fit" in line]
+
+
+def test_plan_says_how_many_samples_fit_the_device(
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
+    assert said_of_memory(call) == []  # no device is known
+    assert said_of_memory(call, "--on", "cpu") == []
+    (line,) = said_of_memory(call, "--on", "2xL4")
+    code, out, _ = call("plan", "large.yaml", "--on", "2xL4", "--json")
+    assert code == 0
+    (found,) = json.loads(out)["memory"]
+    low, high = found["smallest"], found["largest"]
+    assert 1 <= low["micro_batch"] < high["micro_batch"] < 512 == low["batch"]
+    assert low["bytes"] <= 24e9 and high["bytes"] <= 24e9
+    assert f"{low['micro_batch']} to {high['micro_batch']} of 512 samples" in line
+    (more,) = said_of_memory(call, "--on", "H200")
+    assert more != line
+
+
+def test_plan_names_what_does_not_fit_as_the_study_has_it(
+    call: Callable[..., tuple[int, str, str]],
+) -> None:
+    small = ("--set", "run.micro_batch.stage1=2", "--set", "run.recompute=true", "--on", "L4")
+    (line,) = said_of_memory(call, *small)
+    assert "memory of stage1: 2 of 512 samples at once" in line
+    assert "activations recomputed" in line
+    (line,) = said_of_memory(call, "--set", "run.micro_batch=all", "--on", "L4")
+    assert line.startswith("warning: stage1-") and " and 1 more do not fit NVIDIA L4" in line

@@ -228,11 +228,13 @@ def _say_memory(plans: Sequence[Plan], calibration: Calibration) -> None:
             peak = in_bytes(max(small.bytes, large.bytes))
             say(f"memory of {line.stage}: {fits}, {peak} at the peak{again} ({calibration.device})")
         for one in line.misfits[:1]:
-            more = f" and {len(line.misfits) - 1:,} more" if len(line.misfits) > 1 else ""
+            others = len(line.misfits) - 1
+            which = f"{one.task} ({one.label})"
+            which += f" and {others:,} more do not fit" if others else " does not fit"
             say(
-                f"warning: {one.task} ({one.label}){more} does not fit {calibration.device}: "
-                f"{in_bytes(one.bytes)} are needed, by a closed form; set run.micro_batch or "
-                "run.recompute to auto, or take a device with more memory"
+                f"warning: {which} {calibration.device}: {in_bytes(one.bytes)} are needed, by a "
+                "closed form; set run.micro_batch or run.recompute to auto, or take a device with "
+                "more memory"
             )
 
 
