@@ -222,3 +222,45 @@ def test_alpha_of_a_video_is_put_on_white_as_that_of_a_picture(
     one.save(still, "PNG")
     square = read_square(still.getvalue(), resolution=48, crop="adm")
     assert square.notes == ("alpha, put on white",) and square.pixels[24, 8].tolist() == [255] * 3
+
+
+# Kr and Kb of the matrix from RGB to luma, and FFmpeg's number of it in streams and in frames.
+MATRICES = {"bt601": (0.299, 0.114, 6, 5), "bt709": (0.2126, 0.0722, 1, 1)}
+COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (220, 140, 40))
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["limited", "full"])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_colors_of_a_video_follow_its_matrix_and_range(
+    tmp_path: Path, matrix: str, whole: bool
+) -> None:
+    """PyAV below 17 took every matrix for BT.601: up to 23 levels wrong in BT.709."""
+    av = pytest.importorskip("av")
+    red, blue, of_stream, of_frame = MATRICES[matrix]
+    (tmp_path / "set").mkdir()
+    with av.open(str(tmp_path / "set" / "colors.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=8, options={"qp": "0"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.colorspace, context.color_range = of_stream, 2 if whole else 1
+        for number in range(2 * len(COLOURS)):
+            r, g, b = (value / 255 for value in COLOURS[number // 2])
+            y = red * r + (1 - red - blue) * g + blue * b
+            u, v = (b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red))
+            levels = (255 * y, 128 + 255 * u, 128 + 255 * v)
+            if not whole:
+                levels = (16 + 219 * y, 128 + 224 * u, 128 + 224 * v)
+            planes = np.empty((96, 64), np.uint8)
+            planes[:64], planes[64:80], planes[80:] = (min(255, round(one)) for one in levels)
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+            frame.colorspace, frame.color_range = of_frame, 2 if whole else 1
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    own = OwnData(name="own", kind="videos", place=str(tmp_path / "set"), labels=False)
+    prepare_own(scan(own), resolution=32, images=1, frames=8, folder=tmp_path / "out")
+    clip = open_prepared(tmp_path / "out").batch(np.arange(1))[0]
+    for number, color in enumerate(COLOURS):
+        shown = clip[:, 2 * number, 8:24, 8:24].astype(int)
+        assert abs(shown - np.reshape(color, (3, 1, 1))).max() <= 3
