@@ -70,7 +70,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, OwnSet]:
         name: OwnSet(folder=str(tmp_path / name))
         for name in ("mine", "copied", "renamed", "part", "other")
     }
-    sets["under-another-name"] = OwnSet(folder=str(tmp_path / "mine"), crop="centre")
+    sets["under-another-name"] = OwnSet(folder=str(tmp_path / "mine"), crop="center")
     for name in sets:
         scan(name, sets, threads=1, progress=lambda progress: None)
     return sets

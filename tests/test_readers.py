@@ -71,14 +71,14 @@ def shard_set(place: str, **more: object) -> OwnData:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 64), (97, 64), (64, 97), (33, 250), (20, 11), (16, 16)])
 @pytest.mark.parametrize("resolution", [16, 24])
-def test_a_centre_crop_is_torchvisions(size: tuple[int, int], resolution: int) -> None:
+def test_a_center_crop_is_torchvisions(size: tuple[int, int], resolution: int) -> None:
     from torchvision import transforms
 
     image = Image.fromarray(pixels(1, *size))
     theirs = transforms.Compose([transforms.Resize(resolution), transforms.CenterCrop(resolution)])(
         image
     )
-    assert np.array_equal(square(image, resolution, "centre"), np.asarray(theirs))
+    assert np.array_equal(square(image, resolution, "center"), np.asarray(theirs))
 
 
 def test_an_adm_crop_halves_by_box_averages() -> None:
@@ -96,7 +96,7 @@ def test_an_adm_crop_halves_by_box_averages() -> None:
     st.integers(1, 300),
     st.integers(1, 300),
     st.sampled_from([8, 16, 31]),
-    st.sampled_from(["adm", "centre"]),
+    st.sampled_from(["adm", "center"]),
 )
 def test_every_square_has_its_size_and_no_foreign_colour(
     width: int, height: int, resolution: int, crop: str
@@ -258,8 +258,8 @@ def test_identity_is_content_and_not_place(tmp_path: Path) -> None:
     assert find_scan(here.identity()).content == here.content
     # A data set that was moved and scanned again is looked for at its new place.
     assert find_scan(here.identity()).own.place == str(tmp_path / "there")
-    centre = scan(folder_set(tmp_path / "here", crop="centre"))
-    assert centre.identity() == {**here.identity(), "crop": "centre"}
+    other = scan(folder_set(tmp_path / "here", crop="center"))
+    assert other.identity() == {**here.identity(), "crop": "centre"}
     for change in ("byte", "name", "class"):
         place = picture_folder(tmp_path / change, {"a": 3, "b": 2})
         if change == "byte":
@@ -337,7 +337,7 @@ def test_names_of_any_bytes_are_read_and_shown(tmp_path: Path) -> None:
     [
         ({"name": "Has Capitals"}, "cannot be the name"),
         ({"kind": "zip"}, "there are folder, videos"),
-        ({"crop": "middle"}, "there are adm, centre"),
+        ({"crop": "middle"}, "there are adm, center"),
         ({"place": " "}, "no place"),
         ({"place": "s3://bucket/x"}, "only local files"),
         ({"broken_share": 1.5}, "from 0 to 1"),

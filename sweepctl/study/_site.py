@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     PrivateAttr,
     ValidationError,
@@ -80,7 +81,7 @@ class _OwnSet(Strict):
     One key more says of what kind it is and where, see `vitok_core.sources`.
 
     Attributes:
-        crop: how a picture becomes a square: "adm" as in guided diffusion and DiT, or "centre" as
+        crop: how a picture becomes a square: "adm" as in guided diffusion and DiT, or "center" as
             in torchvision.
         labels: whether classes are read; without, every label is 0.
         broken: share of the files that may be broken; they are skipped and listed.
@@ -90,7 +91,11 @@ class _OwnSet(Strict):
         label: column of its labels.
     """
 
-    crop: Literal["adm", "centre"] = "adm"
+    crop: Annotated[
+        Literal["adm", "center"],
+        # As the first version spelled it; such site files stay valid.
+        BeforeValidator(lambda value: "center" if value == "centre" else value),
+    ] = "adm"
     labels: Flag = True
     broken: Annotated[Number, Field(ge=0, le=1)] = 0.01
     split: Text | None = None

@@ -15,10 +15,13 @@ from typing import Literal
 from vitok_core.errors import DataError
 from vitok_core.sources import SOURCES
 
-Fit = Literal["adm", "centre"]
+Fit = Literal["adm", "center"]
 
-FITS: tuple[Fit, ...] = ("adm", "centre")
+FITS: tuple[Fit, ...] = ("adm", "center")
 """How a picture becomes a square, see `_pixels`."""
+
+IDENTIFIED: dict[Fit, str] = {"adm": "adm", "center": "centre"}
+"""How identities spell them: as the first version did, so that prepared data stays valid."""
 
 ORDER = 1
 """Version of the order in which samples, and the clips of a video, are taken."""
@@ -54,7 +57,7 @@ class OwnData:
         place: a folder; for webdataset a pattern of tar files, with {000..127} and * and ?; for
             huggingface a folder that `save_to_disk` wrote, or the name of a repository.
         crop: how a picture becomes a square: "adm" (halved by box averages, bicubic, cropped), or
-            "centre" (short side to the resolution, bilinear, cropped).
+            "center" (short side to the resolution, bilinear, cropped).
         labels: whether the first sub-folder (for webdataset the .cls file, for huggingface the
             label column) is the class; without, every label is 0.
         broken_share: share of the files, 0 to 1, that may be broken; those are skipped and listed.

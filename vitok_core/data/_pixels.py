@@ -6,7 +6,7 @@ by itself are opened: no outside program ever runs on a user's file.
 
 The two ways to cut a square are those in use. "adm" is that of the guided-diffusion code and of
 what followed it (DiT, RAE): halve by box averages while the short side is at least twice the
-resolution, scale by the bicubic filter, cut from the middle. "centre" is torchvision's `Resize` and
+resolution, scale by the bicubic filter, cut from the middle. "center" is torchvision's `Resize` and
 `CenterCrop` with their defaults, as in ViTok: scale by the bilinear filter, cut from the middle.
 """
 

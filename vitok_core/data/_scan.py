@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitok_core.data._listing import LeftOutNames, Reporter, ScanProgress, from_line, list_units
-from vitok_core.data._own import Fit, OwnData
+from vitok_core.data._own import IDENTIFIED, Fit, OwnData
 from vitok_core.data._units import NO_LABEL, Units, open_units
 from vitok_core.data._walk import legible, no_sample
 from vitok_core.errors import DataError
@@ -90,7 +90,7 @@ class Scan:
             "recipe": SOURCES[self.own.kind].recipe,
             "content": self.content,
             "samples": self.samples,
-            "crop": self.own.crop,
+            "crop": IDENTIFIED[self.own.crop],
         }
 
     def shared(self, other: Scan) -> int:
@@ -211,7 +211,8 @@ def find_scan(identity: Mapping[str, Any], *, cache: Path | None = None) -> Scan
         DataError: no scan has that content, or this version cuts samples in another way.
     """
     cache = cache or scans_folder()
-    content, crop = identity["content"], identity["crop"]
+    content = identity["content"]
+    crop = next(fit for fit, said in IDENTIFIED.items() if said == identity["crop"])
     recipe = SOURCES[identity["data"]].recipe
     if identity["recipe"] != recipe:
         raise DataError(
