@@ -18,7 +18,6 @@ from sweepctl.plan import (
     total,
 )
 from sweepctl.study import load_study
-from vitok_core.spec import DEVICES
 
 FOLDER = Path(__file__).resolve().parent.parent / "studies" / "paper"
 FILES = tuple(
@@ -71,8 +70,7 @@ def with_cost(file: Path) -> str:
 
 def memory(plan: Plan) -> list[StageMemory]:
     """What the trainings of a study need of one H100."""
-    device = Calibration([], parse_on(ON)).device
-    available = DEVICES[device].memory_bytes
+    available = Calibration([], parse_on(ON)).memory_bytes
     assert available is not None
     how = plan.study.study.run.memory
     return memory_on([(task, how) for task in plan.tasks.values()], available)

@@ -199,10 +199,8 @@ def _say_hours(
 def _memory(plans: Sequence[Plan], calibration: Calibration) -> list[StageMemory]:
     """What the trainings need of the device's memory; nothing where that is not known."""
     from sweepctl.plan import memory_on
-    from vitok_core.spec import DEVICES
 
-    sheet = DEVICES.get(calibration.device)
-    if sheet is None or sheet.memory_bytes is None:
+    if calibration.memory_bytes is None:
         return []
     # Of a task that several plans share, the first one to run it decides.
     tasks = {
@@ -210,7 +208,7 @@ def _memory(plans: Sequence[Plan], calibration: Calibration) -> list[StageMemory
         for plan in reversed(plans)
         for name, task in plan.tasks.items()
     }
-    return memory_on(tasks.values(), sheet.memory_bytes)
+    return memory_on(tasks.values(), calibration.memory_bytes)
 
 
 def _say_memory(plans: Sequence[Plan], calibration: Calibration) -> None:

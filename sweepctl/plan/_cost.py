@@ -204,6 +204,11 @@ class Calibration:
             grouped[one.kind, "tasks"].append((0.0, math.log(one.seconds)))
         self._rates = {key: _Rates(points, *key, self.device) for key, points in grouped.items()}
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory of the device by its data sheet; None where that is not known."""
+        return DEVICES[self.device].memory_bytes if self.device in DEVICES else None
+
     def expect(self, kind: str, cost: Cost) -> Expected | None:
         """The time of one task on one device, or None where nothing is known of it."""
         if (kind, cost) not in self._known:
