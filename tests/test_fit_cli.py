@@ -124,7 +124,7 @@ def test_where_chooses_cells_as_results_does_and_says_so(call: Call, tmp_path: P
     _, rows, _ = call("results", "nine", "--where", "p = 8 or psnr > 30", "--format", "json")
     chosen = {row["cell"] for row in json.loads(rows)}
     assert said["where"] == "p = 8 or psnr > 30"
-    assert said["cells"] == {"used": len(chosen), "measured": 9}
+    assert said["cells"] == {"used": len(chosen), "measured": 9, "overlapping": 0}
     assert {c for point in said["fits"][0]["points"] for c in point["cells"]} == chosen
     assert said["claims"][1]["details"]["n"] == len(chosen)
     # What is recorded with a condition stands beside the law of all cells, not in its place.

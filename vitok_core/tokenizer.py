@@ -177,7 +177,7 @@ class ViTok(nn.Module):
         """
         self._check_given(x, "samples")
         self._check_shape(x)
-        if not torch.compiler.is_compiling():
+        if _has_numbers(x):
             _check_range(x)
         return self._encode(x)
 
@@ -265,7 +265,7 @@ class ViTok(nn.Module):
                 range or of another shape.
         """
         self._check_given(z_BLC, "codes")
-        if not torch.compiler.is_compiling() and z_BLC.ndim == 3:
+        if z_BLC.ndim == 3 and _has_numbers(z_BLC):
             _check_finite(z_BLC, "codes", "c")
         return self._decode(z_BLC, keep)
 
@@ -429,6 +429,11 @@ def _plain(norm: Normalisation) -> dict[str, Any]:
 def _from_plain(plain: Mapping[str, Any]) -> Normalisation:
     vectors = {name: torch.tensor(plain[name], dtype=torch.float32) for name in ("mean_C", "std_C")}
     return Normalisation(**{**plain, **vectors})
+
+
+def _has_numbers(values: Tensor) -> bool:
+    """Whether numbers can be looked at: not of a tensor without any, nor while compiling."""
+    return not values.is_meta and not torch.compiler.is_compiling()
 
 
 def _check_finite(values: Tensor, what: str, field: str) -> None:
