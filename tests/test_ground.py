@@ -145,4 +145,5 @@ def test_numbers_that_are_not_finite_are_null() -> None:
 @pytest.mark.parametrize("confidence", [0.5, 0.8, 0.9, 0.95, 0.99, 0.999])
 def test_the_t_quantile_is_that_of_scipy(df: float, confidence: float) -> None:
     expected = float(stdtrit(df, 0.5 + confidence / 2))
-    assert t_quantile(df, confidence) == pytest.approx(expected, rel=1e-11)
+    # scipy before 1.17 is itself up to 3e-11 off, for example at 1 degree of freedom.
+    assert t_quantile(df, confidence) == pytest.approx(expected, rel=1e-10)
