@@ -68,12 +68,12 @@ def test_a_child_takes_sigint_as_a_wish_to_stop(tmp_path: Path) -> None:
     """An attempt in a process of its own, sent SIGINT as `kill -INT` or a batch system does."""
     (tmp_path / "task.json").write_text("{}")
     program = (
-        "import os, signal, sys\n"
+        "import signal\n"
         "from sweepctl.tasks import _attempt\n"
         "from sweepctl.runs import AttemptRequest\n"
         "from vitok_core.errors import Stopped\n"
         "def work(request, folder, attempt, stop, started):\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
         "    assert stop()\n"
         "    raise Stopped('stopped at step 3')\n"
         "_attempt._do = work\n"
