@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sweepctl.analyse._regression import Design, regress
 from sweepctl.analyse._results import Point
+from sweepctl.laws import Powers
 
 
 @pytest.mark.slow
@@ -39,7 +40,7 @@ def test_regression_is_that_of_statsmodels(n: int, seed: int, degree: int, unit:
     ]
     design = Design(
         xs=("E",),
-        degree=degree,
+        powers=Powers(degree=degree),
         scales=("log2",),
         centers=(float(np.log2(x).mean()),),
         levels={},

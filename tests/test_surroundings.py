@@ -284,7 +284,8 @@ def piped(folder: Path, line: str, *, buffered: bool) -> subprocess.CompletedPro
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize("reader", ["head -n 1", "true"])
 def test_a_reader_that_has_gone(there: Path, reader: str, buffered: bool) -> None:
-    words = "query 'select * from v_metric a, v_metric b, v_task c, v_task d'"
+    columns = "a.name, b.value, c.log, d.label"
+    words = f"query 'select {columns} from v_metric a, v_metric b, v_task c, v_task d'"
     line = f"{SWEEPCTL} {words} | {reader}; exit ${{PIPESTATUS[0]}}"
     done = piped(there, line, buffered=buffered)
     assert (done.returncode, done.stderr) == (0, "")
