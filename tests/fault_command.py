@@ -25,7 +25,7 @@ from sweepctl import runs
 SWEEPCTL = str(Path(sys.executable).with_name("sweepctl"))
 MARKER = "SWEEPCTL_FAULT_TEST"
 POLL_S = 0.01
-# Hanging is told from slow by minutes: CI has run these at a third of a quiet machine's speed.
+# A slow machine must not look like a hang: CI has run these at a third of a quiet machine's speed.
 PATIENCE_S = 400.0
 _T = TypeVar("_T")
 

@@ -31,7 +31,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def call(
     filled: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Call:
-    """Run the command line beside the results; gives exit code, stdout and stderr."""
+    """Run the command line in the folder of the results; gives exit code, stdout and stderr."""
     monkeypatch.chdir(filled.folder)
 
     def run(*words: str) -> tuple[int, str, str]:

@@ -114,7 +114,7 @@ class Asker:
             self._put_back(trial)
 
     def ask(self, point: Mapping[str, Any] | None = None) -> Asked:
-        """The next point; it is open until it is told.
+        """The next point; it stays open until its result is reported.
 
         Args:
             point: it, when the sampler is not to choose.
