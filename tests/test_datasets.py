@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 from own_files import picture_folder, png, shards, video
 
 from studies import write
-from sweepctl import cli
 from sweepctl.datasets import data_identities
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.plan import make_plan
@@ -49,22 +47,6 @@ def here(tmp_path: Path) -> Path:
     write(tmp_path, STUDY, "own.yaml")
     (tmp_path / "sweepctl.site.yaml").write_text(SITE)
     return tmp_path
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line as `main` does; gives exit code, stdout and stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sweepctl", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-            sys.exit(0)
-        said = capsys.readouterr()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0), said.out, said.err
-
-    return run
 
 
 def test_a_set_is_scanned_before_it_is_planned(here: Path, call: Call) -> None:

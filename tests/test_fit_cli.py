@@ -11,7 +11,6 @@ import functools
 import io
 import json
 import math
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,6 @@ import pytest
 from ledger_plans import finish, metric
 
 from studies import plan_of
-from sweepctl import cli
 from sweepctl.cli._table_file import read_points
 from sweepctl.ledger import Submission, open_ledger
 
@@ -47,25 +45,6 @@ claims:
 """
 PAPER = Path(__file__).resolve().parent.parent / "studies" / "paper"
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Call:
-    """Run the command line as `main` does; gives exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sweepctl", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-            sys.exit(0)
-        said = capsys.readouterr()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0), said.out, said.err
-
-    return run
 
 
 def filled(folder: Path, *, unfinished: tuple[int, ...] = (), broken: int | None = None) -> None:
