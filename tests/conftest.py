@@ -39,6 +39,17 @@ def call(
     return run
 
 
+@pytest.fixture
+def call_joined(call: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str]]:
+    """The same; gives the exit code and everything that was printed."""
+
+    def run(*words: str) -> tuple[int, str]:
+        code, out, err = call(*words)
+        return code, out + err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of a PostgreSQL cluster of this test session; skips where there is none."""

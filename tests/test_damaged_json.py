@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 from starlette.testclient import TestClient
 from ui_ledger import Place, fill
 
-from sweepctl import cli
 from sweepctl.ui import application
 
 Call = Callable[..., tuple[int, str, str]]
@@ -28,22 +26,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture
-def call(
-    filled: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Call:
+def call(filled: Place, call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Run the command line in the folder of the results; gives exit code, stdout and stderr."""
     monkeypatch.chdir(filled.folder)
 
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sweepctl", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-            sys.exit(0)
-        said = capsys.readouterr()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0), said.out, said.err
-
-    return run
+    return call
 
 
 def test_infinities_are_null_in_json_and_said(call: Call) -> None:

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import pwd
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from studies import SMALL, write
-from sweepctl import cli
 from vitok_core.data import scans_folder
 from vitok_core.errors import DataError, WeightsError
 from vitok_core.files import user_folder
 from vitok_core.weights import weights_folder, weights_state
 
 Call = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line as `main` does; gives the exit code and everything it printed."""
-
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["sweepctl", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-            sys.exit(0)
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
-
-    return run
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +27,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_commands_need_no_home(tmp_path: Path, call: Call) -> None:
+def test_commands_need_no_home(tmp_path: Path, call_joined: Call) -> None:
     write(tmp_path, SMALL, "small.yaml")
     for words, said in (
         (("check", "small.yaml"), "valid study"),
@@ -53,24 +36,24 @@ def test_commands_need_no_home(tmp_path: Path, call: Call) -> None:
         (("weights", "list"), "lite0"),
         (("spec", "--help"), "Usage"),
     ):
-        code, out = call(*words)
+        code, out = call_joined(*words)
         assert code == 0 and said in out, out
-    code, out = call("status")
+    code, out = call_joined("status")
     assert code == 1 and "there is no results database" in out
     assert not (tmp_path / "~").exists(), "no folder is called ~"
 
 
-def test_what_needs_a_folder_says_so_in_one_sentence(tmp_path: Path, call: Call) -> None:
+def test_what_needs_a_folder_says_so_in_one_sentence(tmp_path: Path, call_joined: Call) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "sweepctl.site.yaml").write_text("datasets: {mine: {folder: pictures}}\n")
     for words, variable in (
         (("data", "scan", "mine"), "VITOK_SCANS"),
         (("weights", "add", "lite0", "sweepctl.site.yaml"), "VITOK_WEIGHTS"),
     ):
-        code, out = call(*words)
+        code, out = call_joined(*words)
         assert code == 1 and out.count("error: ") == 1 and "no home folder" in out, out
         assert variable in out
-    code, out = call("data", "list")
+    code, out = call_joined("data", "list")
     assert code == 0 and "mine" in out, "to list needs none"
     assert not (tmp_path / "~").exists()
 
@@ -85,11 +68,11 @@ def test_what_needs_a_folder_says_so_in_one_sentence(tmp_path: Path, call: Call)
     ],
 )
 def test_a_site_file_that_speaks_of_a_home(
-    tmp_path: Path, call: Call, text: str, words: tuple[str, ...], said: str
+    tmp_path: Path, call_joined: Call, text: str, words: tuple[str, ...], said: str
 ) -> None:
     write(tmp_path, SMALL, "small.yaml")
     (tmp_path / "sweepctl.site.yaml").write_text(text)
-    code, out = call(*words)
+    code, out = call_joined(*words)
     assert code in (1, 2, 3) and out.count("error: ") == 1 and said in out, out
 
 

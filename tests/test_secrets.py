@@ -17,7 +17,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from studies import SMALL, write
-from sweepctl import cli
 from sweepctl.cli._progress import PlainWatcher
 from sweepctl.cluster._isolated import child_environment
 from sweepctl.datasets import data_identities
@@ -37,21 +36,6 @@ SECRETS = (DATABASE, SITE, TRACKER, TOKEN)
 URL = f"postgresql://me:{DATABASE}@127.0.0.1:1/results"
 ENVIRONMENT = {"WANDB_API_KEY": TRACKER, "HF_TOKEN": TOKEN}
 Call = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line as `main` does; gives the exit code and everything it printed."""
-
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["sweepctl", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-            sys.exit(0)
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
-
-    return run
 
 
 def check(where: str, text: str | bytes) -> None:
@@ -153,24 +137,24 @@ def test_errors_hide_what_they_were_given() -> None:
     ],
 )
 def test_a_place_that_cannot_be_read_is_not_repeated(
-    given: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    given: str, tmp_path: Path, call_joined: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, said = call("--db", given, "status")
+    code, said = call_joined("--db", given, "status")
     assert code == 2 and "error: the database URL given by --db" in said
     check("status --db", said)
     monkeypatch.setenv("SWEEPCTL_DB", given)
-    code, said = call("status")
+    code, said = call_joined("status")
     assert code == 2 and "error: the database URL given by SWEEPCTL_DB" in said
     check("status", said)
     assert not list(tmp_path.iterdir()), "no file is named by a password"
 
 
-def test_a_password_on_the_command_line_is_warned_of(call: Call) -> None:
-    code, said = call("--db", URL, "status")
+def test_a_password_on_the_command_line_is_warned_of(call_joined: Call) -> None:
+    code, said = call_joined("--db", URL, "status")
     assert code == 5
     assert "warning: --db holds a password" in said and "SWEEPCTL_DB" in said and ".pgpass" in said
     check("status", said)
-    assert "warning" not in call("--db", URL.replace(f":{DATABASE}", ""), "status")[1]
+    assert "warning" not in call_joined("--db", URL.replace(f":{DATABASE}", ""), "status")[1]
 
 
 @pytest.mark.parametrize(
@@ -186,17 +170,17 @@ def test_a_password_on_the_command_line_is_warned_of(call: Call) -> None:
     ids=range(6),
 )
 def test_errors_about_a_site_file_do_not_quote_its_secrets(
-    text: str, tmp_path: Path, call: Call
+    text: str, tmp_path: Path, call_joined: Call
 ) -> None:
     (tmp_path / "sweepctl.site.yaml").write_text(text)
     for words in (("status",), ("data", "list"), ("data", "list", "--json")):
-        check(" ".join(words), call(*words)[1])
+        check(" ".join(words), call_joined(*words)[1])
 
 
 def test_a_bug_leaves_its_traceback_without_secrets(
-    call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    call_joined: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call("--version")
+    call_joined("--version")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     try:
         raise RuntimeError(f"a bug with {TOKEN} and {URL}")
@@ -310,11 +294,13 @@ PARTS = ("", "/live", "/figure.json", "/fits", "/point/1")
 """The pages of a study."""
 
 
-def check_commands(lines: tuple[str, ...], rows: dict[Any, Any], call: Call) -> None:
+def check_commands(lines: tuple[str, ...], rows: dict[Any, Any], call_joined: Call) -> None:
     works = 0
     for line in lines:
         words = line.format(task=rows["done"], failed=rows["failed"]).split()
-        code, said = call(*(word.replace("_", " ") if "*" in word else word for word in words))
+        code, said = call_joined(
+            *(word.replace("_", " ") if "*" in word else word for word in words)
+        )
         check(line, said)
         works += code == 0
     assert works >= 0.7 * len(lines), "most commands have something to show"
@@ -336,11 +322,11 @@ def rows(
 
 
 def test_planted_secrets_are_not_in_what_a_study_leaves(
-    rows: dict[Any, Any], tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    rows: dict[Any, Any], tmp_path: Path, call_joined: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_commands(FEW, rows, call)
+    check_commands(FEW, rows, call_joined)
     monkeypatch.delenv("SWEEPCTL_DB")
-    code, said = call("status")
+    code, said = call_joined("status")
     assert code == 5 and "me:***@127.0.0.1" in said
     check("a database that does not answer", said)
     with closing(sqlite3.connect(tmp_path / "results.db")) as connection:
@@ -354,9 +340,9 @@ def test_planted_secrets_are_not_in_what_a_study_leaves(
 
 @pytest.mark.slow
 def test_planted_secrets_are_in_no_output_of_any_command(
-    rows: dict[Any, Any], tmp_path: Path, call: Call
+    rows: dict[Any, Any], tmp_path: Path, call_joined: Call
 ) -> None:
-    check_commands(ALL, rows, call)
+    check_commands(ALL, rows, call_joined)
     check_files(tmp_path)
 
 
