@@ -551,3 +551,20 @@ def test_a_site_file_is_checked_like_a_study(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="does not exist"):
         load_site(tmp_path / "none.yaml")
     assert load_site(write(tmp_path, "# nothing yet\n", "empty.yaml")).runs is None
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("0", "must be at least 1, not 0"),
+        ("half", "must be 'auto' or 'all', or a whole number, or a mapping (key: value), not the"),
+        (
+            "[1]",
+            "must be 'auto' or 'all', or a whole number, or a mapping (key: value), not a list",
+        ),
+        ("{stage3: 4}", "must be 'stage1', 'stage2' or 'dit', not the text 'stage3'"),
+    ],
+)
+def test_a_setting_of_several_forms_has_one_mistake(tmp_path: Path, value: str, said: str) -> None:
+    (found,) = mistakes(tmp_path, SMALL + f"run: {{micro_batch: {value}}}\n")
+    assert said in str(found) and "run.micro_batch" in str(found)

@@ -19,7 +19,7 @@ from sweepctl.study._check_search import Place, check_search, space_places
 from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile, resolved
 from sweepctl.study._model import STAGES, Config, Study
 from sweepctl.study._paths import Condition, closest, not_among, or_any
-from sweepctl.study._words import allowed_keys, in_words
+from sweepctl.study._words import allowed_keys, in_words, is_of_form
 from sweepctl.study._yaml import Document, KeyPath
 from vitok_core.protocols import METRICS, PROTOCOLS, MetricGroup, not_in_group
 from vitok_core.spec import DIT_SIZES, SIZES
@@ -71,7 +71,7 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
     try:
         study = Study.model_validate(filled)
     except ValidationError as error:
-        found: list[dict[str, Any]] = [dict(problem) for problem in error.errors()]
+        found = _of_the_meant_form([dict(problem) for problem in error.errors()], filled)
         given = {keys_of(path) for path in axis_places} | {
             (*one["loc"][:-1], closest(one["loc"][-1], allowed_keys(one["loc"], Study)))
             for one in found
@@ -158,6 +158,48 @@ def _at(data: Any, path: KeyPath) -> Any:
     for part in path:
         data = data[part]
     return data
+
+
+def _of_the_meant_form(errors: list[dict[str, Any]], filled: Any) -> list[dict[str, Any]]:
+    """The errors without those of forms of a setting that were not meant.
+
+    A setting that may be a word, a number or a mapping has errors of each form. Those of a form
+    whose type is right say enough; where none is, one error says what the forms are.
+    """
+    forms: dict[KeyPath, dict[str, list[dict[str, Any]]]] = {}
+    kept = []
+    for error in errors:
+        path, rest = _in_data(error["loc"], filled)
+        if not rest or error["type"] in ("missing", "extra_forbidden"):
+            kept.append(error)
+        else:
+            forms.setdefault(path, {}).setdefault(str(rest[0]), []).append(error)
+    for path, by_form in forms.items():
+        right = [
+            found
+            for found in by_form.values()
+            if not all(len(one["loc"]) == len(path) + 1 and is_of_form(one) for one in found)
+        ]
+        if right or len(by_form) == 1:
+            kept += (right or list(by_form.values()))[0]
+        else:
+            ((first, *_), *_) = by_form.values()
+            every = [one for found in by_form.values() for one in found]
+            kept.append({**first, "type": "forms", "ctx": {"errors": every}})
+    return sorted(kept, key=lambda error: errors.index(error) if error in errors else len(errors))
+
+
+def _in_data(loc: tuple[str | int, ...], data: Any) -> tuple[KeyPath, tuple[str | int, ...]]:
+    """How far a place leads into the data; and the rest, a form of the setting and what follows."""
+    path: KeyPath = ()
+    for number, part in enumerate(loc):
+        inside = (isinstance(data, dict) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
+        )
+        if not inside:
+            return path, loc[number:]
+        path, data = (*path, part), data[part]
+    return path, ()
 
 
 def _in_place(

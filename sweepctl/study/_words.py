@@ -32,9 +32,19 @@ _NEEDS = {
 }
 
 
+def is_of_form(error: Mapping[str, Any]) -> bool:
+    """Whether an error of pydantic says that a value is of another form than asked for."""
+    return error["type"] in _NEEDS or error["type"] == "literal_error"
+
+
 def in_words(error: Mapping[str, Any], model: type[BaseModel] = Study) -> str:
     """One of pydantic's errors of a model as a sentence: what was given, what is allowed."""
     kind, given, context = error["type"], error.get("input"), error.get("ctx") or {}
+    if kind == "forms":
+        words = [one["ctx"]["expected"] for one in context["errors"] if "ctx" in one]
+        others = [_NEEDS[one["type"]] for one in context["errors"] if one["type"] in _NEEDS]
+        said = ", or ".join([*words, *(other.removeprefix("needs ") for other in others)])
+        return f"must be {said}, not {shown(given)}"
     if kind in _NEEDS:
         return f"{_NEEDS[kind]}, not {shown(given)}{_instead(kind, given)}"
     if kind == "missing":
