@@ -69,6 +69,8 @@ def test_a_child_takes_sigint_as_a_wish_to_stop(tmp_path: Path) -> None:
     (tmp_path / "task.json").write_text("{}")
     program = (
         "import signal\n"
+        # Tests that a shell runs in the background have SIGINT ignored, and hand that on.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from sweepctl.tasks import _attempt\n"
         "from sweepctl.runs import AttemptRequest\n"
         "from vitok_core.errors import Stopped\n"
