@@ -17,7 +17,7 @@ from cluster_entries import KINDS
 
 from sweepctl.cluster import Pool, open_pool
 from sweepctl.cluster._attempt import claim, kernel_oom_kills, make_ready, settle
-from sweepctl.cluster._isolated import ForkServer, run_isolated, visible_gpus
+from sweepctl.cluster._isolated import ForkServer, run_isolated
 from sweepctl.errors import UnreachableError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, attempt_folder
 
@@ -698,15 +698,6 @@ def test_scheduler_of_the_user(tmp_path: Path) -> None:
                     pool.completed(1.0)
     finally:
         end(cluster)
-
-
-def test_gpus_are_found_without_touching_them(tmp_path: Path) -> None:
-    for name in ("nvidia0", "nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm", "null"):
-        (tmp_path / name).touch()
-    assert visible_gpus({}, tmp_path) == ("0", "2", "10")
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "3, GPU-5f"}, tmp_path) == ("3", "GPU-5f")
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == ()
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}, tmp_path) == ()
 
 
 @pytest.mark.slow

@@ -46,7 +46,8 @@ from sweepctl.cluster._attempt import (
     outcome_from,
     settle,
 )
-from sweepctl.cluster._isolated import ForkServer, run_isolated, visible_gpus
+from sweepctl.cluster._devices import Found, find_gpus
+from sweepctl.cluster._isolated import ForkServer, run_isolated
 from sweepctl.errors import RunFolderError, UnreachableError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, Failure
 
@@ -357,14 +358,14 @@ def _unreachable(client: distributed.Client, error: Exception | None) -> Unreach
     )
 
 
-def _job(asked: PoolRequest, *, own_workers: bool) -> Job:
+def _job(asked: PoolRequest, *, own_workers: bool, gpus: tuple[str, ...] = ()) -> Job:
     return Job(
         entry=asked.entry,
         preload=asked.preload,
         threads=asked.threads,
         grace_s=asked.grace_s,
         own_workers=own_workers,
-        gpus=visible_gpus(os.environ) if asked.gpus else (),
+        gpus=gpus,
     )
 
 
@@ -377,7 +378,8 @@ def open_local(asked: PoolRequest) -> DaskPool:
     Raises:
         UnreachableError: the worker processes do not come up.
     """
-    job = _job(asked, own_workers=True)
+    found = find_gpus(os.environ) if asked.gpus else Found()
+    job = _job(asked, own_workers=True, gpus=tuple(gpu.id for gpu in found.gpus))
     count = asked.workers or len(job.gpus) or max(1, dask.system.CPU_COUNT // job.threads)
     with contextlib.ExitStack() as held:
         # Dask's own defaults first: what the user's files and DASK_ variables say about encryption,
@@ -399,7 +401,9 @@ def open_local(asked: PoolRequest) -> DaskPool:
             ) from error
         handler.setLevel(logging.WARNING)  # silence_logs is for the workers, but sets this one too
         runner = _register(client, job)
-        return DaskPool(client=client, cluster=cluster, runner=runner, held=held.pop_all())
+        pool = DaskPool(client=client, cluster=cluster, runner=runner, held=held.pop_all())
+    pool.notices = found.notices
+    return pool
 
 
 def _start_cluster(count: int) -> distributed.LocalCluster:

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from sweepctl.cluster._attempt import Asked, kernel_oom_kills, last_line, settle, stop_asked
+from sweepctl.cluster._devices import child_variables
 from sweepctl.cluster._fork_server import MESSAGE_BYTES
 from sweepctl.errors import SweepctlError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, Failure
@@ -89,21 +90,6 @@ def child_environment(threads: int, environment: Mapping[str, str]) -> dict[str,
     return chosen
 
 
-def visible_gpus(environment: Mapping[str, str], devices: Path = Path("/dev")) -> tuple[str, ...]:
-    """Ids of the GPUs that this machine offers, without touching one of them.
-
-    Args:
-        environment: CUDA_VISIBLE_DEVICES in it is what the user allows; "" and "-1" mean none.
-        devices: folder of the device files; there is one nvidia<number> for each GPU.
-    """
-    allowed = environment.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None:
-        numbers = [path.name.removeprefix("nvidia") for path in devices.glob("nvidia[0-9]*")]
-        return tuple(sorted(numbers, key=int))
-    ids = [one.strip() for one in allowed.split(",")]
-    return tuple(one for one in ids if one and not one.startswith("-"))
-
-
 class ServerGone(SweepctlError):
     """The fork server ended while an attempt was with it, or before it took it.
 
@@ -136,7 +122,7 @@ class ForkServer:
         entry: "module:function" that runs a request.
         preload: "module:function" called once in the server, or None.
         threads: CPU threads a child may use, at least 1.
-        gpu: id of the only GPU its children see; None leaves what the worker sees.
+        gpu: id of the only GPU its children see, of `find_gpus`; None leaves what the worker sees.
     """
 
     def __init__(
@@ -190,9 +176,7 @@ class ForkServer:
 
     def _environment(self) -> dict[str, str]:
         environment = child_environment(self._threads, os.environ)
-        if self._gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = self._gpu
-        return environment
+        return environment if self._gpu is None else child_variables([self._gpu], environment)
 
     def _log_path(self) -> Path:
         if self._scratch is None:
