@@ -207,6 +207,7 @@ IDENTITY = {  # a leaf of the config that stage 1 reads -> another value for it
     "stages.stage1.optimiser.warmup": 0.5,
     "stages.stage1.optimiser.final_lr": 2e-5,
     "stages.stage1.optimiser.clip": 0.5,
+    "stages.stage1.optimiser.decay": "matrices",
     "stages.stage1.loss.pixel": "l1",
     "stages.stage1.loss.kl": 0.5,
     "stages.stage1.loss.lpips": 0.5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -35,6 +36,33 @@ def test_numbers_are_read_as_people_mean_them(tmp_path: Path) -> None:
     assert template["optimiser"]["lr"] == 0.0001
     assert template["steps"] == 2000
     assert isinstance(template["optimiser"]["clip"], float)
+
+
+def test_null_is_a_value_where_a_setting_takes_it_and_else_removes(tmp_path: Path) -> None:
+    base = swap("steps: 10", "steps: 10, ema: 0.5, optimiser: {clip: 0.5, lr: 0.5}")
+    write(tmp_path, base, "base.yaml")
+    over = "format: 1\nstudy: over\nbase: base.yaml\nstages:\n  stage1: {}\n"
+
+    def stages(text: str, *overrides: str) -> dict[str, Any]:
+        found = load(tmp_path, text, *overrides).grid.template["stages"]
+        return {
+            "clip": found["stage1"]["optimiser"]["clip"],
+            "lr": found["stage1"]["optimiser"]["lr"],
+            "ema": found["stage1"]["ema"],
+            "stage2.ema": found["stage2"]["ema"],
+        }
+
+    assert stages(over) == {"clip": 0.5, "lr": 0.5, "ema": 0.5, "stage2.ema": 0.9999}
+    nulls = "stage1: {ema: null, optimiser: {clip: null, lr: null}}\n  stage2: {ema: null}"
+    # lr takes no null: that of the base is removed, and the default is left.
+    wanted = {"clip": None, "lr": 4e-4, "ema": None, "stage2.ema": None}
+    assert stages(over.replace("stage1: {}", nulls)) == wanted
+    names = ("stage1.optimiser.clip", "stage1.optimiser.lr", "stage1.ema", "stage2.ema")
+    assert stages(over, *(f"stages.{name}=null" for name in names)) == wanted
+    assert stages(base, "stages.stage1.optimiser.clip=null")["clip"] is None
+    axis = over + "axes: {stage1.optimiser.clip: [null, 1]}\n"
+    rows = [factor.rows for factor in load(tmp_path, axis).grid.factors]
+    assert ((None,), (1.0,)) in rows
 
 
 MISTAKES = {

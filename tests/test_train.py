@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import signal
@@ -409,6 +410,42 @@ def test_checkpoints_of_other_settings_are_not_continued(photos: SampleSet, tmp_
         train(tmp_path, photos.first(44))
 
 
+def test_a_checkpoint_from_before_a_setting_existed_is_continued(
+    photos: SampleSet, whole: Stage1Result, tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped):
+        train(tmp_path, photos, stop_at=3, checkpoint_s=math.inf)
+    (path,) = (tmp_path / "checkpoints").glob("*.pt")
+    contents = torch.load(path, weights_only=True)
+    del contents["identity"]["config"]["optimiser"]["decay"]
+    with path.open("wb") as file:
+        torch.save(contents, file)
+    path.with_suffix(".sha256").write_text(hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(CheckpointError, match="decay: 'all' there, 'matrices' here"):
+        train(tmp_path, photos, with_optimiser(decay="matrices"))
+    assert train(tmp_path, photos).weights.read_bytes() == whole.weights.read_bytes()
+
+
+def test_without_clip_gradients_stay_as_they_are_and_are_measured(
+    photos: SampleSet, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, steps=3)
+    norms: dict[float | None, list[float]] = {}
+    weights = {}
+    for clip in (None, 1e6, 1e-3):
+        norms[clip] = []
+        result = train(
+            tmp_path / str(clip),
+            photos,
+            with_optimiser(config, clip=clip),
+            checkpoint_s=math.inf,
+            progress=lambda told, into=norms[clip]: into.append(told.grad_norm),
+        )
+        weights[clip] = result.weights.read_bytes()
+    assert norms[None] and norms[None] == norms[1e6]
+    assert weights[None] == weights[1e6] != weights[1e-3]
+
+
 def test_everything_that_should_changes_the_weights(photos: SampleSet, tmp_path: Path) -> None:
     variants = {
         "as is": CONFIG,
@@ -418,6 +455,7 @@ def test_everything_that_should_changes_the_weights(photos: SampleSet, tmp_path:
         "weight_decay": with_optimiser(weight_decay=0.5),
         "betas": with_optimiser(betas=(0.5, 0.9)),
         "clip": with_optimiser(clip=1e-3),
+        "decay": with_optimiser(weight_decay=0.5, decay="matrices"),
         "kl": dataclasses.replace(CONFIG, loss=Loss(lpips=0, kl=1.0)),
         "pixel": dataclasses.replace(CONFIG, loss=Loss(lpips=0, pixel="l1")),
     }

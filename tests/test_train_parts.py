@@ -13,12 +13,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from vitok_core.discriminator import Discriminator
+from vitok_core.dit import DiT
 from vitok_core.errors import NonFiniteError, SpecError
 from vitok_core.settings import Optimiser
-from vitok_core.spec import DEVICES, Flops
+from vitok_core.spec import DEVICES, DiTSpec, Flops, TokenizerSpec
+from vitok_core.tokenizer import ViTok
 from vitok_core.train._batches import read_ahead
-from vitok_core.train._optimise import Ema, learning_rate, require_finite, stream
+from vitok_core.train._optimise import Ema, adamw, learning_rate, require_finite, stream
 from vitok_core.train._progress import History, SpikeWatch
 from vitok_core.train._speed import peak_memory_bytes, share_of_peak
 
@@ -103,6 +107,51 @@ def test_settings_out_of_range(changes: dict[str, Any]) -> None:
     with pytest.raises(SpecError) as caught:
         dataclasses.replace(OPTIMISER, **changes).check()
     assert caught.value.field == next(iter(changes))
+
+
+def matrix_names(model: nn.Module) -> set[str]:
+    """Names of the parameters that decay with `decay: matrices`; the others have a group."""
+    optimiser = adamw(model, Optimiser(weight_decay=0.5, decay="matrices"), torch.device("cpu"))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decaying, others = optimiser.param_groups
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.5, 0.0)
+    assert len(names) == len(decaying["params"]) + len(others["params"])
+    return {names[id(parameter)] for parameter in decaying["params"]}
+
+
+def test_only_matrices_decay_where_a_study_says_so() -> None:
+    spec = TokenizerSpec(encoder="nano", decoder="nano", p=4, c=4, resolution=16, latent_tokens=4)
+    latent = TokenizerSpec(**dataclasses.asdict(spec) | {"qk_norm": True, "norm": "rmsnorm"})
+    dit = DiTSpec.for_tokenizer(spec, size="nano", classes=3, target="eps", learn_sigma=False)
+    for model in (ViTok(spec), ViTok(latent), DiT(dit), Discriminator(16, 0.1)):
+        kept = {name for name, _ in model.named_parameters()} - matrix_names(model)
+        matrices = {name: one for name, one in model.named_parameters() if name not in kept}
+        assert all(name.endswith(".weight") and one.ndim >= 2 for name, one in matrices.items())
+        # What has two dimensions and still does not decay is no matrix of a layer.
+        two = {name for name in kept if dict(model.named_parameters())[name].ndim >= 2}
+        assert two <= {"positions_LD", "classes.weight"}, two
+        assert all("norm" not in name and "token" not in name for name in matrices)
+
+
+def test_all_parameters_decay_in_one_group_by_default() -> None:
+    model = Discriminator(16, 0.1)
+    (group,) = adamw(model, Optimiser(weight_decay=0.5), torch.device("cpu")).param_groups
+    assert len(group["params"]) == len(list(model.parameters())) and group["weight_decay"] == 0.5
+
+
+def test_matrices_shrink_and_the_rest_stays_without_a_gradient() -> None:
+    torch.manual_seed(0)
+    model = Discriminator(16, 0.1)
+    before = {name: one.detach().clone() + 1 for name, one in model.named_parameters()}
+    with torch.no_grad():
+        for name, one in model.named_parameters():
+            one.copy_(before[name])
+            one.grad = torch.zeros_like(one)
+    decaying = matrix_names(model)
+    adamw(model, Optimiser(lr=0.1, weight_decay=0.5, decay="matrices"), torch.device("cpu")).step()
+    for name, one in model.named_parameters():
+        factor = 1 - 0.1 * 0.5 if name in decaying else 1.0
+        assert torch.allclose(one, factor * before[name]), name
 
 
 def test_what_is_not_finite_stops_before_the_update() -> None:

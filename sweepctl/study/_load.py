@@ -1,8 +1,9 @@
 """How does a file become a study? Bases merged, overrides applied, everything checked at once.
 
-Bases are laid below by a plain deep merge: later wins, lists are replaced, `null` removes. Then the
-overrides of the command line are applied, and `_check` judges the result. Every problem found is
-reported, each at its place in the file it came from.
+Bases are laid below by a plain deep merge: later wins, lists are replaced, `null` removes. Where a
+setting of a cell can be null, as in `ema: null`, that is its value. Then the overrides of the
+command line are applied, and `_check` judges the result. Every problem found is reported, each at
+its place in the file it came from.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def _merge(under: Document, over: Document, path: KeyPath) -> None:
         target, source = target[part], source[part]
     for key, value in source.items():
         below = (*path, key)
-        if value is None and key in target:
+        if value is None and key in target and _removes(below):
             _forget(under, below)
             del target[key]
         elif isinstance(value, dict) and isinstance(target.get(key), dict):
@@ -124,6 +125,12 @@ def _merge(under: Document, over: Document, path: KeyPath) -> None:
         under.values[path] = over.values[path]
     if path in over.keys:
         under.keys[path] = over.keys[path]
+
+
+def _removes(path: KeyPath) -> bool:
+    """Whether null takes away what is at a path; not where it is a value, as in `ema: null`."""
+    leaf = ".".join(map(str, path))
+    return leaf not in _paths.config_leaves() or not _paths.is_valid(leaf, None)
 
 
 def _forget(document: Document, path: KeyPath) -> None:
@@ -171,7 +178,7 @@ def _override(document: Document, override: str) -> None:
         if not isinstance(target, dict):
             return refuse(f"{name} leads through something that is not a mapping")
     _forget(document, path)
-    if parsed.data is None:
+    if parsed.data is None and _removes(path):
         target.pop(path[-1], None)
         return None
     target[path[-1]] = parsed.data

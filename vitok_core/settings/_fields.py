@@ -124,6 +124,18 @@ def group_in(hint: Any) -> type | None:
     return base if isinstance(base, type) and dataclasses.is_dataclass(base) else None
 
 
+def before_added(kind: type) -> dict[str, Any]:
+    """Settings of a class that were added later -> the values before, nested as its groups are."""
+    found: dict[str, Any] = {}
+    for name, hint in hints(kind).items():
+        group, remark = group_in(hint), said_of(hint, AddedLater)
+        if group is not None and (below := before_added(group)):
+            found[name] = below
+        elif remark is not None:
+            found[name] = remark.before
+    return found
+
+
 def from_plain(kind: type[Settings], plain: Mapping[str, Any]) -> Settings:
     """The settings that plain data describe; what is absent has its default.
 

@@ -35,6 +35,7 @@ from vitok_core.spec import (
 )
 
 Beta = Annotated[float, Ge(0), Lt(1)]
+Norm = Annotated[float, Gt(0)]
 Steps = Annotated[int, Ge(0), Le(10**12)]
 
 DETERMINISTIC = ("none", "layernorm")
@@ -59,7 +60,15 @@ class Optimiser:
         Doc("Peak learning rate. The paper: 1e-4 per batch of 256, its discriminator 2e-5."),
     ] = 4e-4
     betas: Annotated[tuple[Beta, Beta], Doc("AdamW's beta 1 and beta 2.")] = (0.9, 0.95)
-    weight_decay: Annotated[Share, Doc("Applied to all parameters.")] = 1e-4
+    weight_decay: Annotated[Share, Doc("Weight decay; `decay` says of which parameters.")] = 1e-4
+    decay: Annotated[
+        Literal["all", "matrices"],
+        Doc(
+            "What decays. all: every parameter (the paper does not say); matrices: weights of "
+            "linear layers and convolutions, and no bias, norm, token, position or embedding."
+        ),
+        AddedLater(before="all"),
+    ] = "all"
     warmup: Annotated[
         float,
         Ge(0),
@@ -82,7 +91,8 @@ class Optimiser:
         AddedLater(before="cosine", only="stages.stage1"),
     ] = "cosine"
     clip: Annotated[
-        float, Gt(0), Doc("Largest norm of the gradient; longer ones are scaled down.")
+        Norm | None,
+        Doc("Largest norm of the gradient; longer ones are scaled down. null: none are."),
     ] = 1.0
 
     @property

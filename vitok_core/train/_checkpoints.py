@@ -20,6 +20,7 @@ import torch
 
 from vitok_core.errors import CheckpointError
 from vitok_core.files import replacing, sha256_of, write_bytes
+from vitok_core.settings import DiTTraining, Stage1, Stage2, before_added
 from vitok_core.train._parallel import from_first
 
 CHECKPOINT_FORMAT = 2
@@ -98,7 +99,7 @@ class Checkpoints:
                 notes.append(f"checkpoint {path.name} was damaged and has been set aside")
                 continue
             contents = _read(path)
-            contents["identity"] = _as_named_now(contents["identity"])
+            contents["identity"] = _as_named_now(contents["identity"], self.identity)
             if contents.get("format") != CHECKPOINT_FORMAT or contents["identity"] != self.identity:
                 raise CheckpointError(
                     f"{path} was written with other settings "
@@ -197,14 +198,33 @@ def _read(path: Path) -> dict[str, Any]:
     return contents
 
 
-def _as_named_now(identity: dict[str, Any]) -> dict[str, Any]:
-    """The identity of a checkpoint with weights of the loss under their names of today."""
+def _as_named_now(identity: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a checkpoint as this version would write it.
+
+    Weights of the loss have their names of today, and settings that did not exist when it was
+    written have the value that was in force then.
+    """
     config = identity.get("config", {})
-    if "kl_weight" not in config.get("loss", {}):
-        return identity
-    own = {f"{name}_weight": name for name in ("kl", "lpips", "ssim", "dino")}
-    loss = {own.get(name, name): value for name, value in config["loss"].items()}
-    return {**identity, "config": {**config, "loss": loss}}
+    if "kl_weight" in config.get("loss", {}):
+        own = {f"{name}_weight": name for name in ("kl", "lpips", "ssim", "dino")}
+        loss = {own.get(name, name): value for name, value in config["loss"].items()}
+        config = {**config, "loss": loss}
+    return {**identity, "config": _completed(config, now.get("config", {}), _BEFORE)}
+
+
+_BEFORE = before_added(Stage1) | before_added(Stage2) | before_added(DiTTraining)
+
+
+def _completed(
+    config: Mapping[str, Any], now: Mapping[str, Any], before: Mapping[str, Any]
+) -> dict[str, Any]:
+    filled = dict(config)
+    for name in before.keys() & now.keys():
+        if isinstance(before[name], dict):
+            filled[name] = _completed(config.get(name, {}), now[name], before[name])
+        else:
+            filled.setdefault(name, before[name])
+    return filled
 
 
 def _difference(contents: dict[str, Any], identity: dict[str, Any]) -> str:

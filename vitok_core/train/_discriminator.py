@@ -74,7 +74,7 @@ class DiscriminatorLearner:
             self.network = Discriminator(resolution, width)
         self.network.to(device)
         self.loss, self.optimiser = loss, optimiser
-        self.adamw = adamw(self.network.parameters(), optimiser, device)
+        self.adamw = adamw(self.network, optimiser, device)
         self._means: LogitMeans | None = None  # for LeCam
         self._factor = 0.0  # of the adaptive weight: measured in the step before, as 0 at first
         self._last_gradients: list[Tensor] = []

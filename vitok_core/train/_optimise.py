@@ -26,6 +26,9 @@ from vitok_core.train._room import Room
 
 Model = TypeVar("Model", bound=nn.Module)
 
+LAYERS = (nn.Linear, nn.Conv2d)
+"""Layers of the models here whose weights are the matrices of `decay: matrices`."""
+
 
 def learning_rate(optimiser: Optimiser, step: int, steps: int) -> float:
     """The rate of one step, from 0, of `steps`: a linear rise to `lr`, then the schedule."""
@@ -39,12 +42,21 @@ def learning_rate(optimiser: Optimiser, step: int, steps: int) -> float:
     return optimiser.last_lr + (optimiser.lr - optimiser.last_lr) * height
 
 
-def adamw(
-    parameters: Iterable[nn.Parameter], optimiser: Optimiser, device: torch.device
-) -> torch.optim.AdamW:
-    """A fused AdamW over all parameters that are trained, in one group."""
+def adamw(model: nn.Module, optimiser: Optimiser, device: torch.device) -> torch.optim.AdamW:
+    """A fused AdamW over all parameters of a model that are trained.
+
+    They are one group if all of them decay, else two: first those that decay, then the others.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": trained}]
+    if optimiser.decay == "matrices":
+        matrices = {id(layer.weight) for layer in model.modules() if isinstance(layer, LAYERS)}
+        groups = [
+            {"params": [one for one in trained if id(one) in matrices]},
+            {"params": [one for one in trained if id(one) not in matrices], "weight_decay": 0.0},
+        ]
     return torch.optim.AdamW(
-        [parameter for parameter in parameters if parameter.requires_grad],
+        groups,
         lr=optimiser.lr,
         betas=optimiser.betas,
         weight_decay=optimiser.weight_decay,
@@ -59,7 +71,11 @@ def set_learning_rate(adamw: torch.optim.AdamW, lr: float) -> None:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], optimiser: Optimiser) -> Tensor:
-    """Scale the gradients down to the largest norm allowed; their norm before, a scalar."""
+    """Scale the gradients down to the largest norm allowed, if any; their norm before, a scalar."""
+    parameters = list(parameters)
+    if optimiser.clip is None:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        return nn.utils.get_total_norm(gradients)
     return nn.utils.clip_grad_norm_(parameters, optimiser.clip)
 
 
@@ -152,7 +168,7 @@ class Learner(Generic[Model]):
         self.model, self.optimiser = model.train(), config.optimiser
         self.device = torch.device(run.device)
         self.room = Room(None if run.micro_batch == "auto" else run.micro_batch, self.device)
-        self.adamw = adamw(model.parameters(), config.optimiser, self.device)
+        self.adamw = adamw(model, config.optimiser, self.device)
         self.ema = None if config.ema is None else Ema(model, config.ema)
         self._bf16 = config.precision == "bf16"
         # Fixed shapes: a short last micro-batch is compiled once more instead of for any length.
