@@ -39,6 +39,7 @@ Failure = Literal[
     "non_finite",
     "out_of_memory",
     "disk_full",
+    "no_device",
     "killed",
     "worker_lost",
     "timeout",
@@ -70,6 +71,9 @@ FAILURES: Mapping[Failure, FailureClass] = {
         when="torch or Python said so, or the kernel killed it for memory", is_retried=True
     ),
     "disk_full": FailureClass(when="ENOSPC or a quota", is_reset=True),
+    "no_device": FailureClass(
+        when="the GPU of an attempt cannot be used, or is gone", is_retried=True, is_reset=True
+    ),
     "killed": FailureClass(
         when="the child died by a signal that was not ours", is_retried=True, is_reset=True
     ),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
-from sweepctl.cluster import _devices
+from sweepctl.cluster import _devices, open_pool
 from sweepctl.cluster._devices import Found, Gpu, child_variables, find_gpus, torch_build
+from sweepctl.runs import FAILURES, AttemptOutcome, AttemptRequest, write_json
+from sweepctl.tasks import TASKS, Made, Work
+from sweepctl.tasks._device import device_of
 
 A, B, C, D = (f"GPU-{letter * 8}-0000-1111-2222-333333333333" for letter in "abcd")
 H100 = "NVIDIA H100 80GB HBM3"
@@ -304,8 +308,6 @@ def test_torch_for_cpus_on_a_machine_with_gpus_is_a_notice(machine: Machine) -> 
 
 
 def test_torch_says_what_it_was_built_for() -> None:
-    import torch
-
     expected = "rocm" if torch.version.hip else "cuda" if torch.version.cuda else "cpu"
     assert torch_build() == expected
 
@@ -322,3 +324,97 @@ def test_a_child_sees_what_it_was_given() -> None:
         "ROCR_VISIBLE_DEVICES": "GPU-0f",
     }
     assert child_variables([], {}, build="rocm") == {"ROCR_VISIBLE_DEVICES": "-1"}
+
+
+# -- what an attempt makes of it -------------------------------------------------------------------
+
+
+@pytest.fixture
+def attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., AttemptOutcome]]:
+    """Runs an attempt of a kind whose work is given, through a pool; how it ended."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    before = torch.are_deterministic_algorithms_enabled()
+
+    def made(device: str, work: Callable[[Work], Made] | None = None) -> AttemptOutcome:
+        folder = tmp_path / "stage1-0f"
+        task = {"fingerprint": "s1:0f", "kind": "stage1", "label": "a test"}
+        write_json(folder / "task.json", {**task, "identity": {"config": {}}, "parents": {}})
+        monkeypatch.setitem(TASKS, "stage1", work or (lambda _: Made(files=(), values={})))
+        with open_pool("inline", entry="sweepctl.tasks:run") as pool:
+            pool.submit(
+                AttemptRequest(
+                    task_id=folder.name,
+                    kind="stage1",
+                    folder=str(folder),
+                    attempt=1,
+                    threads=torch.get_num_threads(),
+                    device=device,
+                )
+            )
+            [outcome] = pool.completed(1.0)
+        return outcome
+
+    yield made
+    torch.use_deterministic_algorithms(before)
+
+
+def test_a_gpu_that_was_assigned_and_is_not_there_is_an_error(
+    attempt: Callable[..., AttemptOutcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", A)
+    outcome = attempt("auto")
+    assert (outcome.state, outcome.failure) == ("failed", "no_device")
+    assert outcome.message.startswith("worker inline on ")
+    assert f": its GPU {A} cannot be used (--device cpu does without); torch says: " in (
+        outcome.message
+    )
+    assert FAILURES["no_device"].is_retried
+    assert FAILURES["no_device"].is_reset
+    assert attempt("cpu").state == "done"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert attempt("auto").state == "done"
+    outcome = attempt("cuda")
+    assert outcome.failure == "no_device"
+    assert ": device cuda cannot be used" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("said", "failure"),
+    [
+        ("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`", "no_device"),
+        ("CUDA error: CUDA-capable device(s) is/are busy or unavailable", "no_device"),
+        ("CUDA error: uncorrectable ECC error encountered", "no_device"),
+        ("CUDA error: no kernel image is available for execution on the device", "no_device"),
+        ("HIP error: invalid device ordinal", "no_device"),
+        ("CUDA error: device-side assert triggered", "error"),
+        ("CUDA error: an illegal memory access was encountered", "error"),
+        ("an unknown error of something else", "error"),
+    ],
+)
+def test_a_gpu_that_is_lost_while_it_is_used(
+    attempt: Callable[..., AttemptOutcome], said: str, failure: str
+) -> None:
+    def work(_: Work) -> Made:
+        raise RuntimeError(said)
+
+    outcome = attempt("cpu", work)
+    assert outcome.failure == failure
+    if failure == "no_device":
+        assert ": its GPU was lost while it was used; torch says: " in outcome.message
+        assert outcome.message.endswith(said.split("\n")[0])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here torch can use the GPU")
+def test_auto_on_a_machine_with_a_gpu_that_torch_cannot_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert device_of("auto", files=tmp_path) == "cpu"
+    (tmp_path / "nvidia3").touch()
+    if torch.version.cuda is None:
+        assert device_of("auto", files=tmp_path) == "cpu"
+        return
+    with pytest.raises(Exception, match=r"^the GPU of the machine cannot be used .*torch says: "):
+        device_of("auto", files=tmp_path)

@@ -148,7 +148,9 @@ def settle(
     )
     own, damage = _own_words(request)
     if own is not None and (asked != "timeout" or own.state == "done"):
-        return replace(seen, state=own.state, failure=own.failure, message=own.message)
+        # The child does not know whose it is, and which machine to look after is what matters.
+        where = f"worker {worker} on {host}: " if own.failure == "no_device" else ""
+        return replace(seen, state=own.state, failure=own.failure, message=f"{where}{own.message}")
     if asked == "timeout":
         message = f"ended after {seconds:.1f} s; its time limit is {request.timeout_s:g} s"
         return replace(seen, failure="timeout", message=message)

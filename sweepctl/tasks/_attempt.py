@@ -27,6 +27,7 @@ from sweepctl.errors import SweepctlError
 from sweepctl.kinds import trainings
 from sweepctl.runs import AttemptOutcome, AttemptRequest, FileRecord, TaskResult
 from sweepctl.secrets import hidden, known
+from sweepctl.tasks._device import NoDevice, device_of, its_gpu, lost_device
 from sweepctl.tasks._measure import generate, reconstruct
 from sweepctl.tasks._prepare import latents, prepare, reference
 from sweepctl.tasks._train import dit, stage1, stage2
@@ -183,9 +184,7 @@ def _settle(request: AttemptRequest) -> str:
 
     torch.set_num_threads(request.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    if request.device != "auto":
-        return request.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return device_of(request.device)
 
 
 def _events(path: Path) -> Callable[[Mapping[str, Any]], None]:
@@ -256,6 +255,11 @@ def _classify(error: Exception) -> dict[str, Any]:
         failure = "non_finite"
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         failure = "out_of_memory"
+    elif isinstance(error, NoDevice):
+        failure = "no_device"
+    elif lost_device(error):
+        failure, explained = "no_device", True
+        message = f"{its_gpu()} was lost while it was used; torch says: {message}"
     elif _is_disk_full(error):
         failure, message, explained = "disk_full", "the disk is full", True
     return {
