@@ -95,7 +95,7 @@ def _problem(device: str) -> str | None:
     import torch
 
     try:
-        torch.cuda.init()  # makes no context
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # makes no context
     except (RuntimeError, AssertionError) as error:
         return " ".join(str(error).split("\n")[0].split())[:300]
     number = int(device.partition(":")[2] or 0)
