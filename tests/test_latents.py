@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, NonFiniteError, SpecError, Stopped, WeightsError
 from vitok_core.latents import PROGRESS_FILE, LatentsInfo, compute_latents, open_latents
+from vitok_core.latents._stored import as_float32, as_stored, rounded
 from vitok_core.spec import TokenizerSpec
-from vitok_core.tokenizer import ViTok, from_uint8, load_tokenizer, read_about
+from vitok_core.tokenizer import Posterior, ViTok, from_uint8, load_tokenizer, read_about
 
 IMAGE = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=3, resolution=16)
 KINDS: dict[str, TokenizerSpec] = {
@@ -262,3 +265,58 @@ def test_a_part_that_lost_its_end_is_told(tmp_path: Path) -> None:
     os.truncate(tmp_path / ".mean.npy.part", 200)
     with pytest.raises(DataError, match=r"is shorter than \.latents\.json next to it says; delete"):
         compute(tmp_path, made_by={"task": 1})
+
+
+# --- bfloat16 -----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=50))
+def test_bfloat16_is_the_nearest_number_of_eight_bits_even_in_a_tie(values: list[float]) -> None:
+    exact = np.array(values, np.float32)
+    posterior = Posterior(mean=torch.from_numpy(exact), logvar=None)
+    stored = rounded(posterior, "bfloat16").mean
+    # By whole numbers: add half of the last kept bit, less one where that bit is 0 (ties to even).
+    bits = exact.view(np.uint32).astype(np.uint64)
+    expected = (((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) << 16).astype(np.uint32)
+    assert stored.numpy().view(np.uint32).tolist() == expected.tolist()
+    array = as_stored(stored, "bfloat16")
+    assert array.nbytes == 2 * len(values)
+    assert np.array_equal(as_float32(array).view(np.uint32), expected)
+    once_more = rounded(Posterior(mean=stored, logvar=stored), "bfloat16")
+    assert torch.equal(once_more.mean, stored) and torch.equal(stored, once_more.logvar)  # type: ignore[arg-type]  # there
+
+
+@pytest.mark.parametrize("spec", [IMAGE, KINDS["not random"]], ids=["random", "not random"])
+def test_latents_in_bfloat16_take_half_the_disk(spec: TokenizerSpec, tmp_path: Path) -> None:
+    whole = compute(tmp_path / "whole", spec)
+    half = compute(tmp_path / "half", spec, dtype="bfloat16")
+    before, after = open_latents(tmp_path / "whole"), open_latents(tmp_path / "half")
+    arrays = before.mean.nbytes * (1 if before.logvar is None else 2)
+    assert whole.arrays_bytes - half.arrays_bytes == arrays // 2
+    rows, flips = np.array([4, 0, 6]), np.array([False, True, True])
+    exact, read = before.batch(rows, flips), after.batch(rows, flips)
+    assert read.mean.dtype == np.float32
+    assert np.array_equal(read.mean, torch.from_numpy(exact.mean).bfloat16().float().numpy())
+    if exact.logvar is not None:
+        assert read.logvar is not None
+        logvar = torch.from_numpy(exact.logvar).bfloat16().float().numpy()
+        assert np.array_equal(read.logvar, logvar)
+    # The statistics are those of the numbers that will be read.
+    everything = after.batch(np.tile(np.arange(7), 2), np.repeat([False, True], 7))
+    mean_C = everything.mean.mean(axis=(0, 1), dtype=float)
+    assert np.allclose(half.normalisation.mean_C, mean_C, rtol=1e-6, atol=1e-7)
+    assert not np.array_equal(half.normalisation.mean_C, whole.normalisation.mean_C)
+    with pytest.raises(SpecError, match="choose one of float32, bfloat16"):
+        compute(tmp_path, spec, dtype="float16")
+
+
+def test_a_part_in_another_type_is_computed_again(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        compute(tmp_path / "part", made_by={"task": 1}, should_stop=stops_after(2))
+    compute(tmp_path / "part", made_by={"task": 1}, dtype="bfloat16")
+    with pytest.raises(Stopped):
+        compute(tmp_path / "two", made_by={"task": 1}, dtype="bfloat16", should_stop=stops_after(2))
+    compute(tmp_path / "two", made_by={"task": 1}, dtype="bfloat16")
+    compute(tmp_path / "whole", dtype="bfloat16")
+    for name in ("part", "two"):
+        assert contents(tmp_path / name) == contents(tmp_path / "whole")

@@ -507,6 +507,11 @@ def test_operations_of_later_stages(tmp_path: Path) -> None:
     assert cost["stage2"].parameters == derived.parameters + judge
     assert cost["latents"].flops == 2 * derived.encoder_macs * 2 * 64
     assert cost["latents"].disk_bytes == 4 * (2 * 2 * 64 * 16 * 4 + derived.parameters) + 8 * 64
+    halved = plan(tmp_path, WHOLE, "cfg_interval=null", "stages.latents.dtype=bfloat16")
+    latents = halved.tasks[halved.cells[0].tasks["latents"]]
+    assert cost["latents"].disk_bytes - latents.cost.disk_bytes == 2 * (2 * 2 * 64 * 16 * 4)
+    same = plan(tmp_path, WHOLE, "cfg_interval=null", "stages.latents.dtype=float32")
+    assert one.tasks["latents"] in same.tasks and one.tasks["latents"] not in halved.tasks
     assert derived.dit_macs is not None
     assert cost["dit"].flops == 6 * derived.dit_macs * 8 * 4
     dit = DiTSpec.for_tokenizer(load_spec(one.config), size="nano", classes=8, learn_sigma=True)

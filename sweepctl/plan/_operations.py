@@ -93,11 +93,12 @@ def of_latents(spec: TokenizerSpec, images: int, how: Latents) -> Cost:
     """Encoding a data set, mirrored samples too, in float32."""
     samples = images * (2 if how.flip else 1)
     arrays = 1 if spec.bottleneck in DETERMINISTIC else 2
+    codes = arrays * samples * spec.tokens * spec.c
     return Cost(
         parameters=spec.encoder_parameters,
         macs=spec.encoder_macs,
         samples=samples,
-        disk_bytes=4 * (arrays * samples * spec.tokens * spec.c + spec.parameters) + 8 * images,
+        disk_bytes=how.value_bytes * codes + 4 * spec.parameters + 8 * images,
         **_counted(Flops(fp32=2 * spec.encoder_macs * samples)),
     )
 

@@ -79,6 +79,7 @@ def latents(work: Work) -> Made:
         work.folder,
         normalisation=settings["normalisation"],
         flip=settings["flip"],
+        dtype=settings["dtype"],
         device=work.device,
         batch=max(1, FRAMES_AT_A_TIME // tokenizer.spec.frames),
         # Of the folder's one task, whose identity names tokenizer and data.

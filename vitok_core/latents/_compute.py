@@ -15,6 +15,8 @@ from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, NonFiniteError, SpecError, Stopped
 from vitok_core.latents._part import Part, Unfinished
 from vitok_core.latents._read import WEIGHTS_FILE
+from vitok_core.latents._stored import DTYPES, as_stored, rounded
+from vitok_core.settings import StoredType
 from vitok_core.spec import TokenizerSpec
 from vitok_core.tokenizer import Mode, Normalisation, Posterior, ViTok, from_uint8, save_tokenizer
 
@@ -51,6 +53,7 @@ def compute_latents(
     *,
     normalisation: Mode,
     flip: bool,
+    dtype: StoredType = "float32",
     device: str | torch.device = "cpu",
     batch: int = 64,
     made_by: Mapping[str, Any] | None = None,
@@ -68,6 +71,8 @@ def compute_latents(
         normalisation: "none", "scalar" (one standard deviation) or "per-channel" (mean and standard
             deviation of every channel); the statistics are stored in each case.
         flip: whether every sample is encoded mirrored left-right too, for training with mirroring.
+        dtype: how they are stored; "bfloat16" takes half the disk, and the statistics are then
+            those of the rounded posteriors.
         device: where the tokenizer runs.
         batch: samples at a time.
         made_by: plain data that tells this tokenizer and these samples from others, such as hashes
@@ -80,39 +85,43 @@ def compute_latents(
 
     Raises:
         DataError: samples of another shape than the tokenizer's.
-        SpecError: an unknown normalisation, a batch below 1, or a constant code that the
+        SpecError: an unknown normalisation or dtype, a batch below 1, or a constant code that the
             normalisation would divide by its deviation of 0.
         NonFiniteError: a code that is not a number.
         Stopped: `should_stop` said so.
         OSError: the disk is full or the folder cannot be written.
     """
     spec = tokenizer.spec
-    _check(spec, samples, normalisation, batch)
+    _check(spec, samples, normalisation, dtype, batch)
     tokenizer.to(device).eval()
     copies = 2 if flip else 1
     shape = (copies * len(samples), spec.tokens, spec.c)
     random = spec.bottleneck in ("kl", "noise")
     names = ["mean.npy", *(["logvar.npy"] if random else []), "labels.npy"]
     folder.mkdir(parents=True, exist_ok=True)
-    part = Part(folder, made_by, shape, batch)
+    part = Part(folder, made_by, shape, dtype, batch)
     done, statistics = part.found(spec.c)
     with contextlib.ExitStack() as stack:
         files = [
             stack.enter_context(Unfinished(folder / name, part=part.kept)) for name in names[:-1]
         ]
         for file in files:
-            file.begin(_npy_header(shape, "<f4"), done * 4 * spec.tokens * spec.c)
+            file.begin(
+                _npy_header(shape, DTYPES[dtype]),
+                done * DTYPES[dtype].itemsize * spec.tokens * spec.c,
+            )
         stack.callback(lambda: part.save(done, statistics, files))
-        for posterior in _encoded(tokenizer, samples, copies, batch, device, done):
+        for exact in _encoded(tokenizer, samples, copies, batch, device, done):
             _report(done, shape[0], part.kept, progress, should_stop)
-            _write_posterior(files, posterior, done)
+            posterior = rounded(exact, dtype)
+            _write_posterior(files, posterior, dtype, done)
             statistics.add(posterior)
             done += len(posterior.mean)
             if part.due():
                 part.save(done, statistics, files)
         labels_file = stack.enter_context(Unfinished(folder / "labels.npy"))
         labels = np.ascontiguousarray(samples.labels, np.int64)
-        labels_file.begin(_npy_header(labels.shape, "<i8"), 0)
+        labels_file.begin(_npy_header(labels.shape, labels.dtype), 0)
         labels_file.write(labels.data)
         found = statistics.normalisation(normalisation, samples=len(samples)).check(spec)
         # From here on the folder changes; until the tokenizer is there, it cannot be opened.
@@ -137,12 +146,16 @@ def compute_latents(
     )
 
 
-def _check(spec: TokenizerSpec, samples: SampleSet, normalisation: Mode, batch: int) -> None:
+def _check(
+    spec: TokenizerSpec, samples: SampleSet, normalisation: Mode, dtype: StoredType, batch: int
+) -> None:
     if normalisation not in get_args(Mode):
         modes = ", ".join(get_args(Mode))
         raise SpecError(
             "normalisation", f"normalisation = {normalisation!r}: choose one of {modes}"
         )
+    if dtype not in DTYPES:
+        raise SpecError("dtype", f"dtype = {dtype!r}: choose one of {', '.join(DTYPES)}")
     if batch < 1:
         raise SpecError("batch", f"batch = {batch}: must be at least 1")
     if (samples.frames, samples.resolution) != (spec.frames, spec.resolution):
@@ -175,24 +188,30 @@ def _encoded(
             yield tokenizer.encode(from_uint8(pixels))
 
 
-def _write_posterior(files: Sequence[Unfinished], posterior: Posterior, done: int) -> None:
+def _write_posterior(
+    files: Sequence[Unfinished], posterior: Posterior, dtype: StoredType, done: int
+) -> None:
     for file, values in zip(files, (posterior.mean, posterior.logvar), strict=False):
         assert values is not None  # the bottleneck decides how many files there are
-        array = np.ascontiguousarray(values.float().cpu().numpy(), "<f4")
-        if not np.isfinite(array).all():
+        if not torch.isfinite(values).all():
             raise NonFiniteError(
-                f"codes of samples {done} to {done + len(array) - 1} are not all numbers; the "
+                f"codes of samples {done} to {done + len(values) - 1} are not all numbers; the "
                 "tokenizer's weights are broken"
             )
-        file.write(array.data)
+        file.write(as_stored(values, dtype).data)
 
 
-def _npy_header(shape: tuple[int, ...], descr: str) -> bytes:
+def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     from io import BytesIO
 
     header = BytesIO()
     np.lib.format.write_array_header_2_0(
-        header, {"descr": descr, "fortran_order": False, "shape": shape}
+        header,
+        {
+            "descr": np.lib.format.dtype_to_descr(dtype),
+            "fortran_order": False,
+            "shape": shape,
+        },
     )
     return header.getvalue()
 

@@ -33,6 +33,7 @@ class Part:
         folder: where PROGRESS_FILE is.
         made_by: see `compute_latents`.
         shape: of the arrays.
+        dtype: of their numbers.
         batch: samples at a time.
     """
 
@@ -41,11 +42,17 @@ class Part:
         folder: Path,
         made_by: Mapping[str, Any] | None,
         shape: tuple[int, int, int],
+        dtype: str,
         batch: int,
     ) -> None:
         self.kept = made_by is not None
         self._path, self._saved, self._at = folder / PROGRESS_FILE, 0, time.monotonic()
-        self._identity = {"made_by": dict(made_by or {}), "shape": list(shape), "batch": batch}
+        self._identity = {
+            "made_by": dict(made_by or {}),
+            "shape": list(shape),
+            "dtype": dtype,
+            "batch": batch,
+        }
 
     def found(self, c: int) -> tuple[int, Statistics]:
         """Rows that are safe and were made by the same, and their statistics."""

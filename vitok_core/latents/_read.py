@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitok_core.errors import DataError
+from vitok_core.latents._stored import DTYPES, as_float32
 from vitok_core.tokenizer import Normalisation, load_tokenizer
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -35,15 +36,16 @@ class LatentSet:
     """The posteriors of a data set, mapped from disk, read-only.
 
     Attributes:
-        mean: float32, (N or 2N, L, c); of 2N, the second half are the mirrored samples.
-        logvar: float32, the same shape; None for codes that are not random.
+        mean: as it is stored, float32 or bfloat16 (see `_stored`), (N or 2N, L, c); of 2N, the
+            second half are the mirrored samples.
+        logvar: the same; None for codes that are not random.
         labels: int64, (N,).
         normalisation: of drawn codes, see `vitok_core.tokenizer.Normalisation`.
         weights: path of the tokenizer whose codes these are.
     """
 
-    mean: NDArray[np.float32]
-    logvar: NDArray[np.float32] | None
+    mean: NDArray[Any]
+    logvar: NDArray[Any] | None
     labels: NDArray[np.int64]
     normalisation: Normalisation
     weights: Path
@@ -81,8 +83,8 @@ class LatentSet:
                 )
             rows = indices + flips * len(self)
         return Latents(
-            mean=self.mean[rows],
-            logvar=None if self.logvar is None else self.logvar[rows],
+            mean=as_float32(self.mean[rows]),
+            logvar=None if self.logvar is None else as_float32(self.logvar[rows]),
             labels=self.labels[indices],
         )
 
@@ -104,13 +106,14 @@ def open_latents(folder: Path) -> LatentSet:
     arrays = [mean] if logvar is None else [mean, logvar]
     fits = labels.ndim == 1 and labels.dtype == np.int64
     for array in arrays:
-        fits = fits and array.dtype == np.float32 and array.shape[1:] == (spec.tokens, spec.c)
+        fits = fits and array.dtype in DTYPES.values() and array.dtype == mean.dtype
+        fits = fits and array.shape[1:] == (spec.tokens, spec.c)
         fits = fits and len(array) == len(mean) and len(array) in (len(labels), 2 * len(labels))
     if not fits:
         held = ", ".join(f"{array.dtype} {array.shape}" for array in (*arrays, labels))
         raise DataError(
-            f"{folder} holds arrays {held}; expected float32 (N or 2N, {spec.tokens}, {spec.c}) "
-            "and int64 (N,); compute the latents again"
+            f"{folder} holds arrays {held}; expected float32 or bfloat16 (N or 2N, {spec.tokens}, "
+            f"{spec.c}) and int64 (N,); compute the latents again"
         )
     return LatentSet(
         mean=mean,

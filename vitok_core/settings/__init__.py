@@ -59,6 +59,7 @@ from vitok_core.settings._stages import (
     Stage1,
     Stage2,
     Stages,
+    StoredType,
     following,
     whole_steps,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "Stage1",
     "Stage2",
     "Stages",
+    "StoredType",
     "Term",
     "Weight",
     "before_added",

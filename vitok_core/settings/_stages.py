@@ -48,6 +48,9 @@ Seed = Annotated[
     Elsewhere("seed"),
 ]
 
+StoredType = Literal["float32", "bfloat16"]
+"""How numbers can be stored on disk; they are computed in float32."""
+
 INITIAL_SHARE = 0.05
 """With more of the initial weights than this left in the average, a training was too short."""
 
@@ -247,6 +250,16 @@ class Latents:
         ),
     ] = "none"
     flip: Annotated[bool, Doc("Learn from mirrored samples too.")] = True
+    dtype: Annotated[
+        StoredType,
+        Doc("How they are stored; bfloat16 needs half the disk and keeps 8 bits of each number."),
+        AddedLater(before="float32"),
+    ] = "float32"
+
+    @property
+    def value_bytes(self) -> int:
+        """Of one stored number."""
+        return 2 if self.dtype == "bfloat16" else 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
