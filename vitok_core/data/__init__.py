@@ -18,12 +18,13 @@ Which sample comes next is a function of (seed, position). No torch here: sample
 arrays. Of the built-in sets `_sources` and `_datasets` name sources and data sets, `_crops` says
 which pixels a sample has, `_decode` and `_prepare` make it. Of own sets `_own` says what one is,
 `_walk`, `_units` and `_listing` find what is in it, `_scan` keeps that; `_pixels` and `_footage`
-decode, `_own_prepare` puts on disk, `_stream` does without. `_prepared` and `_sampler` serve all.
+decode, `_own_prepare` puts on disk, `_stream` does without. `_prepared`, `_rows` and `_sampler`
+serve all.
 """
 
 from vitok_core.data._crops import fitting_shots
 from vitok_core.data._datasets import DATASETS, content_identity, dataset
-from vitok_core.data._listing import ScanProgress
+from vitok_core.data._listing import ScanProgress, in_order
 from vitok_core.data._own import OwnData
 from vitok_core.data._own_prepare import prepare_own
 from vitok_core.data._pixels import square
@@ -58,6 +59,7 @@ __all__ = [
     "dataset",
     "find_scan",
     "fitting_shots",
+    "in_order",
     "open_prepared",
     "open_scan",
     "prepare",

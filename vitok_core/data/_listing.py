@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +53,10 @@ class ScanProgress:
 
 def in_order(
     executor: ThreadPoolExecutor, work: Callable[[Job], Result], jobs: Iterable[Job], ahead: int
-) -> Iterator[tuple[Job, Result]]:
+) -> Generator[tuple[Job, Result], None, None]:
     """Each job with its result, in order, while at most `ahead` of them are under way.
 
-    An error of a job is raised where its result would have been.
+    An error of a job is raised where its result would have been. Closing it begins no more.
     """
     waiting: deque[tuple[Job, Future[Result]]] = deque()
     try:

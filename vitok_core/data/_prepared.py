@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitok_core.data._rows import RowFile, map_rows, row_reader
 from vitok_core.data._sampler import Sampler
 from vitok_core.errors import DataError
+
+Read = Callable[[NDArray[np.int64], NDArray[np.float64] | None, NDArray[np.uint8]], None]
+"""Samples of these indices, cut at these places, into a buffer (B, *sample_shape); not mirrored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,10 +27,12 @@ class SampleSet:
         samples: uint8, images (N, H, W, 3) or clips (N, T, H, W, 3), H = W, T > 1; mapped from
             disk, read-only.
         labels: int64, (N,).
+        file: where the samples are on disk; None for those in memory.
     """
 
     samples: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    file: RowFile | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -39,9 +48,14 @@ class SampleSet:
         return int(self.samples.shape[1]) if self.samples.ndim == 5 else 1
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of one sample as it is stored: (H, W, 3) or (T, H, W, 3)."""
+        return self.samples.shape[1:]
+
+    @property
     def sample_bytes(self) -> int:
         """Of one sample."""
-        return int(self.samples[0].nbytes)
+        return math.prod(self.sample_shape)
 
     def sampler(self, seed: int) -> Sampler:
         """Which sample comes next."""
@@ -55,7 +69,7 @@ class SampleSet:
         """
         if not 1 <= count <= len(self):
             raise DataError(f"{count} samples were asked for, the set has {len(self)}")
-        return SampleSet(samples=self.samples[:count], labels=self.labels[:count])
+        return replace(self, samples=self.samples[:count], labels=self.labels[:count])
 
     def batch(
         self,
@@ -70,12 +84,38 @@ class SampleSet:
         Raises:
             DataError: there are `places`, but prepared samples are cut already.
         """
-        if places is not None:
-            raise DataError("prepared samples are cut already; a stream can cut them at places")
+        _refuse(places)
         picked: NDArray[np.uint8] = self.samples[indices]
-        if flips is not None:
-            picked[flips] = picked[flips][..., ::-1, :]
-        return np.ascontiguousarray(np.moveaxis(picked, -1, 1))
+        return channels_first(picked, flips)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Read]:
+        """Reads samples into buffers, several at the same time, until the context ends."""
+        with row_reader(self.samples, self.file) as fill:
+
+            def read(
+                indices: NDArray[np.int64],
+                places: NDArray[np.float64] | None,
+                out: NDArray[np.uint8],
+            ) -> None:
+                _refuse(places)
+                fill(indices, out)
+
+            yield read
+
+
+def _refuse(places: NDArray[np.float64] | None) -> None:
+    if places is not None:
+        raise DataError("prepared samples are cut already; a stream can cut them at places")
+
+
+def channels_first(
+    samples: NDArray[np.uint8], flips: NDArray[np.bool_] | None
+) -> NDArray[np.uint8]:
+    """(B, ..., 3) as (B, 3, ...), contiguous; those with a True in `flips` mirrored, in place."""
+    if flips is not None:
+        samples[flips] = samples[flips][..., ::-1, :]
+    return np.ascontiguousarray(np.moveaxis(samples, -1, 1))
 
 
 def open_prepared(folder: Path) -> SampleSet:
@@ -87,14 +127,14 @@ def open_prepared(folder: Path) -> SampleSet:
     arrays = []
     for name in ("samples.npy", "labels.npy"):
         try:
-            arrays.append(np.load(folder / name, mmap_mode="r", allow_pickle=False))
+            arrays.append(map_rows(folder / name))
         except FileNotFoundError as error:
             raise DataError(
                 f"{folder / name} does not exist; prepare the data set first"
             ) from error
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{folder / name} is damaged: {error}; prepare it again") from error
-    samples, labels = arrays
+    (samples, file), (labels, _) = arrays
     shape = samples.shape
     square = len(shape) in (4, 5) and shape[-3] == shape[-2] and shape[-1] == 3
     if not square or samples.dtype != np.uint8 or labels.shape != shape[:1]:
@@ -102,4 +142,4 @@ def open_prepared(folder: Path) -> SampleSet:
             f"{folder} holds samples {samples.dtype} {shape} and labels {labels.shape}; expected "
             "uint8 (N, H, H, 3), or (N, T, H, H, 3) for clips, and (N,)"
         )
-    return SampleSet(samples=samples, labels=labels)
+    return SampleSet(samples=samples, labels=labels, file=file)

@@ -14,9 +14,10 @@ before the next one is begun, and it holds numbers of samples, not pixels. Disks
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from vitok_core.data._own_prepare import Shape, decode_sample
 from vitok_core.data._pixels import MIDDLE, Square, quiet_pillow
 from vitok_core.data._prepare import BrokenFile
+from vitok_core.data._prepared import Read, channels_first
 from vitok_core.data._sampler import Draw, Sampler
 from vitok_core.data._scan import Reader, Scan
 from vitok_core.errors import DataError
@@ -184,6 +186,11 @@ class StreamSet:
         return self.scan.entries["label"]
 
     @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of one decoded sample: (H, W, 3) or (T, H, W, 3)."""
+        return self._shape.of_array
+
+    @property
     def sample_bytes(self) -> int:
         """Of one decoded sample."""
         return self._shape.size_bytes
@@ -219,16 +226,27 @@ class StreamSet:
         Raises:
             DataError: too many broken files, or one that changed after the scan.
         """
-        samples = np.empty((len(indices), *self._shape.of_array), np.uint8)
+        samples = np.empty((len(indices), *self.sample_shape), np.uint8)
+        self._read(indices, places, samples)
+        return channels_first(samples, flips)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Read]:
+        """Decodes samples into buffers; raises what `batch` raises."""
+        yield self._read
+
+    def _read(
+        self,
+        indices: NDArray[np.int64],
+        places: NDArray[np.float64] | None,
+        out: NDArray[np.uint8],
+    ) -> None:
         cut: Iterable[tuple[float, float]] = itertools.repeat(MIDDLE)
         if places is not None:
             cut = [(float(across), float(down)) for across, down in places]
         decoded = self._threads.map(self._whole, (int(index) for index in indices), cut)
         for row, one in enumerate(decoded):
-            samples[row] = one.pixels
-        if flips is not None:
-            samples[flips] = samples[flips][..., ::-1, :]
-        return np.ascontiguousarray(np.moveaxis(samples, -1, 1))
+            out[row] = one.pixels
 
     def close(self) -> None:
         """End the threads and close the files."""

@@ -1,14 +1,16 @@
 """The samples of a step: drawn by (seed, step), read ahead.
 
-While a step computes, one thread reads the next batch: uint8, from the file that is mapped into
-memory, only the rows of this process. Samples go to the device as uint8, a quarter of the bytes,
-and become numbers in [-1, 1] there. On a GPU the thread pins the memory and the copy does not wait.
+While a step computes, threads read the next batches, only the rows of this process, into buffers
+that are pinned where the device is a GPU; the copy to it then waits for nothing. Samples go there
+as they are stored, uint8, a quarter of the bytes; there they are mirrored, get their channels in
+front and become numbers in [-1, 1].
 
 Shape suffixes: B samples of the global batch, L tokens of the code, C its channels.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitok_core.data import Samples
+from vitok_core.data import Samples, in_order
 from vitok_core.errors import DataError
 from vitok_core.settings import Stage1, Stage2
 from vitok_core.spec import TokenizerSpec
@@ -26,6 +28,13 @@ from vitok_core.train._parallel import part
 
 NOISE, LENGTHS = 2, 3
 """Purposes of the random streams."""
+
+AHEAD_BYTES = 1 << 30
+MOST_AHEAD = 8
+"""Batches are read ahead up to so many bytes and so many batches, and one in any case."""
+
+LOADERS = 2
+"""Batches that are read at the same time: while one ends, the next one keeps the decoders busy."""
 
 Loaded = TypeVar("Loaded")
 
@@ -63,16 +72,45 @@ def sample_batches(
         (b, 3, H, W) or (b, 3, T, H, W) for each step.
     """
     sampler, rows = samples.sampler(config.seed), part(config.batch)
+    shape, pinned = (rows.stop - rows.start, *samples.sample_shape), device.type == "cuda"
+    depth = ahead(shape[0] * samples.sample_bytes)
+    with samples.reading() as read:
 
-    def load(step: int) -> Tensor:
-        draw = sampler.draw(step * config.batch, config.batch)
-        flips = draw.flips[rows] if config.flip else None
-        places = None if draw.places is None else draw.places[rows]
-        pixels = torch.from_numpy(samples.batch(draw.indices[rows], flips, places))
-        return pixels.pin_memory() if device.type == "cuda" else pixels
+        def load(step: int) -> tuple[Tensor, Tensor]:
+            draw = sampler.draw(step * config.batch, config.batch)
+            places = None if draw.places is None else draw.places[rows]
+            pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+            read(draw.indices[rows], places, pixels.numpy())
+            flips = draw.flips[rows] if config.flip else np.zeros(shape[0], np.bool_)
+            mirrored = torch.from_numpy(np.flatnonzero(flips))
+            return pixels, mirrored.pin_memory() if pinned else mirrored
 
-    for pixels in read_ahead(load, steps):
-        yield pixels.to(device, non_blocking=True)
+        with contextlib.closing(read_ahead(load, steps, depth)) as batches:
+            for pixels, mirrored in batches:
+                yield arranged(
+                    pixels.to(device, non_blocking=True), mirrored.to(device, non_blocking=True)
+                )
+
+
+def arranged(pixels: Tensor, mirrored: Tensor) -> Tensor:
+    """Stored samples as models take them; waits for no device.
+
+    Args:
+        pixels: (b, H, W, 3) or (b, T, H, W, 3), any type.
+        mirrored: int64, (m,), which of them are mirrored left-right, a clip in all its frames.
+
+    Returns:
+        (b, 3, H, W) or (b, 3, T, H, W), contiguous.
+    """
+    pixels = pixels.movedim(-1, 1).contiguous()
+    if len(mirrored):
+        pixels.index_copy_(0, mirrored, pixels.index_select(0, mirrored).flip(-1))
+    return pixels
+
+
+def ahead(batch_bytes: int) -> int:
+    """How many batches of that size are read before they are used, beside the one in use."""
+    return max(1, min(MOST_AHEAD, AHEAD_BYTES // batch_bytes))
 
 
 def code_draws(
@@ -109,17 +147,16 @@ def code_draws(
     return noise_BLC, torch.from_numpy(keep_B).to(device)
 
 
-def read_ahead(load: Callable[[int], Loaded], steps: range) -> Generator[Loaded, None, None]:
-    """`load(step)` of every step, in order, each begun by one thread while the one before is used.
+def read_ahead(
+    load: Callable[[int], Loaded], steps: range, depth: int = 1
+) -> Generator[Loaded, None, None]:
+    """`load(step)` of every step, in order, begun by threads up to `depth` steps before its use.
 
-    An error of `load` is raised where its result would have been.
+    An error of `load` is raised where its result would have been. Closing it ends the threads.
     """
-    if not steps:
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
-        coming = thread.submit(load, steps[0])
-        for step in steps[1:]:
-            here = coming.result()
-            coming = thread.submit(load, step)
-            yield here
-        yield coming.result()
+    with (
+        ThreadPoolExecutor(LOADERS, thread_name_prefix="read-ahead") as threads,
+        contextlib.closing(in_order(threads, load, steps, depth + 1)) as loaded,
+    ):
+        for _, result in loaded:
+            yield result
