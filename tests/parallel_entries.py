@@ -1,26 +1,35 @@
-"""What runs in a training process that a test starts? One stage 1 in a world of several.
+"""What runs in the processes of a test that needs several? Trainings and sums in a world of them.
 
 As torchrun does it: every process gets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+`in_ranks` forks them from a server that has imported torch once for all tests.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from vitok_core.data import open_prepared
 from vitok_core.errors import VitokError
 from vitok_core.settings import Loss, Optimiser, Run, Stage1
 from vitok_core.spec import TokenizerSpec
 from vitok_core.train import distributed, train_stage1, world
+from vitok_core.train._parallel import GradientSum
+from vitok_core.train._room import Room
 
 SPEC = TokenizerSpec(
     encoder="nano", decoder="nano", p=8, c=4, resolution=16, latent_tokens=3, lengths=(1, 3)
@@ -64,27 +73,161 @@ def run(data: Path, folder: Path, *, stop_at: int | None, **options: Any) -> dic
     }
 
 
+def run_alike(data: Path, folder: Path) -> dict[str, Any]:
+    """A training in micro-batches of 2, of any number of processes."""
+    return run(data, folder, stop_at=None, micro_batch=2)
+
+
+RANKS = multiprocessing.get_context("forkserver")
+RANKS.set_forkserver_preload(["vitok_core.train"])
+
+
+def environment(rank: int, processes: int, port: int) -> dict[str, str]:
+    """What torchrun sets, and what keeps the processes of a test small."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def in_ranks(processes: int, function: Callable[..., Any], *given: Any) -> list[Any]:
+    """What a function of this or a test's module returns or raises in each of several processes."""
+    port, started = free_port(), []
+    for rank in range(processes):
+        here, there = RANKS.Pipe(duplex=False)
+        variables = environment(rank, processes, port)
+        process = RANKS.Process(target=_rank, args=(there, variables, function, given))
+        process.start()
+        there.close()
+        started.append((process, here))
+    answers = []
+    for process, here in started:
+        answers.append(here.recv() if here.poll(120) else None)
+        process.join(20)
+        assert not process.is_alive()
+    return answers
+
+
+def _rank(
+    there: Connection, variables: dict[str, str], function: Callable[..., Any], given: Any
+) -> None:
+    os.environ.update(variables)
+    torch.set_num_threads(1)
+    try:
+        answer = function(*given)
+    except Exception as error:  # noqa: BLE001  # the test looks at it
+        answer = error
+    there.send(answer)
+    # Threads of gloo can abort an interpreter that is ending (pytorch pull request 179291).
+    os._exit(0)
+
+
+def one_sample_too_many(rank: int) -> str:
+    """What a process raises when a process cannot hold even one sample."""
+    with distributed():
+        sums = GradientSum(nn.Linear(2, 2))
+        try:
+            for trying in Room(None, torch.device("cpu"), sums).tries(0, slice(0, 1)):
+                with trying:
+                    if world().rank == rank:
+                        raise torch.OutOfMemoryError("CUDA out of memory")
+        except torch.OutOfMemoryError as error:
+            return str(error)
+        return "nothing"
+
+
+class Layers(nn.Module):
+    """Some parameters of random shapes, some frozen, some used by some of the processes only."""
+
+    def __init__(self, draw: np.random.Generator) -> None:
+        super().__init__()
+        count = int(draw.integers(1, 9))
+        self.layers = nn.ParameterList(
+            nn.Parameter(
+                torch.from_numpy(draw.normal(size=draw.integers(1, 9, int(draw.integers(0, 3))))),
+                requires_grad=bool(draw.random() < 0.8),
+            )
+            for _ in range(count)
+        )
+
+    def forward(self, numbers: torch.Tensor, used: NDArray[np.bool_]) -> torch.Tensor:
+        """Of samples (B, 8); the gradient by each parameter used depends on them."""
+        terms = [
+            (numbers[:, at].sum() * layer.sin()).sum()
+            for at, layer in enumerate(self.layers)
+            if used[at]
+        ]
+        return torch.stack([*terms, numbers.sum()]).sum()
+
+
+def sums_of_random_tries(seeds: range) -> list[str]:
+    """What is wrong with the summed gradients of random modules, by the seed of each.
+
+    Every process has a number of micro-batches of its own, uses parameters of its own, and may run
+    out of memory somewhere in a try; what all processes computed in it is then lost.
+    """
+    with distributed():
+        return [wrong for seed in seeds for wrong in _sum_of_random_tries(seed)]
+
+
+def _sum_of_random_tries(seed: int) -> list[str]:
+    draw, here = np.random.Generator(np.random.Philox(seed)), world()
+    modules, wrong = [Layers(draw), Layers(draw)], []
+    sums = GradientSum(*modules, bucket_bytes=int(draw.integers(1, 400)))
+    room = Room(None, torch.device("cpu"), sums)
+    for step in range(3):
+        counts = draw.integers(1, 5, here.size)
+        numbers = [torch.from_numpy(draw.normal(size=(count, 2, 8))) for count in counts]
+        used = draw.random((here.size, 2, 8)) < 0.7
+        fails = int(draw.integers(0, 12, here.size)[here.rank])
+        room.micro_batch, passes, own = None, 0, len(numbers[here.rank])
+        for trying in room.tries(step, slice(0, own)):
+            with trying:
+                for part in room.micro_batches(slice(0, own)):
+                    for at, module in enumerate(modules):
+                        passes += 1
+                        if passes == fails and min(room.micro_batch or own, own) > 1:
+                            raise torch.OutOfMemoryError("no memory left")
+                        loss = module(numbers[here.rank][part, at], used[here.rank, at])
+                        if loss.requires_grad:
+                            loss.backward()
+        summed = [[one.grad for one in module.layers] for module in modules]
+        for at, module in enumerate(modules):
+            for rank in range(here.size):
+                if rank == 0:
+                    module.zero_grad()
+                loss = module(numbers[rank][:, at], used[rank, at])
+                if loss.requires_grad:
+                    loss.backward()
+            for name, found, right in zip(range(8), summed[at], module.layers, strict=False):
+                same = (found is None) == (right.grad is None)
+                if not same or (found is not None and not torch.allclose(found, right.grad)):
+                    wrong.append(f"seed {seed}, step {step}, module {at}, parameter {name}")
+    return wrong
+
+
 def train_in_processes(
     processes: int, data: Path, folder: Path, *, stop_at: int | None = None, **options: Any
 ) -> list[dict[str, Any]]:
     """Start them, wait for all, and return what each says, by rank."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     asked = json.dumps({"data": str(data), "folder": str(folder), "stop_at": stop_at, **options})
     started = [
         subprocess.Popen(
             [sys.executable, __file__, asked],
-            env={
-                **os.environ,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(processes),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "GLOO_SOCKET_IFNAME": "lo",
-                "OMP_NUM_THREADS": "1",
-            },
+            env={**os.environ, **environment(rank, processes, port)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -35,7 +35,7 @@ from vitok_core.losses import (
 )
 from vitok_core.settings import Adversarial, Optimiser
 from vitok_core.train._optimise import adamw, clip_gradients, set_learning_rate
-from vitok_core.train._parallel import sum_gradients, sum_tensor
+from vitok_core.train._parallel import sum_tensor
 from vitok_core.train._progress import Event, History
 
 WATCH_STEPS = 100
@@ -85,8 +85,7 @@ class DiscriminatorLearner:
         return self._factor if self.loss.adaptive else 1.0
 
     def begin_step(self) -> None:
-        """Drop the gradients of the step before, or of a try that ran out of memory."""
-        self.adamw.zero_grad(set_to_none=True)
+        """Forget what the adaptive weight compares; gradients are zeroed by `Room.tries`."""
         self._last_gradients = []
 
     def backward(
@@ -140,12 +139,11 @@ class DiscriminatorLearner:
         self._last_gradients = [a + b for a, b in zip(before, found, strict=True)]
 
     def finish_gradients(self) -> list[Tensor]:
-        """Add gradients up over the processes and clip them; scalars for `end_step`.
+        """Clip the gradients, which are those of all processes; scalars for `end_step`.
 
         The first is the norm of the discriminator's gradient before clipping; two more follow if
         the adaptive weight was measured.
         """
-        sum_gradients(self.network.parameters())
         norm = clip_gradients(self.network.parameters(), self.optimiser)
         return [norm, *(sum_tensor(gradient).norm() for gradient in self._last_gradients)]
 

@@ -37,7 +37,7 @@ from vitok_core.train._batches import read_ahead
 from vitok_core.train._grids import write_class_grid
 from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
-from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
+from vitok_core.train._parallel import from_first, part, sum_tensor
 from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
 from vitok_core.train._room import fitted
 
@@ -269,11 +269,10 @@ def _gradients(
     names += ["latent_mean", "latent_square"]
     sums = torch.zeros(len(names) + len(QUARTERS), device=learner.device)
     rows = slice(0, len(batch.z_BLC))
-    for trying in learner.room.tries(step, rows.stop):
+    for trying in learner.room.tries(step, rows):
         with trying:
-            learner.adamw.zero_grad(set_to_none=True)
             sums.zero_()
-            for own in micro_batches(rows, learner.room.micro_batch):
+            for own in learner.room.micro_batches(rows):
                 z_BLC, noise_BLC, time_B = batch.z_BLC[own], batch.noise_BLC[own], batch.time_B[own]
                 xt_BLC = add_noise(target, z_BLC, noise_BLC, time_B)
                 labels_B = None if batch.labels_B is None else batch.labels_B[own]
@@ -285,7 +284,7 @@ def _gradients(
                 terms_B += [z_BLC.mean(dim=(1, 2)), z_BLC.square().mean(dim=(1, 2))]
                 sums[: len(names)] += torch.stack(terms_B).detach().sum(dim=1) / config.batch
                 sums[len(names) :].index_add_(0, _quarter(time_B), loss.mse_B.detach())
-    norm = learner.finish_gradients()
+    norm = learner.clip()
     # One transfer from the device for everything that the guard and the record need.
     sums = torch.cat([sum_tensor(sums), batch.counts_Q.to(sums.dtype), norm.reshape(1)])
     *values, grad_norm = sums.tolist()

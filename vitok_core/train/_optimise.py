@@ -10,7 +10,7 @@ the last checkpoint stay as they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from vitok_core.errors import NonFiniteError, SpecError
 from vitok_core.settings import DiTTraining, Optimiser, Run, Stage1, Stage2
 from vitok_core.train._loop import Resumable
-from vitok_core.train._parallel import sum_gradients
+from vitok_core.train._parallel import GradientSum
 from vitok_core.train._room import Room
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -159,15 +159,25 @@ class Learner(Generic[Model]):
         model: on its device, with its first weights; what needs no gradient is not trained.
         config: of the stage.
         run: how it is run, see `fitted`.
+        others: modules whose backward passes come before the model's in every micro-batch, and
+            whose gradients are added up over the processes with the model's.
 
     Attributes:
         room: how many samples are in memory together.
     """
 
-    def __init__(self, model: Model, config: Stage1 | Stage2 | DiTTraining, run: Run) -> None:
+    def __init__(
+        self,
+        model: Model,
+        config: Stage1 | Stage2 | DiTTraining,
+        run: Run,
+        *,
+        others: Sequence[nn.Module] = (),
+    ) -> None:
         self.model, self.optimiser = model.train(), config.optimiser
         self.device = torch.device(run.device)
-        self.room = Room(None if run.micro_batch == "auto" else run.micro_batch, self.device)
+        micro_batch = None if run.micro_batch == "auto" else run.micro_batch
+        self.room = Room(micro_batch, self.device, GradientSum(*others, model))
         self.adamw = adamw(model, config.optimiser, self.device)
         self.ema = None if config.ema is None else Ema(model, config.ema)
         self._bf16 = config.precision == "bf16"
@@ -184,9 +194,8 @@ class Learner(Generic[Model]):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             return self._call(*inputs)
 
-    def finish_gradients(self) -> Tensor:
-        """Add the gradients up over the processes and clip them; their norm before, a scalar."""
-        sum_gradients(self.model.parameters())
+    def clip(self) -> Tensor:
+        """Clip the gradients; their norm before, a scalar."""
         return clip_gradients(self.model.parameters(), self.optimiser)
 
     def update(self, lr: float) -> None:

@@ -2,9 +2,10 @@
 
 Order, mirroring and noise are drawn for the global batch from (seed, step) and sliced, every loss
 is weighted by its share of the global batch, and gradients are added up over the processes before
-they are clipped. So the number of processes, like the size of a micro-batch, changes float rounding
-and nothing else, and there is no wrapper between the loop and the model: accumulation, a second
-optimiser, penalties on gradients and compiled functions work as they do in one process.
+they are clipped, in the course of the backward pass. So the number of processes, like the size of a
+micro-batch, changes float rounding and nothing else, and there is no wrapper between the loop and
+the model: accumulation, a second optimiser, penalties on gradients and compiled functions work as
+they do in one process.
 
 Processes find each other by the environment that `torchrun` sets. Outside of it there is one
 process, and nothing here costs anything.
@@ -14,8 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import torch
@@ -24,8 +27,11 @@ from torch import distributed as processes
 
 from vitok_core.errors import SpecError
 
-BUCKET_VALUES = 2**23
-"""Values that are added up in one message: few messages, and 32 MiB of memory for the copy."""
+BUCKET_BYTES = 25 * 2**20
+"""Gradients that are added up in one message; of torch's DistributedDataParallel, too."""
+
+ALIGNMENT = 64
+"""Bytes."""
 
 Result = TypeVar("Result")
 
@@ -104,33 +110,148 @@ def micro_batches(rows: slice, most: int | None) -> list[slice]:
     return [slice(start, min(start + size, rows.stop)) for start in starts]
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add the gradients up over all processes, in place.
+class GradientSum:
+    """Adds gradients up over the processes while the backward pass still computes others.
 
-    Parameters without a gradient are passed over; they must be the same ones in every process.
+    Gradients are views of buckets, so nothing is copied: contiguous memory of a bounded size, in
+    which parameters lie in the order in which a backward pass reaches them. The last micro-batch
+    of a step sends every bucket as soon as its gradients are there:
+
+        sums.begin()
+        for ...:                     # micro-batches; any number of them, also another in each rank
+            sums.last = ...
+            ...                      # one backward pass, or several of different parameters
+        sums.finish()
+
+    Between `begin` and `finish` every process sends every bucket exactly once and in the same
+    order, whatever happens in between: where a process gives up half way, `finish` sends what is
+    left. So none waits for a message that never comes, and all drop the sums together.
+
+    In one process there are neither buckets nor hooks: gradients are None after `begin`, and that
+    is all.
+
+    Args:
+        modules: whose gradients are added up, in the order in which their backward passes come; the
+            parameters of each in the order of the forward pass. What needs no gradient at this
+            point is left out.
+        bucket_bytes: most that is sent in one message, if no parameter alone is larger.
+
+    Attributes:
+        last: whether the backward passes that follow are those of the last micro-batch.
     """
-    if world().size == 1:
-        return
-    bucket: list[Tensor] = []
-    values = 0
-    for gradient in [p.grad for p in parameters if p.grad is not None]:
-        if bucket and (
-            values + gradient.numel() > BUCKET_VALUES or gradient.dtype != bucket[0].dtype
-        ):
-            _sum_bucket(bucket)
-            bucket, values = [], 0
-        bucket.append(gradient)
-        values += gradient.numel()
-    if bucket:
-        _sum_bucket(bucket)
+
+    def __init__(self, *modules: nn.Module, bucket_bytes: int = BUCKET_BYTES) -> None:
+        self.last = False
+        self._parameters = [
+            parameter
+            for module in modules
+            for parameter in reversed(list(module.parameters()))
+            if parameter.requires_grad
+        ]
+        self._alone = world().size == 1
+        self._buckets: list[Tensor] = []
+        self._views: list[Tensor] = []
+        self._members: list[range] = []
+        self._used = [False] * len(self._parameters)
+        self._awaited: list[set[int]] = []
+        self._sent: list[Any] = []
+        if self._alone:
+            return
+        for members in _runs(self._parameters, bucket_bytes):
+            self._lay_out(members)
+        for at, parameter in enumerate(self._parameters):
+            bucket = next(i for i, members in enumerate(self._members) if at in members)
+            hook = partial(self._arrived, at, bucket)
+            parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]  # torch has no type
+
+    def _lay_out(self, members: range) -> None:
+        """Make one bucket, and the gradients of its parameters views of it."""
+        held = [self._parameters[at] for at in members]
+        starts = [0, *accumulate(_padded(parameter) for parameter in held)]
+        bucket = torch.zeros(starts[-1], dtype=held[0].dtype, device=held[0].device)
+        # With the strides of the parameter, which fused optimisers need.
+        self._views += [
+            bucket.as_strided(parameter.size(), parameter.stride(), start)
+            for parameter, start in zip(held, starts, strict=False)
+        ]
+        self._buckets.append(bucket)
+        self._members.append(members)
+
+    def begin(self) -> None:
+        """Forget the gradients of the step before, or of a try that was dropped."""
+        self.last = False
+        if self._alone:
+            for parameter in self._parameters:
+                parameter.grad = None
+            return
+        torch._foreach_zero_(self._buckets)
+        for parameter, view in zip(self._parameters, self._views, strict=True):
+            parameter.grad = view
+        self._used = [False] * len(self._parameters)
+        self._awaited = [set(members) for members in self._members]
+
+    def _arrived(self, at: int, bucket: int, _: Tensor) -> None:
+        """A backward pass has added to a gradient."""
+        self._used[at] = True
+        if not self.last:
+            return
+        if at not in self._awaited[bucket]:
+            raise RuntimeError(
+                "a gradient was added to twice in the last micro-batch, after it may have been "
+                "sent; set `last` before the last backward pass only"
+            )
+        self._awaited[bucket].remove(at)
+        # In the order of the buckets: all processes must send in the same one.
+        while len(self._sent) < len(self._buckets) and not self._awaited[len(self._sent)]:
+            self._send()
+
+    def _send(self) -> None:
+        self._sent.append(processes.all_reduce(self._buckets[len(self._sent)], async_op=True))
+
+    def finish(self, *flags: bool) -> list[bool]:
+        """Wait until every process has the sums; parameters that none of them used have none.
+
+        Args:
+            flags: of this process.
+
+        Returns:
+            Of each flag, whether any process raised it.
+        """
+        self.last = False
+        if self._alone:
+            return list(flags)
+        while len(self._sent) < len(self._buckets):
+            self._send()
+        for work in self._sent:
+            work.wait()
+        self._sent.clear()
+        said = agree_on([*flags, *self._used])
+        for parameter, used in zip(self._parameters, said[len(flags) :], strict=True):
+            # An optimiser passes over what has no gradient, and would decay what has one of zeros.
+            if not used:
+                parameter.grad = None
+        return said[: len(flags)]
 
 
-def _sum_bucket(bucket: list[Tensor]) -> None:
-    flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-    processes.all_reduce(flat)
-    pieces = torch.split(flat, [gradient.numel() for gradient in bucket])
-    for gradient, piece in zip(bucket, pieces, strict=True):
-        gradient.copy_(piece.view_as(gradient))
+def _runs(parameters: Sequence[nn.Parameter], most: int) -> Iterator[range]:
+    """Which of the parameters share a bucket: neighbors of one type, on one device."""
+    first = size = 0
+    for at, parameter in enumerate(parameters):
+        before = parameters[at - 1]
+        alike = (parameter.dtype, parameter.device) == (before.dtype, before.device)
+        own = _padded(parameter) * parameter.element_size()
+        if at and (not alike or size + own > most):
+            yield range(first, at)
+            first, size = at, 0
+        size += own
+    if parameters:
+        yield range(first, len(parameters))
+
+
+def _padded(parameter: nn.Parameter) -> int:
+    """Its values in a bucket, in which every gradient begins where vectorized kernels take it."""
+    step = ALIGNMENT // parameter.element_size()
+    return -(-parameter.numel() // step) * step
 
 
 def sum_tensor(tensor: Tensor) -> Tensor:
@@ -142,11 +263,16 @@ def sum_tensor(tensor: Tensor) -> Tensor:
 
 def agree(flag: bool) -> bool:
     """Whether any process says so; all of them must ask at the same point."""
+    return agree_on([flag])[0]
+
+
+def agree_on(flags: Sequence[bool]) -> list[bool]:
+    """As `agree`, of several flags in one message."""
     if world().size == 1:
-        return flag
-    said = torch.tensor(int(flag))
+        return list(flags)
+    said = torch.tensor(flags, dtype=torch.uint8)
     processes.all_reduce(said, op=processes.ReduceOp.MAX)
-    return bool(said.item())
+    return [bool(one) for one in said.tolist()]
 
 
 def from_first(action: Callable[[], Result]) -> Result:

@@ -23,7 +23,7 @@ import torch
 
 from vitok_core.settings import Run
 from vitok_core.spec import Memory, chosen
-from vitok_core.train._parallel import agree, part
+from vitok_core.train._parallel import GradientSum, micro_batches, part
 from vitok_core.train._progress import Event, History
 
 
@@ -67,46 +67,67 @@ class Room:
 
         for trying in room.tries(step, rows):
             with trying:
-                ...  # from zeroed gradients on, in micro-batches of room.micro_batch
+                for own in room.micro_batches(rows):
+                    ...  # adds to gradients, which were zeroed
 
     Args:
         micro_batch: to begin with; None for all rows.
         device: whose memory it is.
+        gradients: what the tries compute.
 
     Attributes:
         micro_batch: samples whose gradients are computed together; None for all rows.
     """
 
-    def __init__(self, micro_batch: int | None, device: torch.device) -> None:
+    def __init__(
+        self, micro_batch: int | None, device: torch.device, gradients: GradientSum
+    ) -> None:
         self.micro_batch = micro_batch
-        self._device = device
+        self._device, self._gradients = device, gradients
         self._history: History | None = None
 
     def tell(self, history: History) -> None:
         """Keep the events of running out of memory in a history."""
         self._history = history
 
-    def tries(self, step: int, rows: int) -> Iterator[_Try]:
+    def tries(self, step: int, rows: slice) -> Iterator[_Try]:
         """Tries at the gradients of a step, until one of them fits in every process.
+
+        Each begins with zeroed gradients; after the last one they are those of all processes.
 
         Args:
             step: from 0.
-            rows: samples of this process in a step.
+            rows: of the global batch, of this process.
 
         Raises:
-            torch.OutOfMemoryError: not even one sample fits.
+            torch.OutOfMemoryError: not even one sample fits, here or in another process.
         """
         while True:
             trying = _Try()
+            self._gradients.begin()
             yield trying
-            if not agree(trying.ran_out is not None):
+            together = rows.stop - rows.start
+            now = min(self.micro_batch or together, together)
+            error = trying.ran_out
+            ran_out, hopeless = self._gradients.finish(
+                error is not None, error is not None and now == 1
+            )
+            if hopeless:
+                raise error or torch.OutOfMemoryError(
+                    "another process cannot hold even one sample in the memory of its device"
+                )
+            if not ran_out:
                 return
-            self._halve(step, rows, trying.ran_out)
+            self._halve(step, now, error)
 
-    def _halve(self, step: int, rows: int, error: torch.OutOfMemoryError | None) -> None:
-        now = min(self.micro_batch or rows, rows)
-        if now == 1 and error is not None:
-            raise error.with_traceback(None)
+    def micro_batches(self, rows: slice) -> Iterator[slice]:
+        """The parts of `rows` that are in memory together; with the last, gradients are sent."""
+        parts = micro_batches(rows, self.micro_batch)
+        for own in parts:
+            self._gradients.last = own is parts[-1]
+            yield own
+
+    def _halve(self, step: int, now: int, error: torch.OutOfMemoryError | None) -> None:
         self.micro_batch = max(now // 2, 1)
         if error is not None and self._history is not None:
             text = (

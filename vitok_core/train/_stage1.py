@@ -33,7 +33,7 @@ from vitok_core.train._batches import check_samples, code_draws, sample_batches
 from vitok_core.train._grids import fixed_samples, write_grid
 from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
-from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
+from vitok_core.train._parallel import from_first, part, sum_tensor
 from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
 from vitok_core.train._room import fitted
 
@@ -181,11 +181,10 @@ def _gradients(
     )
 
     terms: dict[str, Tensor] = {}
-    for trying in learner.room.tries(step, rows.stop - rows.start):
+    for trying in learner.room.tries(step, rows):
         with trying:
-            learner.adamw.zero_grad(set_to_none=True)
             terms.clear()
-            for own in micro_batches(rows, learner.room.micro_batch):
+            for own in learner.room.micro_batches(rows):
                 x = from_uint8(pixels[own.start - rows.start : own.stop - rows.start])
                 x_hat, posterior = learner.forward(
                     x, noise_BLC[own], None if keep_B is None else keep_B[own]
@@ -195,7 +194,7 @@ def _gradients(
                 torch.autograd.backward(share * total)
                 for name, value in {"loss": total.detach(), **parts}.items():
                     terms[name] = terms.get(name, 0.0) + share * value
-    norm = learner.finish_gradients()
+    norm = learner.clip()
     # One transfer from the device for everything that the guard and the record need.
     *values, grad_norm = torch.cat(
         [sum_tensor(torch.stack(list(terms.values()))), norm.reshape(1)]

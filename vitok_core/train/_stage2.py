@@ -34,7 +34,7 @@ from vitok_core.train._discriminator import CollapseWatch, DiscriminatorLearner
 from vitok_core.train._grids import fixed_samples, write_grid
 from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
-from vitok_core.train._parallel import from_first, micro_batches, part, sum_tensor
+from vitok_core.train._parallel import from_first, part, sum_tensor
 from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
 from vitok_core.train._room import fitted
 
@@ -111,9 +111,11 @@ def train_stage2(
     check_samples(spec, samples)
     run = fitted(run, lambda again: config.memory(spec, recompute=again), config.batch)
     _choose_trained(model, config)
-    learner = Learner(model, config, run)
+    device = torch.device(run.device)
+    discriminator = _first_discriminator(config, spec, device) if config.fools else None
+    others = () if discriminator is None else (discriminator.network,)
+    learner = Learner(model, config, run, others=others)
     learner.model.recompute_activations(bool(run.recompute_activations))
-    discriminator = _first_discriminator(config, spec, learner.device) if config.fools else None
     networks = loss_networks(config.loss, learner.device)
     sha256 = sha256_of(tokenizer)
     loop = Loop(
@@ -227,13 +229,12 @@ def _gradients(
         weight *= discriminator.factor
     sums: dict[str, Tensor] = {}
 
-    for trying in learner.room.tries(step, rows.stop - rows.start):
+    for trying in learner.room.tries(step, rows):
         with trying:
             if discriminator is not None:
                 discriminator.begin_step()
-            learner.adamw.zero_grad(set_to_none=True)
             sums.clear()
-            for own in micro_batches(rows, learner.room.micro_batch):
+            for own in learner.room.micro_batches(rows):
                 x = from_uint8(pixels[own.start - rows.start : own.stop - rows.start])
                 share = len(x) / config.batch
                 x_hat, posterior = learner.forward(
@@ -259,7 +260,7 @@ def _gradients(
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + share * value
 
-    norms = [learner.finish_gradients()]
+    norms = [learner.clip()]
     if discriminator is not None:
         norms += discriminator.finish_gradients()
     # One transfer from the device for everything that the guard and the record need.
