@@ -106,6 +106,8 @@ class AttemptRequest:
         micro_batch: samples of a training step in memory together, "all", or "auto" for what fits.
         recompute: whether a training recomputes activations, or "auto".
         device: torch device string, or "auto".
+        decoders: samples that are decoded at the same time; None for one for each core of its slot.
+        slots: of the worker's machine, which share its cores; the pool says how many.
     """
 
     task_id: str
@@ -118,6 +120,8 @@ class AttemptRequest:
     micro_batch: int | str = "auto"
     recompute: bool | str = "auto"
     device: str = "auto"
+    decoders: int | None = None
+    slots: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

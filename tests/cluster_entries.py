@@ -47,6 +47,10 @@ def gpu(request: AttemptRequest) -> None:
     _tell(request, message=os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
 
 
+def slots(request: AttemptRequest) -> None:
+    _tell(request, message=str(request.slots))
+
+
 def crash(request: AttemptRequest) -> None:
     raise ValueError("the loss is made of cheese")
 
@@ -143,6 +147,7 @@ def describe(request: AttemptRequest) -> None:
 KINDS = {
     "gpu": gpu,
     "done": done,
+    "slots": slots,
     "crash": crash,
     "classified": classified,
     "leave": leave,

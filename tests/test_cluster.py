@@ -123,6 +123,10 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
 # What every pool keeps
 
 
+def test_a_request_says_how_many_slots_share_the_machine(pool: Pool, tmp_path: Path) -> None:
+    assert run_one(pool, request(tmp_path, "slots")).message == str(pool.slots)
+
+
 def test_done(pool: Pool, tmp_path: Path) -> None:
     outcome = run_one(pool, request(tmp_path, "done"))
     assert (outcome.task_id, outcome.attempt, outcome.state) == ("done-1", 1, "done")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from own_files import picture_folder, shards
 from task_folders import attempt, freeze, kill_at, lasting, work_on
 
@@ -41,6 +44,15 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, OwnSet]:
     scan(OwnData(name="shards", kind="webdataset", place=place))
     scan(OwnData(name="files", kind="folder", place=folder))
     return {"shards": OwnSet(webdataset=place), "files": OwnSet(folder=folder)}
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_before() -> Iterator[None]:
+    """Attempts in this process set threads and determinism; other tests come after."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(strict)
 
 
 def plan_of(folder: Path, own: dict[str, OwnSet], text: str = STUDY, *overrides: str) -> Plan:
@@ -119,6 +131,25 @@ def test_folders_stream_too_and_unscanned_sets_say_so(
     unscanned = own | {"shards": OwnSet(webdataset=str(tmp_path / "none-{0..1}.tar"))}
     (problem, *_) = plan_of(tmp_path, unscanned, STUDY).absent
     assert "was not scanned" in problem.message
+
+
+def test_decoders_are_the_cores_of_a_slot_whatever_the_threads(
+    tmp_path: Path,
+    own: dict[str, OwnSet],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Twelve cores that four slots share are three for each, unless the site says otherwise."""
+    plan = plan_of(tmp_path, own)
+    prepare = next(task for task in plan.tasks.values() if task.kind == "prepare")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)))
+    for how, expected in (
+        ({"slots": 4}, 3),
+        ({"slots": 24}, 1),
+        ({"slots": 4, "threads": 2, "decoders": 7}, 7),
+    ):
+        attempt(freeze(plan, prepare, tmp_path / str(expected)), **how)
+        assert f", {expected} decoder(s)" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -574,6 +574,9 @@ def test_init_writes_a_study_that_plans(tmp_path: Path) -> None:
 def test_a_site_file_is_checked_like_a_study(tmp_path: Path) -> None:
     good = write(tmp_path, "runs: /data/runs\nworkers: {threads: 4}\n", "good.yaml")
     assert (load_site(good).runs, load_site(good).workers.threads) == ("/data/runs", 4)
+    assert load_site(good).workers.decoders is None
+    with pytest.raises(StudyError, match=r"workers.decoders: must be at least 1, not 0"):
+        load_site(write(tmp_path, "workers: {decoders: 0}\n", "zero.yaml"))
     with pytest.raises(StudyError, match=r"bad.yaml:1:11: workers.thread: unknown key"):
         load_site(write(tmp_path, "workers: {thread: 4}\n", "bad.yaml"))
     with pytest.raises(StudyError, match="does not exist"):

@@ -58,15 +58,9 @@ def run(
     from sweepctl import execute
     from sweepctl.cli._progress import LiveWatcher, PlainWatcher
     from sweepctl.ledger import open_ledger
-    from sweepctl.study import DEVICE
     from sweepctl.tasks import software
 
-    if device is not None and not re.match(DEVICE, device):
-        raise UsageError(f"there is no device {device!r}", hint="auto, cpu, cuda or cuda:N")
-    if tracker:
-        from sweepctl.trackers import check_trackers
-
-        check_trackers(tracker)
+    _check(device, tracker)
     made = plan_file(file, overrides or (), to_run=True)
     if not quiet:
         notices(made)
@@ -76,6 +70,7 @@ def run(
         where=cluster or here.workers.where,
         workers=workers or here.workers.count,
         threads=threads or here.workers.threads,
+        decoders=here.workers.decoders,
         device=device or here.workers.device,
         grace_s=here.workers.grace_s,
         retries=how.retries,
@@ -108,6 +103,18 @@ def run(
     execute.raise_for_failures(summary)
     if summary.stopped_by is not None:
         sys.exit(128 + summary.stopped_by)
+
+
+def _check(device: str | None, tracker: list[str] | None) -> None:
+    """Refuse a device that cannot be, and trackers that are not installed."""
+    from sweepctl.study import DEVICE
+
+    if device is not None and not re.match(DEVICE, device):
+        raise UsageError(f"there is no device {device!r}", hint="auto, cpu, cuda or cuda:N")
+    if tracker:
+        from sweepctl.trackers import check_trackers
+
+        check_trackers(tracker)
 
 
 @contextlib.contextmanager

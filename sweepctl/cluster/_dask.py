@@ -26,6 +26,7 @@ import signal
 import socket
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -228,25 +229,35 @@ class DaskPool:
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._arrived: list[str] = []
         self._ready: list[AttemptOutcome] = []
-        self._threads = 0
+        self._threads: dict[str, int] = {}
         self._threads_until = 0.0
         self._closed = False
 
     @property
     def slots(self) -> int:
         """Threads of all workers that are connected now."""
-        threads = self._connected_threads()
+        threads = sum(self._connected().values())
         return threads if self.most is None else min(threads, self.most)
 
-    def _connected_threads(self) -> int:
+    def _connected(self) -> dict[str, int]:
+        """Address of each worker that is connected now -> its threads."""
         if self._cluster is not None:
             # The scheduler lives in this process: look, do not ask.
-            return sum(w.nthreads for w in list(self._cluster.scheduler.workers.values()))
+            workers = list(self._cluster.scheduler.workers.items())
+            return {address: worker.nthreads for address, worker in workers}
         now = time.monotonic()
         if now >= self._threads_until:
-            self._threads = sum(self._ask(self._client.nthreads).values())
+            self._threads = dict(self._ask(self._client.nthreads))
             self._threads_until = now + _SLOTS_AGE_S
         return self._threads
+
+    def _slots_of_a_machine(self) -> int:
+        """Slots of the machine that has most of them: they share its cores."""
+        slots = Counter[str | None]()
+        for address, threads in self._connected().items():
+            slots[urlsplit(address).hostname] += threads
+        most = max(slots.values(), default=1)
+        return most if self.most is None else min(most, self.most)
 
     def _ask(self, call: Any, *arguments: Any, **options: Any) -> Any:
         try:
@@ -256,6 +267,7 @@ class DaskPool:
 
     def submit(self, request: AttemptRequest) -> None:
         """Send a request to a free worker; see `Pool.submit`."""
+        request = dataclasses.replace(request, slots=self._slots_of_a_machine())
         make_ready(request)
         # The pool's name keeps drivers of one scheduler apart: the same key is the same future.
         key = f"{request.kind}-{request.task_id}-a{request.attempt}-{self._name}"

@@ -318,6 +318,7 @@ class Driver:
                 micro_batch=micro_batch,
                 recompute=recompute,
                 device=self.settings.device,
+                decoders=self.settings.decoders,
             )
         )
         self.watcher.submitted(task, attempt)

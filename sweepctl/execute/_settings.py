@@ -20,6 +20,8 @@ class Settings:
         where: "local", "inline", or a scheduler's address.
         workers: worker processes, or None for one each `threads` cores.
         threads: CPU threads of an attempt.
+        decoders: samples that an attempt decodes at the same time; None for as many as the cores of
+            its slot.
         device: torch device of an attempt, or "auto".
         grace_s: seconds an attempt has to write a checkpoint when it is stopped.
         retries: further attempts after an infrastructure failure.
@@ -37,6 +39,7 @@ class Settings:
     where: str = "local"
     workers: int | None = None
     threads: int = 1
+    decoders: int | None = None
     device: str = "auto"
     grace_s: float = 30.0
     retries: int = 2

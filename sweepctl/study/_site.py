@@ -51,6 +51,9 @@ class Workers(Strict):
             address, tcp://... or tls://...
         count: worker processes of "local"; by default one a GPU, else one for each `threads` cores.
         threads: CPU threads an attempt may use.
+        decoders: pictures or clips an attempt decodes at the same time, when it prepares or streams
+            a data set; by default one for each core of its slot (the machine's cores, divided by
+            the slots there).
         device: torch device of an attempt: "auto" takes a GPU when there is one.
         grace_s: seconds an attempt has to write a checkpoint when it is stopped.
     """
@@ -58,6 +61,7 @@ class Workers(Strict):
     where: Text = "local"
     count: Annotated[Whole, Field(ge=1, le=4096)] | None = None
     threads: Annotated[Whole, Field(ge=1, le=1024)] = 1
+    decoders: Annotated[Whole, Field(ge=1, le=1024)] | None = None
     device: Text = "auto"
     grace_s: Annotated[Number, Field(gt=0)] = 30.0
 

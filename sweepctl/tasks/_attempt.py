@@ -127,7 +127,8 @@ def _do(
     identity = task["identity"]
     device = _settle(request)
     log(f"{request.task_id}  {task['label']}  attempt {request.attempt}")
-    log(f"on {socket.gethostname()}, {device}, {request.threads} thread(s)")
+    decoders = request.decoders or cores_of_a_slot(request.slots)
+    log(f"on {socket.gethostname()}, {device}, {request.threads} thread(s), {decoders} decoder(s)")
     made = TASKS[task["kind"]](
         Work(
             task=request.task_id,
@@ -138,6 +139,7 @@ def _do(
             continues=tuple(folder.parent / name for name in task.get("continues", ())),
             device=device,
             threads=request.threads,
+            decoders=decoders,
             checkpoint_s=request.checkpoint_s,
             micro_batch=request.micro_batch,
             recompute=request.recompute,
@@ -174,6 +176,11 @@ def _do(
             train.discard_checkpoints(folder)
         for name in task.get("continues", ()):
             train.discard_checkpoints(folder.parent / name)
+
+
+def cores_of_a_slot(slots: int) -> int:
+    """How many of this machine's cores belong to each of its slots, at least 1."""
+    return max(1, len(os.sched_getaffinity(0)) // slots)
 
 
 def _settle(request: AttemptRequest) -> str:

@@ -18,7 +18,7 @@ def prepare(work: Work) -> Made:
     config, identity = completed(work.identity["config"], "data"), work.identity["data"]
     make = functools.partial(data.prepare, config["dataset"])
     if "content" in identity:  # a data set of the user's: by its content, wherever it is here
-        make = functools.partial(data.prepare_own, data.find_scan(identity), threads=work.threads)
+        make = functools.partial(data.prepare_own, data.find_scan(identity), threads=work.decoders)
     info = make(
         resolution=config["resolution"],
         images=config["images"],

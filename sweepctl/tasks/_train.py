@@ -160,7 +160,7 @@ def _samples(work: Work) -> Iterator[Samples]:
         resolution=asked["resolution"],
         frames=asked["frames"],
         fps=asked["fps"],
-        threads=work.threads,
+        threads=work.decoders,
         random_crop=asked["crop"] == "random",
     ) as stream:
         yield stream

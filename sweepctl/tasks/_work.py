@@ -35,6 +35,7 @@ class Work:
         continues: folders of trainings of the same settings and fewer steps, the furthest first.
         device: torch device string.
         threads: CPU threads that may be used.
+        decoders: pictures or clips that are decoded at the same time.
         checkpoint_s: seconds between checkpoints.
         micro_batch: samples of a training step in memory together, "all", or "auto" for what fits.
         recompute: whether a training recomputes activations, or "auto".
@@ -49,6 +50,7 @@ class Work:
     parents: Mapping[str, Path]
     device: str
     threads: int
+    decoders: int = 1
     checkpoint_s: float
     micro_batch: int | str = "auto"
     recompute: bool | str = "auto"
