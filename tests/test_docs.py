@@ -127,7 +127,11 @@ def allowed(given: dict[str, Any]) -> str:
     if "enum" in given:
         return " or ".join(f"`{value}`" for value in given["enum"])
     if "anyOf" in given:
-        kinds = [allowed(one) for one in given["anyOf"] if one.get("type") != "null"]
+        kinds = [
+            "a rule" if "$ref" in one else allowed(one)
+            for one in given["anyOf"]
+            if one.get("type") != "null"
+        ]
         return " or ".join(kinds)
     pattern = given.get("pattern", "")
     kind = given.get("type", "anything")

@@ -202,6 +202,7 @@ IDENTITY = {  # a leaf of the config that stage 1 reads -> another value for it
     "stages.stage1.precision": "bf16",
     "stages.stage1.flip": False,
     "stages.stage1.optimiser.lr": 0.5,
+    "stages.stage1.optimiser.lr.per_256": 0.5,
     "stages.stage1.optimiser.betas": [0.5, 0.9],
     "stages.stage1.optimiser.weight_decay": 0.5,
     "stages.stage1.optimiser.warmup": 0.5,

@@ -27,7 +27,7 @@ ASK = "--on 8xH100"
 
 def what_would_run(made: Plan, on: On | None, *, as_json: bool) -> None:
     """One study: a line per stage, the hours and where they come from, why each task runs."""
-    from sweepctl.plan import Calibration, reasons, summary, total
+    from sweepctl.plan import Calibration, reasons, ruled_rates, summary, total
 
     known = what_is_known([made])
     calibration = Calibration(known.speeds, on)
@@ -47,6 +47,7 @@ def what_would_run(made: Plan, on: On | None, *, as_json: bool) -> None:
                 "on": on,
                 "device": calibration.device,
                 "memory": _memory([made], calibration),
+                "ruled_rates": ruled_rates(made),
                 "reasons": why,
                 "dropped": list(made.dropped),
                 "notices": list(made.notices),
@@ -63,6 +64,9 @@ def what_would_run(made: Plan, on: On | None, *, as_json: bool) -> None:
     if whole.new:
         _say_hours([made], known.states, calibration, whole)
     _say_memory([made], calibration)
+    for rate in ruled_rates(made):
+        of = "" if rate.cells == len(made.cells) else f" ({many(rate.cells, 'cell')})"
+        say(f"{rate.path}: {rate.per_256:g} per 256 is {rate.lr:g} at batch {rate.batch}{of}")
     for reason in why:
         say(f"{reason.stage}: {many(reason.tasks, 'task')} {reason.why} (e.g. {reason.example})")
     if known.other_code:

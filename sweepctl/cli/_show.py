@@ -118,6 +118,9 @@ def _show_planned(
     _check_cell(cell, len(made.cells))
     found = made.cells[cell - 1]
     rows = _config_rows(found.config, made.study)
+    for row in rows:
+        if row["path"] in found.rules:
+            row["rule"] = dict(found.rules[row["path"]])
     tasks = {stage: made.tasks[name].id for stage, name in found.tasks.items()}
     if as_json:
         facts = {"axes": dict(found.axes), "derived": found.derived, "tasks": tasks}
@@ -143,7 +146,7 @@ def _give_config(rows: Sequence[Mapping[str, Any]]) -> None:
     """The values that are used; --json has all."""
     empty = {row["path"] for row in rows if row["value"] is None}
     lines = [
-        (row["path"], shown(row["value"]), row["from"])
+        (row["path"], shown(row["value"]) + _by_rule(row.get("rule")), row["from"])
         for row in rows
         # Of a group that is off only the setting is shown that would turn it on.
         if not any(
@@ -153,6 +156,10 @@ def _give_config(rows: Sequence[Mapping[str, Any]]) -> None:
         )
     ]
     give_table(("path", "value", "from"), lines, "table")
+
+
+def _by_rule(rule: Mapping[str, float] | None) -> str:
+    return "".join(f" ({key}: {shown(number)})" for key, number in (rule or {}).items())
 
 
 # --- which point is meant ---------------------------------------------------------------------

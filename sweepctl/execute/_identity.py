@@ -11,7 +11,7 @@ from sweepctl import paths
 from sweepctl.kinds import optional_groups
 from sweepctl.ledger import Ledger, SearchRecord
 from sweepctl.plan import Plan, canonical, fingerprint, group_of, lasting
-from sweepctl.study import Dimension, Search, short_name
+from sweepctl.study import Dimension, Search, short_name, value_at, whole_leaf
 
 
 def search_records(shown: Plan, search: Search) -> list[SearchRecord]:
@@ -37,7 +37,7 @@ def identities(shown: Plan, search: Search) -> Iterator[dict[str, Any]]:
     """What decides the trials of each search of a study."""
     study = shown.study
     gridded = [path for factor in study.grid.factors for path in factor.paths]
-    configs = {cell.key: cell.config for cell in shown.cells}
+    cells = {cell.key: cell for cell in shown.cells}
     block = study.study.model_dump(mode="json", by_alias=True)
     asked = {
         key: value
@@ -51,9 +51,11 @@ def identities(shown: Plan, search: Search) -> Iterator[dict[str, Any]]:
         if not placed.key:
             continue  # this cell of the grid is left out
         axes = dict(zip(gridded, itertools.chain(*rows), strict=True))
-        common = copy.deepcopy(lasting(dict(configs[placed.key])))
+        common = copy.deepcopy(lasting(dict(cells[placed.key].config)))
+        for path, rule in cells[placed.key].rules.items():
+            paths.put(common, path, dict(rule))
         for dimension in search.space:
-            paths.remove(common, dimension.path)
+            paths.remove(common, whole_leaf(dimension.path))
         identity = {"search": asked, "axes": axes, "common": common, "rules": rules}
         yield identity | ({"unsearched": own_values} if own_values else {})
 
@@ -80,7 +82,7 @@ def _own_values(template: Mapping[str, Any], search: Search) -> dict[str, Any]:
         )
 
     return {
-        dimension.path: paths.get(template, dimension.path)
+        dimension.path: value_at(template, dimension.path)
         for dimension in search.space
         if (dimension.given or dimension.given_axes) and not goes_with_its_group(dimension)
     }

@@ -18,7 +18,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sweepctl import paths
 from sweepctl.errors import StudyError, UsageError
 from sweepctl.execute._identity import of_stand_ins, said, search_records
 from sweepctl.execute._settings import Extend
@@ -46,7 +45,7 @@ from sweepctl.search import (
     promoted,
     since_improved,
 )
-from sweepctl.study import Search, short_name
+from sweepctl.study import Search, short_name, value_at
 
 
 @dataclass(slots=True, kw_only=True)
@@ -187,7 +186,7 @@ class Searching:
                 if cell.state != "done":
                     continue
                 config = self.ledger.cells.config(name, cell.key)
-                values = {one.path: paths.get(config, one.path) for one in self.search.space}
+                values = {one.path: value_at(config, one.path) for one in self.search.space}
                 inside = (one.search.narrowed(values) for one in self.searches.values())
                 point = next((one for one in inside if one is not None), None)
                 if point is not None and point not in points:

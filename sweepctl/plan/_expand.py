@@ -42,10 +42,13 @@ from sweepctl.study import (
     Grid,
     Search,
     StudyFile,
+    put_leaf,
+    ruled_by,
     short_name,
+    value_at,
 )
 from vitok_core.errors import SpecError
-from vitok_core.settings import Stages, following, from_plain
+from vitok_core.settings import LR_RULE, Stages, following, from_plain, rates
 from vitok_core.spec import IMAGE_CHANNELS, DiTSpec, TokenizerSpec
 
 MAX_CELLS = 100_000
@@ -140,7 +143,7 @@ class _Expander:
             cell.condition(grid)
             reason = cell.miss(grid)
         axes = combination.axes | {
-            short_name(path): paths.get(cell.config, path) for path in combination.unsearched
+            short_name(path): value_at(cell.config, path) for path in combination.unsearched
         }
         if reason is not None:
             result.drop(axes, reason)
@@ -245,7 +248,7 @@ def _combinations(
         axes, config = {}, dict(grid.template)
         for path, value in trial.axes.items():
             axes[short_name(path)] = value
-            paths.put(config, path, value)
+            put_leaf(config, path, value)
         yield _at_point(search, trial.axes, trial.values, axes, config)
 
 
@@ -264,7 +267,7 @@ def _at_point(
     """A combination with the values of a point, which are those that are searched there."""
     point = search.at(gridded).searched_part(values)
     for path, value in point.items():
-        paths.put(config, path, value)
+        put_leaf(config, path, value)
     every = [dimension.path for dimension in search.space]
     return _Combination(
         axes=axes | {short_name(path): point.get(path) for path in every},
@@ -279,7 +282,7 @@ def _assign(grid: Grid, rows: tuple[tuple[Any, ...], ...]) -> tuple[dict[str, An
     for factor, row in zip(grid.factors, rows, strict=True):
         for path, value in zip(factor.paths, row, strict=True):
             axes[short_name(path)] = value
-            paths.put(config, path, value)
+            put_leaf(config, path, value)
     return axes, config
 
 
@@ -370,6 +373,7 @@ class _Cell:
     def __init__(self, config: dict[str, Any], data: Mapping[str, DataSet]) -> None:
         self.config = config
         self.data = data
+        self.rules: dict[str, dict[str, float]] = {}
         self.error: SpecError | None = None
         self.dit: DiTSpec | None = None
         self.dit_error: SpecError | None = None
@@ -389,7 +393,10 @@ class _Cell:
         else:
             self.error = None
         self.dit = self.dit_error = None
-        self.stages = from_plain(Stages, self.config["stages"])
+        settled = {"stages": self.config["stages"]}
+        for path, _, rate in list(rates(settled["stages"])):
+            paths.put(settled, path, rate)
+        self.stages = from_plain(Stages, settled["stages"])
         if self.error is None and self.stages.dit.steps is not None:
             try:
                 self.dit = self.stages.dit.spec(self.spec, self.data[data["train"]].classes)
@@ -406,7 +413,10 @@ class _Cell:
         """A config value, or a derived one; None where the tokenizer cannot be built."""
         if path in DERIVED:
             return None if self.error else COLUMNS[path].read(self.counted())
-        return paths.get(self.config, path)
+        ruled = ruled_by(path)
+        if ruled is not None and ruled in self.rules:  # exactly what it says
+            return self.rules[ruled][path.removeprefix(f"{ruled}.")]
+        return value_at(self.config, path)
 
     def counted(self) -> dict[str, object]:
         """What derived values are read from; see `sweepctl.columns`."""
@@ -424,6 +434,7 @@ class _Cell:
             key=fingerprint(canonical(identified)),
             axes=axes,
             config=self.config,
+            rules=self.rules,
             lasting=identified,
             stages=self.stages,
             spec=self.spec,
@@ -491,13 +502,16 @@ class _Cell:
     def condition(self, grid: Grid) -> None:
         """Apply the conditional values whose match holds, in the order of the file.
 
-        Then what follows other settings gets its value.
+        Then what follows other settings gets its value: rates that are rules, and ends of rates.
         """
         for conditional in grid.when:
             if conditional.match.holds(self.value_of):
                 for path, value in conditional.values:
-                    paths.put(self.config, path, value)
+                    put_leaf(self.config, path, value)
                 self._derive()
+        for path, number, rate in list(rates(self.config["stages"])):
+            self.rules[path] = {LR_RULE.key: number}
+            paths.put(self.config, path, rate)
         for path, rate in following(self.stages):
             paths.put(self.config, path, rate)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sweepctl.columns import Derived
@@ -43,6 +43,8 @@ class Point:
         key: hash of the lasting config.
         axes: short axis name -> value.
         config: the resolved config, plain data.
+        rules: config path of each learning rate that follows its batch -> its rule,
+            as {per_256: 1e-4}.
         lasting: the part of it that identifies; see `_identity.lasting`.
         stages: the settings of its stages, as the config has them.
         spec: the tokenizer it describes.
@@ -54,6 +56,7 @@ class Point:
     key: str
     axes: Mapping[str, Any]
     config: Mapping[str, Any]
+    rules: Mapping[str, Mapping[str, float]]
     lasting: Mapping[str, Any]
     stages: Stages
     spec: TokenizerSpec
@@ -137,6 +140,8 @@ class Cell:
         key: hash of its config; unique in a study and stable when others come and go.
         axes: short axis name -> value.
         config: the resolved config, plain data.
+        rules: config path of each learning rate that follows its batch -> its rule,
+            as {per_256: 1e-4}.
         derived: the values that become columns.
         tasks: stage -> fingerprint; the stage is the name of a kind, with ":" and the data set
             where there is one per data set; at a rung of a search with "@" and the step after that.
@@ -152,6 +157,7 @@ class Cell:
     tasks: Mapping[str, str]
     datasets: tuple[str, ...]
     until: int | None = None
+    rules: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

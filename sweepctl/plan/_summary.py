@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweepctl import paths
 from sweepctl.kinds import KINDS, kind_of
 from sweepctl.plan._cost import Calibration, Expected, Speed, expected_hours, together
-from sweepctl.plan._identity import canonical, differences
+from sweepctl.plan._identity import canonical, differences, group_of, groups_off
 from sweepctl.plan._model import Plan, Task
 from sweepctl.plan._operations import Cost
 
@@ -186,6 +187,41 @@ def total(plans: Sequence[Plan], states: Mapping[str, str], calibration: Calibra
         unknown=hours.unknown,
         sources=hours.sources,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuledRate:
+    """A learning rate that follows its batch, as some cells have it.
+
+    Attributes:
+        path: its config path.
+        per_256: number of its rule, the rate at a batch of 256.
+        batch: of its stage.
+        lr: the rate.
+        cells: how many cells have it.
+    """
+
+    path: str
+    per_256: float
+    batch: int
+    lr: float
+    cells: int
+
+
+def ruled_rates(plan: Plan) -> list[RuledRate]:
+    """The learning rates that follow a batch, of the stages that the cells have."""
+    found: Counter[tuple[str, float, int, float]] = Counter()
+    for cell in plan.cells:
+        off = groups_off(cell.config)
+        for path, rule in cell.rules.items():
+            if group_of(path) not in off:
+                (number,) = rule.values()
+                batch = paths.get(cell.config, f"{'.'.join(path.split('.')[:2])}.batch")
+                found[path, number, batch, paths.get(cell.config, path)] += 1
+    return [
+        RuledRate(path=path, per_256=number, batch=batch, lr=lr, cells=cells)
+        for (path, number, batch, lr), cells in found.items()
+    ]
 
 
 def blocked_tasks(tasks: Mapping[str, Task], states: Mapping[str, str]) -> set[str]:

@@ -32,7 +32,17 @@ from sweepctl.study._claims import (
 from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
 from sweepctl.study._load import load_study
 from sweepctl.study._model import Config, Run, Study
-from sweepctl.study._paths import Condition, added_later, is_valid, resolve, short_name
+from sweepctl.study._paths import (
+    Condition,
+    added_later,
+    is_valid,
+    put_leaf,
+    resolve,
+    ruled_by,
+    short_name,
+    value_at,
+    whole_leaf,
+)
 from sweepctl.study._search import Dimension, Keep, Objective, Prune, Search, settled
 from sweepctl.study._search_block import SearchBlock
 from sweepctl.study._site import DEVICE, OwnSet, Site, Workers, load_site
@@ -82,10 +92,14 @@ __all__ = [
     "load_study",
     "parse_comparison",
     "parse_loss",
+    "put_leaf",
     "resolve",
+    "ruled_by",
     "settled",
     "short_name",
     "stated_fit",
+    "value_at",
+    "whole_leaf",
 ]
 
 SCHEMA_FILE = Path(__file__).parent.parent / "study.schema.json"

@@ -57,14 +57,14 @@ def check(document: Document, overrides: tuple[str, ...], datasets: Collection[s
     for path, where in axis_places.items():
         values = _at(data, where)
         if isinstance(values, list) and values:
-            put(filled, path, values[0])
+            _paths.put_leaf(filled, path, values[0])
             placed[keys_of(path)] = (*where, 0)
     for path in solved:
         put(filled, path, 1)
     for path, place in searched.items():
         if path in axis_places or _keeps_its_value(document, path, place):
             continue
-        put(filled, path, place.value)
+        _paths.put_leaf(filled, path, place.value)
         placed[keys_of(path)] = place.where
 
     study: Study | None = None
@@ -122,9 +122,10 @@ def _keeps_its_value(document: Document, path: str, place: Place) -> bool:
     """
     if not place.has_condition:
         return False
-    if get(document.data, path, _NONE) is not _NONE:
+    whole = _paths.whole_leaf(path)
+    if get(document.data, whole, _NONE) is not _NONE:
         return True
-    if not _paths.config_leaves()[path].is_required():
+    if not _paths.config_leaves()[whole].is_required():
         return True
     message = (
         f"{path} has no value where its condition does not hold, and there is no default; "
@@ -168,10 +169,15 @@ def _of_the_meant_form(errors: list[dict[str, Any]], filled: Any) -> list[dict[s
     """
     forms: dict[KeyPath, dict[str, list[dict[str, Any]]]] = {}
     kept = []
-    for error in errors:
-        path, rest = _in_data(error["loc"], filled)
+    found_at = [_in_data(error["loc"], filled) for error in errors]
+    inside = {path for path, rest in found_at if len(rest) > 1}  # of a mapping, which is meant
+    for error, (path, rest) in zip(errors, found_at, strict=True):
         if not rest or error["type"] in ("missing", "extra_forbidden"):
             kept.append(error)
+        elif error["type"] == "model_type" or (
+            path in inside and len(rest) == 1 and is_of_form(error)
+        ):
+            continue  # a mapping that is not there, or another form than the mapping that is
         else:
             forms.setdefault(path, {}).setdefault(str(rest[0]), []).append(error)
     for path, by_form in forms.items():
@@ -237,10 +243,12 @@ def _factors(document: Document) -> tuple[tuple[Factor, ...], dict[str, KeyPath]
         except ValueError as error:
             document.problems.append(document.problem(where, str(error), prefer_key=True))
             return None
-        if path in places:
-            document.problems.append(
-                document.problem(where, f"{path} is an axis twice", prefer_key=True)
-            )
+        twice = [one for one in places if _paths.whole_leaf(one) == _paths.whole_leaf(path)]
+        if twice:
+            said = f"{path} is an axis twice"
+            if twice != [path]:
+                said = f"{path} and {twice[0]} set the same value; only one of them can be an axis"
+            document.problems.append(document.problem(where, said, prefer_key=True))
             return None
         places[path] = where
         return path
@@ -301,6 +309,8 @@ def _check_axis_values(document: Document, places: Mapping[str, KeyPath]) -> Non
                 except ValidationError as error:
                     said = in_words(dict(error.errors()[0]))
                     document.problems.append(document.problem((*where, index), said))
+            if why := _paths.not_varied(path, value):
+                document.problems.append(document.problem((*where, index), why))
             if where[0] == "axes" and value in values[:index]:
                 document.problems.append(
                     document.problem((*where, index), f"{value!r} stands on this axis twice")
@@ -438,7 +448,8 @@ def _when_values(
     for name, value in entry.items() if isinstance(entry, dict) else ():
         try:
             path = _paths.resolve(str(name))
-            checked = _paths.leaf_adapter(path).validate_python(value)
+            adapter = _paths.leaf_adapter(path)
+            checked = adapter.dump_python(adapter.validate_python(value), mode="json")
         except ValidationError as error:
             said = in_words(dict(error.errors()[0]))
             document.problems.append(document.problem((*where, name), said))
@@ -450,7 +461,7 @@ def _when_values(
         for below, text in _texts((*where, name), value):
             if allowed is not None and (why := _not_known(path, text, allowed, what)):
                 document.problems.append(document.problem(below, why))
-        values.append((path, list(checked) if isinstance(checked, tuple) else checked))
+        values.append((path, checked))
     return tuple(values)
 
 

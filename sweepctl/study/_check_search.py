@@ -105,9 +105,10 @@ def _check_space(
         except ValueError as error:
             refuse(str(error))
             continue
-        if path in axes:
+        whole = _paths.whole_leaf(path)
+        if whole in map(_paths.whole_leaf, axes):
             refuse(f"{path} is an axis, too; it is either searched or gridded")
-        elif path in dimensions:
+        elif whole in map(_paths.whole_leaf, dimensions):
             refuse(f"{path} is searched twice")
         elif path == "seed" and entry.choice is None:
             refuse("the seed of a training is nothing to search; put seeds on an axis")
@@ -172,7 +173,9 @@ def _check_choices(document: Document, where: KeyPath, path: str, choices: tuple
         document.problems.append(document.problem(lead, "a choice needs at least one value"))
     for index, value in enumerate(choices):
         made = _validated(document, (*lead, index), path, value)
-        if made is not _WRONG:
+        if why := _paths.not_varied(path, value):
+            document.problems.append(document.problem((*lead, index), why))
+        elif made is not _WRONG:
             if made in seen:
                 said = f"{value!r} stands in this choice twice"
                 document.problems.append(document.problem((*lead, index), said))

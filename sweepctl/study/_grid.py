@@ -118,6 +118,11 @@ class StudyFile:
                 return ("search", "space", key)
         return None
 
+    def _axis_of(self, path: str) -> KeyPath | None:
+        """As `axis_key`, also where it is the rule of the value that is varied."""
+        rules = (one for one in _paths.config_leaves() if _paths.ruled_by(one) == path)
+        return next(filter(None, map(self.axis_key, (path, *rules))), None)
+
     @property
     def search(self) -> Search | None:
         """What is searched, None for a study that is a grid."""
@@ -125,7 +130,7 @@ class StudyFile:
 
     def problem(self, path: str, message: str, value: object = None) -> Problem:
         """A problem with a cell's value: at the axis value, else where the config sets it."""
-        where = self.axis_key(path)
+        where = self._axis_of(path)
         if where is not None:
             declared: Any = self.document.data
             for part in where:
@@ -137,7 +142,7 @@ class StudyFile:
 
     def origin(self, path: str) -> str:
         """Where a config value was set: "file:line:column", "--set ..." or "default"."""
-        where = self.axis_key(path) or keys_of(path)
+        where = self._axis_of(path) or keys_of(path)
         mark = self.document.values.get(where)
         return "default" if mark is None else mark.place
 

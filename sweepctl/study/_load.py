@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sweepctl.errors import Problem, StudyError
-from sweepctl.paths import keys_of
+from sweepctl.paths import get, keys_of, put
 from sweepctl.study import _paths
 from sweepctl.study._check import check, stop
 from sweepctl.study._grid import StudyFile, resolved
@@ -170,8 +170,12 @@ def _override(document: Document, override: str) -> None:
         except ValueError as error:
             return refuse(str(error))
         for axis in axes:
-            if isinstance(axis, str) and resolved(axis) == ".".join(map(str, path)):
+            known = resolved(axis)
+            if known is not None and _paths.whole_leaf(known) == _paths.whole_leaf(".".join(path)):
                 return refuse(f"{axis} is an axis here; set axes.{axis}=[...] instead")
+        ruled = _paths.ruled_by(".".join(path))
+        if ruled is not None and not isinstance(get(document.data, ruled), dict):
+            put(document.data, ruled, {})  # the rule takes the place of a number
     target = document.data
     for part in path[:-1]:
         target = target.setdefault(part, {}) if isinstance(target, dict) else None

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from sweepctl.columns import DERIVED
 from sweepctl.kinds import optional_groups
+from sweepctl.paths import get, put
 from sweepctl.study._model import FIXABLE, Config
 from sweepctl.study._values import parse_comparison
 from vitok_core.protocols import METRICS
-from vitok_core.settings import AddedLater
+from vitok_core.settings import LR_RULE, AddedLater
 
 
 @cache
@@ -31,9 +32,59 @@ def config_leaves() -> dict[str, FieldInfo]:
                 walk(annotation, f"{lead}{name}.")
             else:
                 leaves[f"{lead}{name}"] = info
+                for form in get_args(annotation):
+                    if isinstance(form, type) and issubclass(form, BaseModel):
+                        walk(form, f"{lead}{name}.")
 
     walk(Config, "")
     return leaves
+
+
+@cache
+def ruled_by(path: str) -> str | None:
+    """The leaf that a rule gives: `...lr` of the leaf `...lr.per_256`; None for other leaves."""
+    lead = path.rpartition(".")[0]
+    return lead if lead in config_leaves() else None
+
+
+def whole_leaf(path: str) -> str:
+    """The leaf whose value a leaf sets: itself, or the one that it is the rule of."""
+    return ruled_by(path) or path
+
+
+def put_leaf(tree: dict[str, Any], path: str, value: object) -> None:
+    """Set a leaf of a cell's config, in place; a rule takes the place of the number it gives."""
+    ruled = ruled_by(path)
+    if ruled is None:
+        put(tree, path, value)
+    else:
+        put(tree, ruled, {path.removeprefix(f"{ruled}."): value})
+
+
+def not_varied(path: str, value: object) -> str | None:
+    """Why a value cannot be one of several of an axis or a search: it is a rule; None where it can.
+
+    Rules are varied by their number, which is what tables and laws then show.
+    """
+    rules = [leaf for leaf in config_leaves() if ruled_by(leaf) == path]
+    if not isinstance(value, dict) or not rules:
+        return None
+    return f"a rule is varied by its number: write {short_name(rules[0])}: [...] instead"
+
+
+def value_at(config: Mapping[str, Any], path: str) -> Any:
+    """The value of a leaf of a cell's config; None where there is none.
+
+    Of the rule of a rate it is the number that gives the rate which the cell has.
+    """
+    ruled = ruled_by(path)
+    if ruled is None:
+        return get(config, path)
+    rate = get(config, ruled)
+    if isinstance(rate, Mapping):
+        return rate.get(path.removeprefix(f"{ruled}."))
+    batch = get(config, f"{'.'.join(path.split('.')[:2])}.batch")
+    return None if rate is None or batch is None else LR_RULE.number(rate, batch)
 
 
 @cache
@@ -73,7 +124,8 @@ def short_name(path: str) -> str:
     The weight of LPIPS is `loss.lpips`: tables have a column `lpips` for what was measured.
     """
     steps = path.split(".")
-    ends = [".".join(steps[-count:]) for count in range(1, len(steps))]
+    fewest = 1 if ruled_by(path) is None else 2  # lr.per_256, not per_256
+    ends = [".".join(steps[-count:]) for count in range(fewest, len(steps))]
     free = (end for end in ends if end not in DERIVED and end not in METRICS)
     return next((end for end in free if _meant(end) == [path]), path)
 

@@ -14,6 +14,7 @@ import types
 import typing
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -101,12 +102,27 @@ def _share_or_count(value: float) -> float:
     return value
 
 
+@functools.cache
+def _rule(given: settings.PerBatch) -> type[Strict]:
+    """The model of a number that follows the batch."""
+    said = f"At a batch of {given.samples}; it grows and shrinks with the batch of its stage."
+    number = (Annotated[Number, Gt(0)], Field(description=said))
+    fields: dict[str, Any] = {given.key: number}
+    return create_model(f"Per{given.samples}", __base__=Strict, **fields)
+
+
 def _strict(hint: Any) -> Any:
     """An annotation of a setting as a study reads it: strict, a count also as "100k"."""
     if typing.get_origin(hint) is Annotated:
         base, *remarks = typing.get_args(hint)
         if settings.said_of(hint, settings.ShareOrCount) is not None:
             remarks.append(AfterValidator(_share_or_count))
+        rule = settings.said_of(hint, settings.PerBatch)
+        if rule is not None:
+            bounds = [one for one in remarks if isinstance(one, Ge | Gt | Le | Lt)]
+            others = [one for one in remarks if one not in bounds]
+            forms = Annotated[_strict(base), *bounds] | _rule(rule)
+            return Annotated[forms, *others]
         if base is int and Annotated[int, *remarks[:2]] == settings.Count:
             return Annotated[Count, *remarks[2:]] if remarks[2:] else Count
         return Annotated[_strict(base), *remarks]

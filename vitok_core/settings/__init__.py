@@ -24,6 +24,7 @@ from vitok_core.settings._fields import (
     Count,
     Elsewhere,
     Mistake,
+    PerBatch,
     ShareOrCount,
     Term,
     Weight,
@@ -37,6 +38,7 @@ from vitok_core.settings._fields import (
 from vitok_core.settings._losses import (
     CONSTANT_FINAL_LR,
     DETERMINISTIC,
+    LR_RULE,
     SSIM_SMALLEST,
     Adversarial,
     Loss,
@@ -61,6 +63,7 @@ from vitok_core.settings._stages import (
     Stages,
     StoredType,
     following,
+    rates,
     whole_steps,
 )
 
@@ -69,6 +72,7 @@ __all__ = [
     "DETERMINISTIC",
     "DIFFUSION_STEPS",
     "INITIAL_SHARE",
+    "LR_RULE",
     "SSIM_SMALLEST",
     "AddedLater",
     "Adversarial",
@@ -80,6 +84,7 @@ __all__ = [
     "Loss",
     "Mistake",
     "Optimiser",
+    "PerBatch",
     "Run",
     "SamplerName",
     "Sampling",
@@ -97,6 +102,7 @@ __all__ = [
     "from_plain",
     "group_in",
     "hints",
+    "rates",
     "said_of",
     "stride_of",
     "terms",

@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -57,6 +58,33 @@ class ShareOrCount:
     def allows(value: float) -> bool:
         """Whether a value is either."""
         return value < 1 or value == int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class PerBatch:
+    """Of a rate that a study may also give by a rule, such as {per_256: 1e-4}.
+
+    Attributes:
+        samples: of the batch that the rule's number is meant for.
+    """
+
+    samples: int
+
+    @property
+    def key(self) -> str:
+        """Name of the rule's number."""
+        return f"per_{self.samples}"
+
+    def rate(self, number: float, batch: int) -> float:
+        """The rate of a batch: number * batch / samples.
+
+        Of the decimal numbers that people write, so that it is the float that they would write.
+        """
+        return float(Fraction(repr(number)) * batch / self.samples)
+
+    def number(self, rate: float, batch: int) -> float:
+        """The rule's number that gives a rate."""
+        return float(Fraction(repr(rate)) * self.samples / batch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

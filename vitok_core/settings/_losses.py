@@ -13,6 +13,7 @@ from vitok_core.protocols import BACKBONES, Backbone
 from vitok_core.settings._fields import (
     AddedLater,
     Mistake,
+    PerBatch,
     Share,
     ShareOrCount,
     Term,
@@ -38,6 +39,9 @@ Beta = Annotated[float, Ge(0), Lt(1)]
 Norm = Annotated[float, Gt(0)]
 Steps = Annotated[int, Ge(0), Le(10**12)]
 
+LR_RULE = PerBatch(256)
+"""How a learning rate may follow the batch of its stage."""
+
 DETERMINISTIC = ("none", "layernorm")
 """Bottlenecks whose code is no distribution, so that there is no KL of it."""
 
@@ -57,7 +61,11 @@ class Optimiser:
         float,
         Gt(0),
         Le(1),
-        Doc("Peak learning rate. The paper: 1e-4 per batch of 256, its discriminator 2e-5."),
+        Doc(
+            "Peak learning rate: a number, or {per_256: 1e-4} for 1e-4 x batch / 256. The paper: "
+            "1e-4 per batch of 256, its discriminator 2e-5."
+        ),
+        LR_RULE,
     ] = 4e-4
     betas: Annotated[tuple[Beta, Beta], Doc("AdamW's beta 1 and beta 2.")] = (0.9, 0.95)
     weight_decay: Annotated[Share, Doc("Weight decay; `decay` says of which parameters.")] = 1e-4
@@ -115,6 +123,11 @@ class Optimiser:
             steps: of its training; None where that is not known.
         """
         path, rate = f"{where}.final_lr", self.last_lr
+        if self.lr > 1:  # no study says so but by a rule
+            yield Mistake(
+                path=f"{where}.lr",
+                message=f"lr = {self.lr:g} at this batch is above 1; lower {LR_RULE.key}",
+            )
         if steps is not None and self.rising(steps) > steps:
             yield Mistake(
                 path=f"{where}.warmup",

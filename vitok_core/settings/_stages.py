@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 from typing_extensions import Doc
@@ -22,7 +22,7 @@ from vitok_core.settings._fields import (
     check_bounds,
     raise_first,
 )
-from vitok_core.settings._losses import Adversarial, Loss, Optimiser
+from vitok_core.settings._losses import LR_RULE, Adversarial, Loss, Optimiser
 from vitok_core.spec import (
     DiTSpec,
     Flops,
@@ -367,6 +367,19 @@ class Stages:
     )
     latents: Annotated[Latents, Doc("The codes that a DiT learns from.")] = Latents()
     dit: Annotated[DiT, Doc("The generator of codes.")] = DiT()
+
+
+def rates(stages: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+    """Config path, number of the rule and rate of each learning rate that follows its batch.
+
+    Args:
+        stages: the settings of all stages as plain data, in which a rate may be a rule.
+    """
+    for stage, name in _optimisers():
+        rule = stages[stage][name]["lr"]
+        if isinstance(rule, Mapping):
+            number = rule[LR_RULE.key]
+            yield f"stages.{stage}.{name}.lr", number, LR_RULE.rate(number, stages[stage]["batch"])
 
 
 def following(stages: Stages) -> Iterator[tuple[str, float]]:
