@@ -1,0 +1,594 @@
+"""Every CUDA path of the library, each checked by one function that needs nothing but the library.
+
+`CHECKS` has them by name. `tests/test_gpu.py` runs each as a test marked `gpu`, `bench/gpu.py` runs
+them without pytest. A check gets an empty folder and a device, raises where something is wrong, and
+says in one line what it found. Those that mean something without a GPU run on "cpu" too, so that
+the checks themselves are tested everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import stand_ins
+import torch
+
+from vitok_core.data import SampleSet
+from vitok_core.dit import DiT
+from vitok_core.errors import NonFiniteError, Stopped
+from vitok_core.evaluate import reconstruct
+from vitok_core.generate import sample_codes
+from vitok_core.latents import compute_latents, open_latents
+from vitok_core.settings import (
+    Adversarial,
+    DiTTraining,
+    Loss,
+    Optimiser,
+    Run,
+    Sampling,
+    Stage1,
+    Stage2,
+)
+from vitok_core.spec import DiTSpec, TokenizerSpec
+from vitok_core.tokenizer import ViTok, save_tokenizer
+from vitok_core.train import TrainingResult, train_dit, train_stage1, train_stage2
+
+SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=32)
+PLAIN = dataclasses.replace(SPEC, bottleneck="none")
+"""Draws no noise, which every device draws otherwise: the same numbers on all of them."""
+DIT = DiTSpec.for_tokenizer(SPEC, size="nano", classes=3, learn_sigma=True)
+STEPS, BATCH = 12, 6
+ROUNDING = 2e-3
+"""Largest difference of weights after a few steps, relative to the largest weight."""
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One check.
+
+    Attributes:
+        run: (empty folder, device) to a line about what was found; raises where it is wrong.
+        gpu_only: whether it means nothing without a GPU.
+    """
+
+    run: Callable[[Path, str], str]
+    gpu_only: bool = False
+
+
+def samples(spec: TokenizerSpec = SPEC, count: int = 24) -> SampleSet:
+    """Random pictures with labels 0, 1, 2."""
+    side = spec.resolution
+    pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+    return SampleSet(samples=pixels, labels=np.arange(count) % 3)
+
+
+def stage1(
+    folder: Path, device: str, *, spec: TokenizerSpec = SPEC, run: Run | None = None, **changes: Any
+) -> TrainingResult:
+    """A short stage 1; `stop` among the changes stops it before that step, by Stopped."""
+    stop, asked = changes.pop("stop", None), iter(range(10**9))
+    settings: dict[str, Any] = {
+        "precision": "fp32",
+        "steps": STEPS,
+        "batch": BATCH,
+        "ema": 0.9,
+        "optimiser": Optimiser(lr=1e-3),
+        "loss": Loss(lpips=0.0, kl=0.0 if spec.bottleneck == "none" else 1e-3),
+    }
+    config = Stage1(**{**settings, **changes})
+    run = run or Run(checkpoint_s=10**6)
+    return train_stage1(
+        spec,
+        config,
+        samples(spec),
+        folder,
+        run=dataclasses.replace(run, device=device),
+        should_stop=lambda: next(asked) == stop,
+    )
+
+
+def stage2(folder: Path, device: str, *, run: Run | None = None, **changes: Any) -> TrainingResult:
+    """A short stage 2 with everything: discriminator, R1, LeCam, the adaptive weight."""
+    stop, asked = changes.pop("stop", None), iter(range(10**9))
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(0)
+    first = folder / "first.safetensors"
+    if not first.is_file():
+        save_tokenizer(ViTok(SPEC), first)
+    settings: dict[str, Any] = {
+        "precision": "fp32",
+        "steps": STEPS,
+        "batch": BATCH,
+        "discriminator_width": 1 / 64,
+        "loss": Loss(lpips=0.0),
+        "adversarial": Adversarial(ramp=2, r1=0.1, lecam=1e-3, adaptive=True),
+    }
+    run = run or Run(checkpoint_s=10**6)
+    return train_stage2(
+        first,
+        Stage2(**{**settings, **changes}),
+        samples(),
+        folder,
+        run=dataclasses.replace(run, device=device),
+        should_stop=lambda: next(asked) == stop,
+    )
+
+
+def dit(folder: Path, device: str, *, run: Run | None = None, **changes: Any) -> TrainingResult:
+    """A short training of a generator, over latents that this computes on the CPU first."""
+    stop, asked = changes.pop("stop", None), iter(range(10**9))
+    settings: dict[str, Any] = {
+        "precision": "fp32",
+        "steps": STEPS,
+        "batch": BATCH,
+        "class_dropout": 0.3,
+        "ema": 0.9,
+        "optimiser": Optimiser(lr=1e-3, weight_decay=0.0),
+    }
+    if not (folder / "latents").is_dir():
+        latents(folder / "latents", "cpu")
+    run = run or Run(checkpoint_s=10**6)
+    return train_dit(
+        DIT,
+        DiTTraining(**{**settings, **changes}),
+        open_latents(folder / "latents"),
+        folder,
+        run=dataclasses.replace(run, device=device),
+        should_stop=lambda: next(asked) == stop,
+    )
+
+
+TRAININGS: dict[str, Callable[..., TrainingResult]] = {
+    "stage 1": stage1,
+    "stage 2": stage2,
+    "dit": dit,
+}
+
+
+def latents(folder: Path, device: str) -> Path:
+    """Latents of the random pictures by an untrained tokenizer, mirrored too."""
+    torch.manual_seed(0)
+    tokenizer = ViTok(SPEC)
+    compute_latents(
+        tokenizer, samples(), folder, normalisation="per-channel", flip=True, device=device, batch=7
+    )
+    return folder
+
+
+def weights_apart(one: Path, other: Path) -> float:
+    """Largest difference of two files of weights, relative to the largest weight."""
+    from safetensors.numpy import load_file
+
+    left, right = load_file(one), load_file(other)
+    assert left.keys() == right.keys(), f"{one} and {other} hold other tensors"
+    largest = max(float(np.abs(value).max(initial=0.0)) for value in left.values())
+    gaps = [float(np.abs(left[name] - right[name]).max(initial=0.0)) for name in left]
+    assert all(map(math.isfinite, gaps)), f"{one} or {other} holds what is no number"
+    return max(gaps) / largest
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    """Whether two files of weights hold the same bytes; the record inside, with times, aside."""
+    from safetensors.numpy import load_file
+
+    left, right = load_file(one), load_file(other)
+    return all(left[name].tobytes() == right[name].tobytes() for name in left)
+
+
+def near(left: float, right: float, rel: float, what: str) -> None:
+    """Require two numbers to be the same within a share of the larger one."""
+    ok = math.isclose(left, right, rel_tol=rel)
+    assert ok, f"{what}: {left:.6g} and {right:.6g} are more than {rel:g} apart"
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Ask torch for kernels that repeat, and refuse others, where there is such a kernel."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=True)
+
+
+# --- devices ------------------------------------------------------------------------------------
+
+
+def fork_after_import(folder: Path, device: str) -> str:
+    """A server imports everything, then forks children that use the GPU they are given."""
+    code = """
+        import os, sys, pathlib
+        sys.path.insert(0, BENCH)
+        import gpu_checks, torch
+        assert not torch.cuda.is_initialized(), "importing the library has initialized CUDA"
+
+        def child(visible, action):
+            pid = os.fork()
+            if pid:
+                return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            code = 1
+            try:
+                if visible is not None:
+                    os.environ["CUDA_VISIBLE_DEVICES"] = visible
+                torch.set_num_threads(1)
+                action()
+                code = 0
+            finally:
+                os._exit(code)
+
+        def train():
+            assert DEVICE == "cpu" or torch.cuda.device_count() == 1, torch.cuda.device_count()
+            result = gpu_checks.stage1(pathlib.Path(FOLDER) / str(os.getpid()), DEVICE, steps=2)
+            assert result.steps == 2
+
+        def none_visible():
+            assert not torch.cuda.is_available() and torch.cuda.device_count() == 0
+            try:
+                torch.zeros(1, device="cuda")
+            except (RuntimeError, AssertionError):
+                return
+            raise SystemExit("a child without a GPU computed on one")
+
+        for visible in VISIBLE:
+            assert child(visible, train) == 0, f"the child with {visible!r} failed"
+        assert child("", none_visible) == 0, "a child without a GPU found one"
+    """
+    visible: list[str | None] = [None]
+    if device != "cpu":
+        visible = ["0", f"GPU-{torch.cuda.get_device_properties(0).uuid}", "0"]
+    given = {"BENCH": str(Path(__file__).parent), "FOLDER": str(folder), "DEVICE": device}
+    said = "".join(f"{name} = {value!r}\n" for name, value in {**given, "VISIBLE": visible}.items())
+    _python(said + textwrap.dedent(code), CUDA_VISIBLE_DEVICES=None)
+    return f"children with CUDA_VISIBLE_DEVICES {visible} trained, one with '' saw no GPU"
+
+
+def _python(code: str, **environ: str | None) -> str:
+    """What a fresh interpreter prints; its error is this check's."""
+    kept = {name: value for name, value in os.environ.items() if name not in environ}
+    kept |= {name: value for name, value in environ.items() if value is not None}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, f"{done.stdout[-500:]}{done.stderr[-1500:]}"
+    return done.stdout
+
+
+def copies_to_the_device(folder: Path, device: str) -> str:
+    """Losses with pinned, non-blocking copies and mirroring are those of the CPU."""
+    here = stage1(folder / "device", device, spec=PLAIN, steps=30)
+    there = stage1(folder / "cpu", "cpu", spec=PLAIN, steps=30)
+    gap = 0.0
+    for left, right in zip(here.curve, there.curve, strict=True):
+        near(left.loss, right.loss, 1e-3, f"loss at step {left.step}, {device} and cpu")
+        gap = max(gap, abs(left.loss / right.loss - 1))
+    return f"30 steps of stage 1: losses within {gap:.1e} of the CPU's"
+
+
+def one_process_of_nccl(folder: Path, device: str) -> str:
+    """A process group on the GPU: with one GPU one rank, with two or more two ranks."""
+    count = min(torch.cuda.device_count(), 2) if device != "cpu" else 2
+    code = f"""
+        import os, sys, pathlib
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import gpu_checks, torch
+        from vitok_core.train import distributed
+        torch.set_num_threads(1)
+        folder = pathlib.Path({str(folder / "ranks")!r})
+        with distributed({device!r}) as place:
+            gpu_checks.stage1(folder, str(place), spec=gpu_checks.PLAIN)
+        sys.stdout.flush()
+        os._exit(0)  # threads of gloo can abort an interpreter that is ending
+    """
+    port = _free_port()
+    children = []
+    for rank in range(count):
+        environ = {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)}
+        environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        children.append(
+            subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(code)],
+                env={**os.environ, **environ, "PYTHONPATH": path},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        for child in children:
+            said, _ = child.communicate(timeout=100)
+            assert child.returncode == 0, said[-1500:]
+    finally:
+        for child in children:
+            child.kill()
+    alone = stage1(folder / "alone", device, spec=PLAIN)
+    gap = weights_apart(folder / "ranks" / "weights.safetensors", alone.weights)
+    assert gap < ROUNDING, f"weights of {count} ranks and of one process are {gap:.2g} apart"
+    return f"{count} rank(s), weights within {gap:.1e} of one process without a group"
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+# --- trainings ----------------------------------------------------------------------------------
+
+
+def trainings(folder: Path, device: str) -> str:
+    """All three trainings, in both precisions, with everything that they can have."""
+    said = []
+    for name, train in TRAININGS.items():
+        for precision in ("fp32", "bf16"):
+            result = train(folder / f"{name} {precision}", device, precision=precision)
+            assert result.steps == STEPS and math.isfinite(result.loss), name
+            said.append(f"{name} {precision} {result.loss:.3f}")
+        near(*(float(line.rsplit(" ", 1)[1]) for line in said[-2:]), rel=0.05, what=f"{name}, bf16")
+    return "losses " + ", ".join(said)
+
+
+def perceptual_loss(folder: Path, device: str) -> str:
+    """Stage 1 through VGG: convolutions of a frozen network, and their gradients."""
+    stand_ins.stand_in_networks()
+    spec = dataclasses.replace(PLAIN, resolution=32)
+    results = [
+        stage1(folder / one, one, spec=spec, steps=3, batch=2, loss=Loss(kl=0.0, lpips=1.0))
+        for one in dict.fromkeys((device, "cpu"))
+    ]
+    near(results[0].loss, results[-1].loss, 2e-2, "loss through VGG, device and cpu")
+    return f"loss {results[0].loss:.4f}, on the CPU {results[-1].loss:.4f}"
+
+
+def stop_and_resume(folder: Path, device: str) -> str:
+    """A training that was stopped ends with the weights of one that was not."""
+    said = []
+    for name, train in TRAININGS.items():
+        whole = train(folder / f"{name} whole", device)
+        place = folder / f"{name} stopped"
+        try:
+            train(place, device, stop=5)
+        except Stopped:
+            pass
+        else:
+            raise AssertionError(f"{name} did not stop")
+        resumed = train(place, device)
+        assert resumed.resumed_from == 5, f"{name} was resumed from {resumed.resumed_from}"
+        gap = weights_apart(whole.weights, resumed.weights)
+        assert gap < ROUNDING, f"{name}: stopped and resumed, weights are {gap:.2g} apart"
+        said.append(f"{name} {gap:.1e}")
+    return "weights apart after stop and resume: " + ", ".join(said)
+
+
+def same_bytes_when_deterministic(folder: Path, device: str) -> str:
+    """With deterministic kernels a stopped and resumed training ends with the same bytes."""
+    said = []
+    with deterministic():
+        for name, train in TRAININGS.items():
+            whole = train(folder / f"{name} whole", device)
+            with contextlib.suppress(Stopped):
+                train(folder / f"{name} stopped", device, stop=5)
+            resumed = train(folder / f"{name} stopped", device)
+            same = same_bytes(whole.weights, resumed.weights)
+            gap = weights_apart(whole.weights, resumed.weights)
+            assert same, f"{name}: the bytes differ, weights are {gap:.2g} apart"
+            said.append(name)
+    return f"same bytes: {', '.join(said)}"
+
+
+def not_a_number_stops(folder: Path, device: str) -> str:
+    """The guard sees what is not a number on the device, and ends the training."""
+    try:
+        stage1(folder, device, loss=Loss(pixel_weight=1e39, lpips=0.0))
+    except NonFiniteError as error:
+        return str(error).partition(";")[0]
+    raise AssertionError("a loss that is infinite was not noticed")
+
+
+def running_out_of_memory(folder: Path, device: str) -> str:
+    """A real allocator limit: the micro-batch is halved, and no number changes."""
+    spec = TokenizerSpec(encoder="S", decoder="S", p=8, c=16, resolution=128, bottleneck="none")
+    batch = {"spec": spec, "steps": 3, "batch": 24, "precision": "bf16"}
+    total = torch.cuda.get_device_properties(0).total_memory
+    _forget(device)
+    small = stage1(folder / "small", device, run=Run(checkpoint_s=10**6, micro_batch=12), **batch)
+    fits = torch.cuda.max_memory_reserved()
+    _forget(device)
+    stage1(folder / "whole", device, **batch)
+    needs = torch.cuda.max_memory_reserved()
+    assert needs > 1.2 * fits, f"24 samples take {needs:,} bytes, 12 take {fits:,}"
+    _forget(device)
+    torch.cuda.set_per_process_memory_fraction(min((fits + needs) / 2 / total, 1.0))
+    try:
+        halved = stage1(folder / "halved", device, **batch)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert halved.micro_batch is not None and halved.micro_batch < 24, "nothing was halved"
+    kinds = [event.kind for event in halved.events]
+    assert "out of memory" in kinds, f"the events are {kinds}"
+    near(halved.loss, small.loss, 1e-2, "loss, halved and with 12 at once from the start")
+    return (
+        f"24 at once need {needs / 2**20:.0f} MiB, allowed were {(fits + needs) / 2**21:.0f}: went "
+        f"on with {halved.micro_batch}"
+    )
+
+
+def _forget(device: str) -> None:
+    import gc
+
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def recomputed_activations(folder: Path, device: str) -> str:
+    """The same weights from less memory."""
+    spec = dataclasses.replace(SPEC, encoder="S", decoder="S") if device != "cpu" else SPEC
+    found = {}
+    for again in (False, True):
+        _forget(device)
+        run = Run(checkpoint_s=10**6, recompute_activations=again)
+        result = stage1(folder / str(again), device, spec=spec, run=run, steps=4)
+        found[again] = (result, torch.cuda.max_memory_allocated() if device != "cpu" else 0)
+    gap = weights_apart(found[False][0].weights, found[True][0].weights)
+    assert gap < ROUNDING, f"weights are {gap:.2g} apart"
+    if device != "cpu":
+        assert found[True][1] < found[False][1], f"{found[True][1]:,} of {found[False][1]:,} bytes"
+    return f"{found[True][1]:,} of {found[False][1]:,} bytes, weights {gap:.1e} apart"
+
+
+def memory_within_the_closed_form(folder: Path, device: str) -> str:
+    """Peak memory of a real size is at most what the closed form says, and not far below."""
+    spec = TokenizerSpec(encoder="S", decoder="B", p=16, c=16, resolution=256)
+    said = []
+    for precision in ("bf16", "fp32"):
+        _forget(device)
+        before = torch.cuda.memory_allocated()
+        stage1(folder / precision, device, spec=spec, precision=precision, steps=3, batch=16)
+        peak = torch.cuda.max_memory_allocated() - before
+        settings: dict[str, Any] = {"precision": precision, "loss": Loss(lpips=0.0), "ema": 0.9}
+        memory = Stage1(**settings).memory(spec)
+        allowed, counted = (
+            memory.bytes(16, 16),
+            memory.fixed + 16 * (memory.per_row + memory.per_sample),
+        )
+        said.append(f"{precision} {peak / 2**30:.2f} GiB of {counted / 2**30:.2f} counted")
+        assert peak <= allowed, f"{said[-1]}, {allowed / 2**30:.2f} allowed"
+        assert peak >= 0.5 * counted, f"{said[-1]}: the closed form is far too large"
+    return ", ".join(said)
+
+
+def compiled(folder: Path, device: str) -> str:
+    """Compiled trainings are the eager ones but for rounding."""
+    said = []
+    for name, train in TRAININGS.items():
+        began = time.perf_counter()
+        eager = train(folder / f"{name} eager", device, steps=5)
+        fast = train(folder / f"{name} compiled", device, steps=5, compile=True)
+        near(eager.loss, fast.loss, 1e-2, f"{name}, eager and compiled")
+        said.append(f"{name} {time.perf_counter() - began:.0f} s")
+    return "same losses: " + ", ".join(said)
+
+
+def blocking_reads(folder: Path, device: str) -> str:
+    """How often a step of each training makes the CPU wait for the GPU."""
+    said, most = [], 0.0
+    for name, train in TRAININGS.items():
+        counts = []
+        for steps in (6, 16):
+            torch.cuda.synchronize()
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                torch.cuda.set_sync_debug_mode("warn")
+                try:
+                    train(folder / f"{name} {steps}", device, steps=steps)
+                finally:
+                    torch.cuda.set_sync_debug_mode("default")
+            counts.append(sum("synchronizing" in str(one.message) for one in seen))
+        per_step = (counts[1] - counts[0]) / 10
+        most = max(most, per_step)
+        said.append(f"{name} {per_step:g}")
+    return "blocking calls per step: " + ", ".join(said)
+
+
+# --- after training -----------------------------------------------------------------------------
+
+
+def latents_as_on_the_cpu(folder: Path, device: str) -> str:
+    """Codes of the device are those of the CPU."""
+    here, there = latents(folder / "device", device), latents(folder / "cpu", "cpu")
+    gap = 0.0
+    for name in ("mean.npy", "logvar.npy"):
+        left, right = np.load(here / name), np.load(there / name)
+        gap = max(gap, float(np.abs(left - right).max()))
+    assert gap < 5e-3, f"codes are {gap:.2g} apart"
+    return f"codes within {gap:.1e} of the CPU's"
+
+
+def samples_as_on_the_cpu(folder: Path, device: str) -> str:
+    """Noise is drawn on the CPU, so samples of the device are those of the CPU."""
+    torch.manual_seed(0)
+    model = DiT(DIT)
+    with torch.no_grad():
+        for parameter in model.parameters():  # an untrained one predicts zeros
+            parameter.add_(0.02 * torch.randn(parameter.shape))
+    said = []
+    for sampler in ("ddim", "ddpm"):
+        sampling = Sampling(cfg=1.5, steps=10, sampler=sampler)  # type: ignore[arg-type]
+        made = [
+            sample_codes(
+                copy.deepcopy(model), [0, 1, 2, 0], sampling=sampling, seed=1, device=one, batch=3
+            )
+            for one in (device, "cpu")
+        ]
+        gap = float(np.abs(made[0] - made[1]).max() / np.abs(made[1]).max())
+        assert gap < 2e-2, f"{sampler}: codes are {gap:.2g} apart"
+        said.append(f"{sampler} {gap:.1e}")
+    return "codes apart: " + ", ".join(said)
+
+
+def reconstructions_as_on_the_cpu(folder: Path, device: str) -> str:
+    """PSNR of the device is that of the CPU."""
+    torch.manual_seed(0)
+    tokenizer = ViTok(SPEC)
+    tokenizer.normalisation = None
+    values = [
+        reconstruct(
+            copy.deepcopy(tokenizer),
+            samples(),
+            metrics=["psnr"],
+            folder=folder / one,
+            device=one,
+            batch=7,
+        )[0].value
+        for one in (device, "cpu")
+    ]
+    near(values[0], values[1], 1e-3, "PSNR, device and cpu")
+    return f"PSNR {values[0]:.4f} dB, on the CPU {values[1]:.4f}"
+
+
+CHECKS: dict[str, Check] = {
+    "fork after import": Check(run=fork_after_import),
+    "trainings": Check(run=trainings),
+    "copies to the device": Check(run=copies_to_the_device),
+    "stop and resume": Check(run=stop_and_resume),
+    "running out of memory": Check(run=running_out_of_memory, gpu_only=True),
+    "memory within the closed form": Check(run=memory_within_the_closed_form, gpu_only=True),
+    "blocking reads": Check(run=blocking_reads, gpu_only=True),
+    "perceptual loss": Check(run=perceptual_loss),
+    "recomputed activations": Check(run=recomputed_activations),
+    "latents as on the CPU": Check(run=latents_as_on_the_cpu),
+    "samples as on the CPU": Check(run=samples_as_on_the_cpu),
+    "reconstructions as on the CPU": Check(run=reconstructions_as_on_the_cpu),
+    "not a number stops": Check(run=not_a_number_stops),
+    "same bytes when deterministic": Check(run=same_bytes_when_deterministic),
+    "ranks": Check(run=one_process_of_nccl),
+    "compiled": Check(run=compiled),
+}
+"""By name, the most important first: where time runs out, the last ones are left out."""
