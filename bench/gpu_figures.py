@@ -93,7 +93,7 @@ class Place:
     def micro_batch(self, memory: Memory, most: int) -> int:
         """The largest power of two up to `most` that fits in 0.8 of the free memory."""
         if self.toy:
-            return 4
+            return 2
         free = int(0.8 * torch.cuda.mem_get_info()[0])
         while most > 1 and memory.bytes(most, most) > free:
             most //= 2
@@ -502,7 +502,7 @@ def sampling(place: Place, tell: Tell) -> None:
 def evaluation(place: Place, tell: Tell) -> None:
     """Reconstructions of S-B/16 with PSNR and Inception's features; the distance is not timed."""
     spec = place.tokenizer(16)
-    batch = 4 if place.toy else 64
+    batch = 1 if place.toy else 64
     data, model = pictures(spec.resolution, 12 * batch), ViTok(spec)
     clock = Clock(place, 0.1 if place.toy else 4.0)
     place.forget()

@@ -1,18 +1,21 @@
 """What stands in for packages and pretrained files that a borrowed GPU machine does not have.
 
 Import it before vitok_core. `annotated_types` is four names of bounds, which are given here where
-the package is absent. Pretrained networks become networks of the same shapes with random weights:
-they take the same time and memory, and every number that comes out of them means nothing. Nothing
-of this is reachable from a study.
+the package is absent; without `platformdirs` the folder of weights has a fixed place. Pretrained
+networks become networks of the same shapes with random weights: they take the same time and memory,
+and every number that comes out of them means nothing. Nothing of this is reachable from a study.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import sys
+import tempfile
 import types
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +38,12 @@ ABSENT: list[str] = []
 if importlib.util.find_spec("annotated_types") is None:
     sys.modules["annotated_types"] = _bounds()
     ABSENT.append("annotated_types is absent: bounds of settings come from bench/stand_ins.py")
+
+if importlib.util.find_spec("platformdirs") is None:
+    os.environ.setdefault("VITOK_WEIGHTS", str(Path(tempfile.gettempdir()) / "vitok-weights"))
+    ABSENT.append(
+        f"platformdirs is absent: weights are looked for in {os.environ['VITOK_WEIGHTS']}"
+    )
 
 
 def stand_in_networks() -> list[str]:
