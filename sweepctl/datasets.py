@@ -111,6 +111,31 @@ def states(own: Mapping[str, OwnSet]) -> list[dict[str, Any]]:
     return rows
 
 
+def unreadable(identity: Mapping[str, Any], *, closely: bool) -> str | None:
+    """Why a user-defined data set cannot be read on this machine, in one line; None if it can.
+
+    Args:
+        identity: what a task says of the data.
+        closely: whether to read a sample, which is compared with the scan, besides looking for
+            the scan.
+    """
+    try:
+        found = data.find_scan(identity)
+        if not closely:
+            return None
+        reader = data.Reader(found)
+        try:
+            if found.own.video:
+                reader.path(0)
+            else:
+                reader.content(0)
+        finally:
+            reader.close()
+    except (DataError, OSError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
 def scanned(name: str, own: Mapping[str, OwnSet]) -> dict[str, Any]:
     """What the last scan of a data set of the user's found, as plain data.
 

@@ -25,6 +25,7 @@ from sweepctl.cli._check import check
 from sweepctl.cli._compare import compare
 from sweepctl.cli._contours import contours
 from sweepctl.cli._correlate import correlate
+from sweepctl.cli._doctor import doctor
 from sweepctl.cli._export import export
 from sweepctl.cli._fit import fit
 from sweepctl.cli._fit_table import fit_table
@@ -53,7 +54,7 @@ from sweepctl.errors import SweepctlError
 from sweepctl.secrets import hidden, known, passwords
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(init, check, schema, plan, suggest, show, spec, run, status, logs, retry),
+    *(init, check, schema, plan, suggest, show, spec, doctor, run, status, logs, retry),
     *(results, query, ui, report, plot, export),
     *(fit, fit_table, search, correlate, frontier, contours, compare),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
+import dataclasses
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,8 +14,7 @@ import typer
 
 from sweepctl.cli._options import File, Sets
 from sweepctl.cli._output import give_table, notices, say
-from sweepctl.cli._session import database, plan_file, planner, run_folder, site
-from sweepctl.errors import UsageError
+from sweepctl.cli._session import database, plan_file, planner, pool_settings
 from sweepctl.plain import many
 
 if TYPE_CHECKING:
@@ -60,19 +59,17 @@ def run(
     from sweepctl.ledger import open_ledger
     from sweepctl.tasks import software
 
-    _check(device, tracker)
+    where = pool_settings(cluster, workers, threads, device)
+    if tracker:
+        from sweepctl.trackers import check_trackers
+
+        check_trackers(tracker)
     made = plan_file(file, overrides or (), to_run=True)
     if not quiet:
         notices(made)
-    here, how = site(), made.study.study.run
-    settings = execute.Settings(
-        folder=run_folder(),
-        where=cluster or here.workers.where,
-        workers=workers or here.workers.count,
-        threads=threads or here.workers.threads,
-        decoders=here.workers.decoders,
-        device=device or here.workers.device,
-        grace_s=here.workers.grace_s,
+    how = made.study.study.run
+    settings = dataclasses.replace(
+        where,
         retries=how.retries,
         checkpoint_s=how.checkpoint_s,
         timeout_s=how.timeout_s,
@@ -103,18 +100,6 @@ def run(
     execute.raise_for_failures(summary)
     if summary.stopped_by is not None:
         sys.exit(128 + summary.stopped_by)
-
-
-def _check(device: str | None, tracker: list[str] | None) -> None:
-    """Refuse a device that cannot be, and trackers that are not installed."""
-    from sweepctl.study import DEVICE
-
-    if device is not None and not re.match(DEVICE, device):
-        raise UsageError(f"there is no device {device!r}", hint="auto, cpu, cuda or cuda:N")
-    if tracker:
-        from sweepctl.trackers import check_trackers
-
-        check_trackers(tracker)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from sweepctl.errors import UsageError
 from vitok_core.files import user_folder
 
 if TYPE_CHECKING:
-    from sweepctl.execute import Extend
+    from sweepctl.execute import Extend, Settings
     from sweepctl.ledger import Ledger
     from sweepctl.plan import Plan, Trial
     from sweepctl.study import Site, Study, StudyFile
@@ -83,6 +84,34 @@ def run_folder() -> Path:
             f"the site file's run folder {named} cannot be found: this user has no home folder",
             hint="set HOME, or write the path in full",
         ) from None
+
+
+def pool_settings(
+    cluster: str | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+) -> Settings:
+    """Where and by how many attempts run: options, then the site file.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    from sweepctl.execute import Settings
+    from sweepctl.study import DEVICE
+
+    if device is not None and not re.match(DEVICE, device):
+        raise UsageError(f"there is no device {device!r}", hint="auto, cpu, cuda or cuda:N")
+    here = site().workers
+    return Settings(
+        folder=run_folder(),
+        where=cluster or here.where,
+        workers=workers or here.count,
+        threads=threads or here.threads,
+        decoders=here.decoders,
+        device=device or here.device,
+        grace_s=here.grace_s,
+    )
 
 
 def open_for_reading() -> Ledger:

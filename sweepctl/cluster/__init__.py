@@ -10,20 +10,52 @@ nothing (the driver counts attempts), and the work itself happens in a child pro
 (`_isolated`, `_fork_server`), so whatever happens to the child, the worker can tell.
 
     open_pool    _inline.InlinePool or _dask.DaskPool, as `sweepctl.clusters` says
+    find_gpus    the GPUs of a machine, see _devices
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
+from sweepctl.cluster._devices import Gpu, child_variables, find_gpus, memory_takers
 from sweepctl.clusters import find_cluster
 from sweepctl.errors import UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest
 
-__all__ = ["Pool", "PoolRequest", "open_pool"]
+__all__ = [
+    "HERE",
+    "Answer",
+    "Gpu",
+    "Pool",
+    "PoolRequest",
+    "child_variables",
+    "find_gpus",
+    "memory_takers",
+    "open_pool",
+]
+
+
+HERE = "this machine"
+"""Who answers for a pool whose workers are all on this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a worker has answered.
+
+    Attributes:
+        worker: its name, or `HERE`.
+        value: what the function returned; None where there is a problem.
+        problem: why it did not return, in a line; empty where it did.
+    """
+
+    worker: str
+    value: Any = None
+    problem: str = ""
 
 
 class Pool(Protocol):
@@ -53,6 +85,17 @@ class Pool(Protocol):
 
         Raises:
             UnreachableError: the cluster is gone; what ran there may go on, and is found on disk.
+        """
+
+    def ask(self, function: str, argument: Mapping[str, Any]) -> list[Answer]:
+        """Call a function on every worker that is connected now; one answer for this machine.
+
+        Args:
+            function: "module:function"; takes the argument and returns plain data.
+            argument: plain data.
+
+        Raises:
+            UnreachableError: the cluster is gone.
         """
 
     def stop(self, hard: bool = False) -> None:

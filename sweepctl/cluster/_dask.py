@@ -13,6 +13,7 @@ workers stay, see that nobody waits for the attempt any more, and stop it after 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -40,6 +41,7 @@ import distributed
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker, NoValidWorkerError
 
+from sweepctl.cluster import HERE, Answer
 from sweepctl.cluster._attempt import (
     ask_to_stop,
     claim,
@@ -48,6 +50,7 @@ from sweepctl.cluster._attempt import (
     settle,
 )
 from sweepctl.cluster._devices import Found, find_gpus
+from sweepctl.cluster._fork_server import resolve
 from sweepctl.cluster._isolated import ForkServer, run_isolated
 from sweepctl.errors import RunFolderError, UnreachableError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, Failure
@@ -197,6 +200,19 @@ def _run_on_worker(payload: dict[str, Any], runner_name: str) -> dict[str, Any]:
     return dataclasses.asdict(outcome)
 
 
+async def _answer(function: str, argument: Mapping[str, Any], dask_worker: Any = None) -> Answer:
+    """What a function answers on this worker; in a thread, so that the worker stays reachable."""
+    value = await asyncio.to_thread(resolve(function), argument)
+    return Answer(worker=_name_of(dask_worker), value=value)
+
+
+def _answered(address: str, said: object) -> Answer:
+    """An answer, or the error that came instead."""
+    if isinstance(said, Answer):
+        return said
+    return Answer(worker=address, problem=" ".join(f"{type(said).__name__}: {said}".split()))
+
+
 class DaskPool:
     """A pool whose slots are the threads of Dask workers; made by `open_local`, `open_remote`.
 
@@ -302,6 +318,14 @@ class DaskPool:
             key = self._arrived[0]
             self._ready.append(_outcome(*self._running[key]))
             del self._running[key], self._arrived[0]
+
+    def ask(self, function: str, argument: Mapping[str, Any]) -> list[Answer]:
+        """Call a function on every worker, or once for this machine; see `Pool.ask`."""
+        if self._cluster is not None:
+            return [Answer(worker=HERE, value=resolve(function)(argument))]
+        said = self._ask(self._client.run, _answer, function, dict(argument), on_error="return")
+        answers = [_answered(address, answer) for address, answer in said.items()]
+        return sorted(answers, key=lambda one: one.worker)
 
     def stop(self, hard: bool = False) -> None:
         """Leave stop files, which workers look at twice a second; see `Pool.stop`."""

@@ -102,6 +102,24 @@ def find_gpus(
     )
 
 
+def memory_takers(environment: Mapping[str, str]) -> dict[str, list[str]]:
+    """Id of a GPU -> the processes that hold memory of it, each as "python 4242: 40.1 GiB".
+
+    Empty where nvidia-smi does not say; a container sees no names of processes outside.
+    """
+    query = "gpu_uuid,pid,process_name,used_memory"
+    answer, _ = _smi(environment, f"--query-compute-apps={query}", "--format=csv,noheader,nounits")
+    takers: dict[str, list[str]] = {}
+    for line in answer.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) == 4 and cells[1].isdecimal():
+            used = _mib(cells[3])
+            memory = "" if used is None else f": {used / 2**30:.1f} GiB"
+            name = Path(cells[2]).name or "process"
+            takers.setdefault(cells[0], []).append(f"{name} {cells[1]}{memory}")
+    return takers
+
+
 def child_variables(
     ids: Sequence[str], environment: Mapping[str, str], *, build: Build | None = None
 ) -> dict[str, str]:

@@ -14,10 +14,11 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from sweepctl.cluster import HERE, Answer
 from sweepctl.cluster._attempt import Asked, ask_to_stop, folder_of, make_ready, settle
 from sweepctl.cluster._fork_server import call, resolve
 from sweepctl.errors import SweepctlError, UsageError
@@ -99,6 +100,10 @@ class InlinePool:
                 worker=_NAME,
             )
         ]
+
+    def ask(self, function: str, argument: Mapping[str, Any]) -> list[Answer]:
+        """Call a function in this process; see `Pool.ask`."""
+        return [Answer(worker=HERE, value=resolve(function)(argument))]
 
     def stop(self, hard: bool = False) -> None:
         """Leave the stop file of every submitted attempt; when hard, end the running one now.

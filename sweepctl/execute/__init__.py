@@ -8,7 +8,7 @@ a training resumes from its last checkpoint.
 
     _settings   settings, events and summary of a run    _lock       one driver per run folder
     _driver     the loop                                 _searching  trials of a search meanwhile
-    _identity   which search it is
+    _identity   which search it is                  _ready      what workers see before it begins
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from sweepctl.errors import RunFolderError, StudyError, TasksFailed
 from sweepctl.execute._driver import Driver
 from sweepctl.execute._lock import driver_lock
+from sweepctl.execute._ready import Check, checks
 from sweepctl.execute._searching import Searching
 from sweepctl.execute._settings import Extend, RunSummary, Settings, Watcher
 from sweepctl.ledger import Ledger, Submission
@@ -27,7 +28,16 @@ from sweepctl.paper import reference_edition, reference_rows
 from sweepctl.plan import Plan
 from sweepctl.runs import NOT_ITS_FAULT
 
-__all__ = ["Extend", "RunSummary", "Settings", "Watcher", "raise_for_failures", "run_study"]
+__all__ = [
+    "Check",
+    "Extend",
+    "RunSummary",
+    "Settings",
+    "Watcher",
+    "checks",
+    "raise_for_failures",
+    "run_study",
+]
 
 
 def run_study(

@@ -19,7 +19,8 @@ from typing import Any
 
 from sweepctl import runs
 from sweepctl.cluster import Pool, open_pool
-from sweepctl.errors import RunFolderError
+from sweepctl.errors import RunFolderError, SweepctlError
+from sweepctl.execute._ready import checks
 from sweepctl.execute._searching import Searching
 from sweepctl.execute._settings import RunSummary, Settings, Watcher
 from sweepctl.kinds import KINDS
@@ -254,7 +255,25 @@ class Driver:
         with self._signals(pool), pool:
             for notice in pool.notices:
                 self.watcher.notice(notice)
+            self._check_workers(pool)
             self._loop(pool)
+
+    def _check_workers(self, pool: Pool) -> None:
+        """Look at what workers see before anything is submitted.
+
+        Raises:
+            SweepctlError: one of them cannot run the study.
+        """
+        found = checks(pool, self.settings, self.plan)
+        for one in found:
+            if one.state == "warning" and one.said not in pool.notices:
+                self.watcher.notice(f"{one.where}: {one.name}: {one.said}")
+        wrong = [f"{one.where}: {one.name}: {one.said}" for one in found if one.state == "wrong"]
+        if wrong:
+            raise SweepctlError(
+                "nothing was started: " + "\n  ".join(wrong),
+                hint="`sweepctl doctor` with the study's file shows what every worker sees",
+            )
 
     def _loop(self, pool: Pool) -> None:
         looked = time.monotonic()

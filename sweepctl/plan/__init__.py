@@ -125,10 +125,16 @@ def make_plan(
     Raises:
         StudyError: the grid is too large, empty, or holds a cell that cannot be run.
     """
+    needed: set[str] = set()
+
+    def missed(name: str) -> str | None:
+        needed.add(name)
+        return missing(name)
+
     search = study.search if trials is None else None
-    looked = None if search is None else look_at_points(study, search, data, missing)
+    looked = None if search is None else look_at_points(study, search, data, missed)
     shown = () if looked is None else looked.shown
-    expansion = expand(study, data, missing, trials, shown)
+    expansion = expand(study, data, missed, trials, shown)
     notices = list(expansion.notices)
     if search is not None and looked is not None:
         notices += about_search(search, expansion.points)
@@ -156,5 +162,6 @@ def make_plan(
         dropped=tuple(expansion.dropped),
         notices=tuple(notices),
         absent=tuple(expansion.absent),
+        weights=tuple(sorted(needed)),
         placed=tuple(expansion.placed),
     )

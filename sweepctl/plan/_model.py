@@ -173,6 +173,7 @@ class Plan:
         notices: remarks for the user.
         absent: what it needs and this machine does not have (data sets, pretrained files), at its
             place in the study; it can be looked at here, and not run.
+        weights: names of the pretrained files that it needs, here or not.
         placed: of a search, the outcome of each trial it was made of.
     """
 
@@ -183,6 +184,7 @@ class Plan:
     dropped: tuple[Dropped, ...] = ()
     notices: tuple[str, ...] = ()
     absent: tuple[Problem, ...] = ()
+    weights: tuple[str, ...] = ()
     placed: tuple[Placed, ...] = ()
 
     @property

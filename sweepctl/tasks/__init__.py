@@ -17,7 +17,7 @@ Nothing heavy is imported with this package.
 from __future__ import annotations
 
 from sweepctl.tasks._attempt import TASKS, preload, run
-from sweepctl.tasks._software import code_hash, software
+from sweepctl.tasks._software import code_hash, software, versions
 from sweepctl.tasks._work import Made, Work
 
-__all__ = ["TASKS", "Made", "Work", "code_hash", "preload", "run", "software"]
+__all__ = ["TASKS", "Made", "Work", "code_hash", "preload", "run", "software", "versions"]

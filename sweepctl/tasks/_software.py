@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 
+@functools.cache
 def code_hash() -> str:
     """Hash of the source that decides numbers: vitok_core and this package; 16 hex digits.
 
@@ -23,19 +26,25 @@ def code_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def software() -> dict[str, Any]:
-    """Versions and commit of what runs here: provenance the driver keeps with every attempt."""
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Versions of the installed packages that may decide numbers, or whether workers understand."""
     import importlib.metadata
-    import subprocess
 
-    versions = {}
+    found = {}
     for package in (
         "sweepctl", "torch", "torchvision", "numpy", "lpips", "torch-fidelity", "av", "dask",
     ):  # fmt: skip
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def software() -> dict[str, Any]:
+    """Versions and commit of what runs here: provenance the driver keeps with every attempt."""
+    import subprocess
 
     def git(*words: str) -> str | None:
         root = str(Path(__file__).parent)
@@ -52,5 +61,5 @@ def software() -> dict[str, Any]:
         "code": code_hash(),
         "commit": commit,
         "dirty": None if commit is None else bool(git("status", "--porcelain", "-uno")),
-        "versions": versions,
+        "versions": dict(versions()),
     }
