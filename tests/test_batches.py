@@ -58,7 +58,7 @@ def test_batches_are_those_of_the_mirrored_samples(
 
 def test_streams_are_mirrored_and_cut_alike(tmp_path: Path) -> None:
     own = OwnData(name="own", kind="folder", place=str(picture_folder(tmp_path / "set", {"a": 9})))
-    with StreamSet(scan(own), resolution=8, random_crop=True) as stream:
+    with StreamSet(scan(own), resolution=8, crop="random") as stream:
         for step, pixels in enumerate(sample_batches(stream, CONFIG, range(6), CPU)):
             draw = stream.sampler(3).draw(5 * step, 5)
             assert draw.places is not None

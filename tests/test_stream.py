@@ -6,12 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from own_files import SIDE, picture_folder, pixels, png, shard, shards, video
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.functional import resized_crop
 
 from vitok_core.data import OwnData, SampleSet, StreamSet, open_prepared, prepare_own, scan
 from vitok_core.data._own_prepare import order_of
+from vitok_core.data._pixels import square
+from vitok_core.data._random_crops import NUMBERS, RandomBox, box_numbers
 from vitok_core.data._stream import StreamSampler
 from vitok_core.errors import DataError, Stopped
 from vitok_core.settings import Loss, Optimiser, Stage1
@@ -173,7 +179,7 @@ def wide(folder: Path, count: int = 12) -> OwnData:
 
 def test_a_random_crop_is_another_square_in_each_pass(tmp_path: Path) -> None:
     scanned = scan(wide(tmp_path))
-    with StreamSet(scanned, resolution=16, random_crop=True) as stream:
+    with StreamSet(scanned, resolution=16, crop="random") as stream:
         sampler = stream.sampler(3)
         first, second = sampler.draw(0, 12), sampler.draw(12, 12)
         assert first.places is not None and second.places is not None
@@ -205,8 +211,85 @@ def test_a_random_crop_is_another_square_in_each_pass(tmp_path: Path) -> None:
 
 
 def test_places_cover_the_picture_evenly(tmp_path: Path) -> None:
-    with StreamSet(scan(wide(tmp_path)), resolution=16, random_crop=True) as stream:
+    with StreamSet(scan(wide(tmp_path)), resolution=16, crop="random") as stream:
         drawn = stream.sampler(0).draw(0, 12 * 400)
     assert drawn.places is not None
     counts, _ = np.histogram(drawn.places, bins=8, range=(0, 1))
     assert counts.min() / counts.mean() > 0.85 and counts.max() / counts.mean() < 1.15
+
+
+# --- random resized crops -----------------------------------------------------------------------
+
+
+def of_torchvision(numbers: list[float], width: int, height: int) -> tuple[int, int, int, int]:
+    """The box that torchvision takes when it draws these numbers."""
+    given, places = iter(numbers), [numbers[-2], numbers[-1]]  # down is drawn first
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            torch.Tensor,
+            "uniform_",
+            lambda self, low, high: self.fill_(low + (high - low) * next(given)),
+        )
+        patch.setattr(
+            torch, "randint", lambda low, high, size: torch.tensor([int(places.pop() * high)])
+        )
+        top, left, down, across = RandomResizedCrop.get_params(
+            torch.empty(3, height, width), [0.8, 1.0], [3 / 4, 4 / 3]
+        )
+    return left, top, left + across, top + down
+
+
+def test_a_random_box_is_that_of_torchvision() -> None:
+    for width, height in ((500, 375), (375, 500), (300, 300), (640, 360), (360, 640), (41, 64)):
+        for index in range(40):
+            numbers = box_numbers(0, 0, np.array([index]))[0].tolist()
+            box = RandomBox(numbers).of(width, height)
+            # torchvision computes in float32: a pixel more or less where a rounding is near.
+            expected = of_torchvision(numbers, width, height)
+            assert np.abs(np.subtract(box, expected)).max() <= 1
+            assert 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height
+
+
+def test_a_random_box_is_resized_as_torchvision_does(tmp_path: Path) -> None:
+    picture = Image.fromarray(pixels(3, 100, 75))
+    numbers = box_numbers(1, 2, np.array([5]))[0].tolist()
+    left, top, right, bottom = RandomBox(numbers).of(100, 75)
+    expected = resized_crop(picture, top, left, bottom - top, right - left, [32, 32])
+    for fit in ("adm", "center"):
+        got = square(picture, 32, fit, RandomBox(numbers))  # type: ignore[arg-type]  # one of both
+        assert np.array_equal(got, np.asarray(expected))
+
+
+def test_random_boxes_follow_from_seed_pass_and_sample(tmp_path: Path) -> None:
+    scanned = scan(wide(tmp_path))
+    with StreamSet(scanned, resolution=16, crop="random-resized") as stream:
+        whole = stream.sampler(3).draw(0, 24)
+        assert whole.places is not None and whole.places.shape == (24, NUMBERS)
+        for start in range(0, 20, 5):  # over the border of a pass, in other batches
+            part = stream.sampler(3).draw(start, 5)
+            assert np.array_equal(part.places, whole.places[start : start + 5])  # type: ignore[arg-type]
+        assert len(np.unique(whole.places[:, 0])) == 24  # another box in each pass
+        other = stream.sampler(4).draw(0, 24).places
+        assert not np.isin(other, whole.places).any()
+        cut = stream.batch(whole.indices, None, whole.places)
+        again = stream.batch(whole.indices[3:5], None, whole.places[3:5])
+        assert np.array_equal(cut[3:5], again)
+        middle = stream.batch(whole.indices)
+    with StreamSet(scanned, resolution=16) as plain:
+        drawn = plain.sampler(3).draw(0, 24)
+        assert np.array_equal(drawn.indices, whole.indices)
+        assert np.array_equal(drawn.flips, whole.flips)
+        assert np.array_equal(plain.batch(drawn.indices), middle)
+
+
+def test_random_boxes_cover_the_range() -> None:
+    numbers = box_numbers(0, 0, np.arange(2000))
+    boxes = np.array([RandomBox(row).of(400, 400) for row in numbers.tolist()])
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    share, ratio = width * height / 160_000, width / height
+    assert 0.795 < share.min() < 0.81 and 0.97 < share.max() <= 1
+    assert 0.99 < np.exp(np.log(ratio).mean()) < 1.01 and ratio.max() < 4 / 3
+    assert boxes[:, 0].min() == 0 and (boxes[:, 2] == 400).any()
+    # Wider than any allowed box of 80 % can be: always the same one, in the middle.
+    wide_boxes = {RandomBox(row).of(640, 360) for row in numbers[:50].tolist()}
+    assert wide_boxes == {(80, 0, 560, 360)}

@@ -89,6 +89,9 @@ def test_a_stream_is_no_task_but_part_of_what_is_trained(
         "prepare",
         "reference",
     }
+    resized = plan_of(tmp_path, own, STUDY.replace("crop: random", "crop: random-resized"))
+    trained = {task.fingerprint for task in resized.tasks.values() if task.kind == "stage1"}
+    assert not trained & (plan.tasks.keys() | other.tasks.keys())
     plain = plan_of(tmp_path, own, STUDY.replace(", bootstrap: 5", ""))
     assert {t.kind for t in plan.tasks.values() if t.fingerprint not in plain.tasks} == {
         "reconstruct"
@@ -107,6 +110,11 @@ def test_a_stream_is_no_task_but_part_of_what_is_trained(
         ({"train": "photos-train"}, r"data.stream: photos-train is no data set of yours"),
         ({"images": "20"}, r"data.images: a stream shows all of shards, which are 24 samples"),
         ({"stream": "false"}, r"data.crop: crop = random: prepared samples are cut once"),
+        (
+            {"stream": "false", "crop": "random-resized"},
+            r"data.crop: crop = random-resized: prepared samples are cut once, before training; "
+            r"set data.stream to true, which cuts again in each pass, or leave crop out",
+        ),
     ],
 )
 def test_what_cannot_be_streamed_is_said_before_anything_runs(

@@ -7,6 +7,10 @@ and the class that reads it, see `vitok_core.data`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Crop = Literal["center", "random", "random-resized"]
+"""Which square of a sample a training sees; those that are random need a stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -225,11 +225,12 @@ def _in_stream(
     train = config["data"]["train"]
     known = data[train]
     if not config["data"]["stream"]:
-        if config["data"]["crop"] == "random":
+        crop = config["data"]["crop"]
+        if crop != "center":
             yield (
                 "data.crop",
-                "crop = random: prepared samples are cut once, before training; set data.stream to "
-                "true, which cuts anew in each pass, or leave crop out",
+                f"crop = {crop}: prepared samples are cut once, before training; set data.stream "
+                "to true, which cuts again in each pass, or leave crop out",
             )
         return
     if "stages.dit" not in off:

@@ -19,6 +19,7 @@ from sweepctl.study._search_block import SearchBlock
 from sweepctl.study._values import NAME, Count, Flag, Number, Strict, Text, Whole, model_of
 from vitok_core import settings
 from vitok_core.settings import AddedLater
+from vitok_core.sources import Crop
 from vitok_core.spec import Bottleneck, Norm, Positions
 
 STAGES = tuple(kind.name for kind in KINDS.values() if kind.in_only)
@@ -61,11 +62,11 @@ class Data(Strict):
             "images is then the number of all its samples."
         ),
     )
-    crop: Annotated[Literal["center", "random"], AddedLater(before="center")] = Field(
+    crop: Annotated[Crop, AddedLater(before="center")] = Field(
         "center",
         description=(
-            "center: the middle square; random: another square along the long side in each pass, "
-            "for streams."
+            "center: the middle square; for streams also random: another square along the long "
+            "side in each pass, and random-resized: another box of 80 to 100 % of the area."
         ),
     )
 

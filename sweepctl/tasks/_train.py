@@ -161,7 +161,7 @@ def _samples(work: Work) -> Iterator[Samples]:
         frames=asked["frames"],
         fps=asked["fps"],
         threads=work.decoders,
-        random_crop=asked["crop"] == "random",
+        crop=asked["crop"],
     ) as stream:
         yield stream
         for one in stream.broken[:BROKEN_SHOWN]:

@@ -18,8 +18,8 @@ Which sample comes next is a function of (seed, position). No torch here: sample
 arrays. Of the built-in sets `_sources` and `_datasets` name sources and data sets, `_crops` says
 which pixels a sample has, `_decode` and `_prepare` make it. Of own sets `_own` says what one is,
 `_walk`, `_units` and `_listing` find what is in it, `_scan` keeps that; `_pixels` and `_footage`
-decode, `_own_prepare` puts on disk, `_stream` does without. `_prepared`, `_rows` and `_sampler`
-serve all.
+decode, `_random_crops` says where a stream cuts, `_own_prepare` puts on disk, `_stream` does
+without. `_prepared`, `_rows` and `_sampler` serve all.
 """
 
 from vitok_core.data._crops import fitting_shots

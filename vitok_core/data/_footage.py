@@ -29,6 +29,7 @@ from vitok_core.data._pixels import (
     on_white,
     square,
 )
+from vitok_core.data._random_crops import Place, RandomBox
 from vitok_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def read_clip(
     fps: float | None,
     resolution: int,
     crop: Fit,
-    place: tuple[float, float] = MIDDLE,
+    place: Place | RandomBox = MIDDLE,
 ) -> Square:
     """One clip of a video.
 

@@ -33,6 +33,7 @@ from vitok_core.data._listing import in_order
 from vitok_core.data._own import ORDER
 from vitok_core.data._pixels import MIDDLE, Square, Unusable, quiet_pillow, read_square
 from vitok_core.data._prepare import BrokenFile, PreparedInfo, write_whole
+from vitok_core.data._random_crops import Place, RandomBox
 from vitok_core.data._scan import Reader, Scan
 from vitok_core.data._walk import legible
 from vitok_core.errors import DataError, Stopped
@@ -294,7 +295,7 @@ def decode_sample(
     index: int,
     shape: Shape,
     turn: int,
-    place: tuple[float, float] = MIDDLE,
+    place: Place | RandomBox = MIDDLE,
 ) -> Square | BrokenFile:
     """A sample of a data set, or what is wrong with its file.
 

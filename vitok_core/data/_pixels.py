@@ -8,6 +8,7 @@ The two ways to cut a square are those in use. "adm" is that of the guided-diffu
 what followed it (DiT, RAE): halve by box averages while the short side is at least twice the
 resolution, scale by the bicubic filter, cut from the middle. "center" is torchvision's `Resize` and
 `CenterCrop` with their defaults, as in ViTok: scale by the bilinear filter, cut from the middle.
+Streams can take a random box instead, see `_random_crops`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitok_core.data._own import Fit
+from vitok_core.data._random_crops import Place, RandomBox
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
@@ -99,12 +101,12 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-MIDDLE = (0.5, 0.5)
+MIDDLE: Place = (0.5, 0.5)
 """The place of a square that is cut from the middle."""
 
 
 def read_square(
-    content: bytes, *, resolution: int, crop: Fit, place: tuple[float, float] = MIDDLE
+    content: bytes, *, resolution: int, crop: Fit, place: Place | RandomBox = MIDDLE
 ) -> Square:
     """Decode a picture, convert it to RGB and cut a square, by default the middle one.
 
@@ -134,7 +136,7 @@ def read_square(
 
 
 def square(
-    image: Image, resolution: int, crop: Fit, place: tuple[float, float] = MIDDLE
+    image: Image, resolution: int, crop: Fit, place: Place | RandomBox = MIDDLE
 ) -> NDArray[np.uint8]:
     """A square of an RGB picture, uint8 (R, R, 3).
 
@@ -142,11 +144,14 @@ def square(
         image: of any size.
         resolution: R; the picture's short side is brought to it first.
         crop: how that is done.
-        place: of the square, from 0 (left, top) to 1 (right, bottom), of which the long side takes
-            its own; the middle one is cut as the two ways define it, roundings and all.
+        place: of the square; the middle one is cut as the two ways define it, roundings and all. A
+            random box is cut before anything is scaled, whatever `crop` says.
     """
     from PIL.Image import Resampling
 
+    if isinstance(place, RandomBox):
+        part = image.crop(place.of(*image.size))
+        return np.asarray(part.resize((resolution, resolution), Resampling.BILINEAR))
     width, height = image.size
     if crop == "adm":
         while min(width, height) >= 2 * resolution:

@@ -22,8 +22,8 @@ class Draw:
     Attributes:
         indices: int64, (B,), into the data set.
         flips: bool, (B,), which of them to mirror.
-        places: float64, (B, 2), across and down from 0 to 1, where each square is cut; None where
-            samples are cut already, or from the middle.
+        places: float64, (B, 2) or more, numbers in [0, 1) that say where each square is cut; None
+            where samples are cut already, or from the middle.
     """
 
     indices: NDArray[np.int64]

@@ -29,9 +29,11 @@ from vitok_core.data._own_prepare import Shape, decode_sample
 from vitok_core.data._pixels import MIDDLE, Square, quiet_pillow
 from vitok_core.data._prepare import BrokenFile
 from vitok_core.data._prepared import Read, channels_first
+from vitok_core.data._random_crops import NUMBERS, Place, RandomBox, box_numbers
 from vitok_core.data._sampler import Draw, Sampler
 from vitok_core.data._scan import Reader, Scan
 from vitok_core.errors import DataError
+from vitok_core.sources import Crop
 
 WINDOW = 16
 """Shards, or blocks of rows, whose samples are shuffled together."""
@@ -105,20 +107,27 @@ class PlaceSampler:
 
     Args:
         sampler: that says which sample comes next.
+        crop: "random", for places (B, 2), across and down; or "random-resized", for the numbers of
+            a `RandomBox`.
     """
 
-    def __init__(self, sampler: Sampler | StreamSampler) -> None:
+    def __init__(self, sampler: Sampler | StreamSampler, crop: Crop) -> None:
         self.sampler, self.size, self.seed = sampler, sampler.size, sampler.seed
+        self._width = 2 if crop == "random" else NUMBERS
         self._pass = lru_cache(maxsize=2)(self._places)
 
     def draw(self, position: int, count: int) -> Draw:
         """The samples at positions position, ..., position + count - 1, and their places."""
         drawn = self.sampler.draw(position, count)
         epochs = (position + np.arange(count)) // self.size
-        places = np.empty((count, 2))
+        places = np.empty((count, self._width))
         for epoch in np.unique(epochs):
             rows = epochs == epoch
-            places[rows] = self._pass(int(epoch))[drawn.indices[rows]]
+            indices = drawn.indices[rows]
+            if self._width == NUMBERS:
+                places[rows] = box_numbers(self.seed, int(epoch), indices)
+            else:
+                places[rows] = self._pass(int(epoch))[indices]
         return Draw(indices=drawn.indices, flips=drawn.flips, places=places)
 
     def _places(self, epoch: int) -> NDArray[np.float64]:
@@ -140,8 +149,9 @@ class StreamSet:
         fps: frames per second of clips, or None for every frame.
         threads: samples that are decoded at the same time.
         window: shards that are shuffled together.
-        random_crop: whether each pass cuts another square along the long side of a picture (of a
-            clip, the same in all frames); else it is the middle one, as in a prepared set.
+        crop: "center" cuts the middle square, as in a prepared set; "random" another one along the
+            long side of a picture in each pass, and "random-resized" a random box, see
+            `_random_crops`; of a clip the same in all frames.
 
     Raises:
         DataError: numbers out of range, or a data set that cannot be opened.
@@ -156,9 +166,9 @@ class StreamSet:
         fps: float | None = None,
         threads: int = 4,
         window: int = WINDOW,
-        random_crop: bool = False,
+        crop: Crop = "center",
     ) -> None:
-        self.random_crop = random_crop
+        self.crop = crop
         self.scan, self.resolution, self.frames, self.window = scan, resolution, frames, window
         self._shape = Shape(resolution=resolution, frames=frames, fps=fps)
         self._shape.check(scan)
@@ -210,7 +220,7 @@ class StreamSet:
             units = len(self.scan.unit_ends)
             counts = np.bincount(self.scan.entries["unit"], minlength=units).astype(np.int64)
             sampler = StreamSampler(counts, seed, window=self.window)
-        return PlaceSampler(sampler) if self.random_crop else sampler
+        return sampler if self.crop == "center" else PlaceSampler(sampler, self.crop)
 
     def batch(
         self,
@@ -221,7 +231,7 @@ class StreamSet:
         """Some samples, contiguous: images (B, 3, H, W) or clips (B, 3, T, H, W).
 
         Those with a True in `flips` are mirrored left-right, a clip in all its frames. `places`,
-        (B, 2), say where each is cut; None from the middle.
+        of the set's own sampler, say where each is cut; None from the middle.
 
         Raises:
             DataError: too many broken files, or one that changed after the scan.
@@ -241,9 +251,11 @@ class StreamSet:
         places: NDArray[np.float64] | None,
         out: NDArray[np.uint8],
     ) -> None:
-        cut: Iterable[tuple[float, float]] = itertools.repeat(MIDDLE)
-        if places is not None:
-            cut = [(float(across), float(down)) for across, down in places]
+        cut: Iterable[Place | RandomBox] = itertools.repeat(MIDDLE)
+        if places is not None and self.crop == "random-resized":
+            cut = [RandomBox(numbers) for numbers in places.tolist()]
+        elif places is not None:
+            cut = [(across, down) for across, down in places.tolist()]
         decoded = self._threads.map(self._whole, (int(index) for index in indices), cut)
         for row, one in enumerate(decoded):
             out[row] = one.pixels
@@ -252,7 +264,7 @@ class StreamSet:
         """End the threads and close the files."""
         self._open.close()
 
-    def _whole(self, index: int, place: tuple[float, float]) -> Square:
+    def _whole(self, index: int, place: Place | RandomBox) -> Square:
         """A sample, or the first whole one behind it."""
         for number in range(index, index + len(self)):
             number %= len(self)
