@@ -105,6 +105,7 @@ class AttemptRequest:
         timeout_s: seconds after which the attempt is ended, or None.
         micro_batch: samples of a training step in memory together, "all", or "auto" for what fits.
         recompute: whether a training recomputes activations, or "auto".
+        deterministic: whether a GPU uses deterministic algorithms; a CPU always does.
         device: torch device string, or "auto".
         decoders: samples that are decoded at the same time; None for one for each core of its slot.
         slots: of the worker's machine, which share its cores; the pool says how many.
@@ -119,6 +120,7 @@ class AttemptRequest:
     timeout_s: float | None = None
     micro_batch: int | str = "auto"
     recompute: bool | str = "auto"
+    deterministic: bool = False
     device: str = "auto"
     decoders: int | None = None
     slots: int = 1

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.profiler import profile
 
 import sweepctl
 import vitok_core
 from sweepctl.kinds import KINDS
-from sweepctl.tasks import TASKS
+from sweepctl.runs import AttemptRequest, read_json, write_json
+from sweepctl.tasks import TASKS, run
+from sweepctl.tasks._work import Made
+from vitok_core.discriminator import Discriminator
 
 ASK = """
 import sys
@@ -50,3 +60,89 @@ def test_the_hash_sees_what_decides_numbers_and_nothing_else(tmp_path: Path) -> 
         assert (seen[-1] == seen[-2]) is same, path
     (tmp_path / "vitok_core/losses.py").rename(tmp_path / "vitok_core/other.py")
     assert asked() not in seen
+
+
+# --- how an attempt computes --------------------------------------------------------------------
+
+
+@pytest.fixture
+def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Runs an attempt whose work is a function without arguments; (what it gave, provenance)."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark,
+    )
+
+    def made(work: Callable[[], Any], device: str = "cpu", **how: Any) -> tuple[Any, Any]:
+        folder = tmp_path / f"stage1-{len(list(tmp_path.iterdir()))}"
+        task = {"fingerprint": "s1:0f", "kind": "stage1", "label": "a test"}
+        write_json(folder / "task.json", {**task, "identity": {"config": {}}, "parents": {}})
+        given: list[Any] = []
+
+        def done(_: Any) -> Made:
+            given.append(work())
+            return Made(files=(), values={})
+
+        monkeypatch.setitem(TASKS, "stage1", done)
+        monkeypatch.setattr("sweepctl.tasks._attempt.device_of", lambda asked: device)
+        run(
+            AttemptRequest(
+                task_id=folder.name,
+                kind="stage1",
+                folder=str(folder),
+                attempt=1,
+                threads=torch.get_num_threads(),
+                **how,
+            )
+        )
+        return given[0], read_json(folder / "result.json")["provenance"]
+
+    yield made
+    torch.use_deterministic_algorithms(before[0])
+    torch.utils.deterministic.fill_uninitialized_memory = before[1]  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = before[2]
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "expected"),
+    [("cpu", False, True), ("cpu", True, True), ("cuda:0", False, False), ("cuda:0", True, True)],
+)
+def test_cpus_are_always_deterministic_and_gpus_where_a_study_asks(
+    attempt: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    asked: bool,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+
+    def look() -> tuple[bool, bool, bool]:
+        return (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.backends.cudnn.benchmark,
+            "CUBLAS_WORKSPACE_CONFIG" in os.environ,
+        )
+
+    found, provenance = attempt(look, device, deterministic=asked)
+    assert found == (expected, not expected, asked)
+    assert provenance["deterministic"] is expected
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+
+
+def test_a_deterministic_step_fills_no_more_memory_than_another(
+    attempt: Callable[..., Any],
+) -> None:
+    def fills() -> dict[str, int]:
+        torch.manual_seed(0)
+        network = Discriminator(8, 0.03)
+        images = torch.rand(2, 3, 8, 8)
+        with profile() as seen:
+            network(images).sum().backward()
+        return {one.key: one.count for one in seen.key_averages() if one.key == "aten::fill_"}
+
+    torch.use_deterministic_algorithms(False)
+    free = fills()
+    found, _ = attempt(fills)
+    assert found == free and free

@@ -74,6 +74,7 @@ def run(
         checkpoint_s=how.checkpoint_s,
         timeout_s=how.timeout_s,
         memory=how.memory,
+        deterministic=how.deterministic,
         fail_fast=fail_fast,
     )
     live = sys.stderr.isatty() and not quiet

@@ -336,6 +336,7 @@ class Driver:
                 timeout_s=self.settings.timeout_s,
                 micro_batch=micro_batch,
                 recompute=recompute,
+                deterministic=self.settings.deterministic,
                 device=self.settings.device,
                 decoders=self.settings.decoders,
             )

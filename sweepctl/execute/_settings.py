@@ -29,6 +29,7 @@ class Settings:
         timeout_s: seconds after which an attempt is ended, or None.
         memory: kind of training -> samples in memory together, "all" or "auto", and whether
             activations are recomputed, or "auto"; both "auto" for one that is absent.
+        deterministic: whether GPUs use deterministic algorithms; CPUs always do.
         backoff_s: pause before the first retry; doubled each time, at most a minute.
         entry: what an attempt runs, "module:function".
         preload: what its fork server imports beforehand, "module:function".
@@ -46,6 +47,7 @@ class Settings:
     checkpoint_s: float = 60.0
     timeout_s: float | None = None
     memory: Mapping[str, tuple[int | str, bool | str]] = field(default_factory=dict)
+    deterministic: bool = False
     backoff_s: float = 1.0
     entry: str = "sweepctl.tasks:run"
     preload: str | None = "sweepctl.tasks:preload"

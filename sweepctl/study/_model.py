@@ -235,6 +235,14 @@ class Run(Strict):
         ),
     )
 
+    deterministic: Flag = Field(
+        False,
+        description=(
+            "Deterministic algorithms on GPUs, where there are some; slower. On a CPU they are "
+            "always used."
+        ),
+    )
+
     @property
     def memory(self) -> dict[str, tuple[int | str, bool | str]]:
         """Kind of training -> `micro_batch` and `recompute` of it, "auto" for what is not named."""

@@ -185,13 +185,19 @@ def cores_of_a_slot(slots: int) -> int:
 
 def _settle(request: AttemptRequest) -> str:
     """Set the threads and repeatability of this process; return the device to use."""
-    # Read by cuBLAS when the first context is made, which is later than this.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if request.deterministic:
+        # Read by cuBLAS when the first context is made, which is later than this.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
     torch.set_num_threads(request.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    return device_of(request.device)
+    device = device_of(request.device)
+    repeatable = request.deterministic or not device.startswith("cuda")
+    torch.use_deterministic_algorithms(repeatable, warn_only=True)
+    # Nothing here reads memory that was never written, so filling it would only take time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = not repeatable  # every step has the same shapes
+    return device
 
 
 def _events(path: Path) -> Callable[[Mapping[str, Any]], None]:
@@ -296,6 +302,7 @@ def _provenance(request: AttemptRequest, device: str) -> dict[str, Any]:
         "device": device,
         "device_name": _device_name(device, request.threads),
         "threads": request.threads,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "environment": {key: os.environ[key] for key in KEPT_ENVIRONMENT if key in os.environ},
