@@ -9,6 +9,8 @@ Files are the truth of an attempt, the ledger is the truth of the study. One fol
         attempts/<n>/outcome.json    how the attempt ended, in the child's own words
         attempts/<n>/started     which worker took the attempt; no second one may
         attempts/<n>/stop        exists when the attempt is asked to checkpoint and stop
+        fitted.json              how many samples of a training fitted the device
+        fitted.json              how many samples of a training fitted the device
         checkpoints/             resume state, see vitok_core.train
         result.json              written once, by the attempt that finished the task
         ...                      weights, arrays and pictures named in result.json
@@ -92,6 +94,44 @@ State = Literal["done", "failed", "stopped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """How a training fitted the memory of a device.
+
+    Attributes:
+        device_name: kind of device.
+        memory_bytes: of the device; 0 for a CPU.
+        ranks: processes that shared a step.
+        micro_batch: samples in memory together; None for all of a process.
+        recompute: whether activations were recomputed.
+        peak_bytes: most memory of the device that it took; None before its end and on a CPU.
+        free_bytes: memory of the device that was free when it began; None on a CPU.
+    """
+
+    device_name: str
+    memory_bytes: int
+    ranks: int
+    micro_batch: int | None
+    recompute: bool
+    peak_bytes: int | None = None
+    free_bytes: int | None = None
+
+
+FITTED_FILE = "fitted.json"
+"""A `Fitted` in a task's folder, of its newest attempt that got as far as a step."""
+
+
+def read_fitted(task_folder: Path) -> Fitted | None:
+    """What the newest attempt of a training found out about memory; None where there is none."""
+    path = task_folder / FITTED_FILE
+    if not path.exists():
+        return None
+    try:
+        return Fitted(**read_json(path))
+    except (RunFolderError, TypeError):
+        return None  # damaged: the next attempt finds it out again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRequest:
     """What a worker is told to run.
 
@@ -107,6 +147,7 @@ class AttemptRequest:
         recompute: whether a training recomputes activations, or "auto".
         deterministic: whether a GPU uses deterministic algorithms; a CPU always does.
         device: torch device string, or "auto".
+        fitted: what fitted devices in earlier trainings of the same memory; `Fitted` as plain data.
         decoders: samples that are decoded at the same time; None for one for each core of its slot.
         slots: of the worker's machine, which share its cores; the pool says how many.
     """
@@ -124,6 +165,7 @@ class AttemptRequest:
     device: str = "auto"
     decoders: int | None = None
     slots: int = 1
+    fitted: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

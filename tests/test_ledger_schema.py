@@ -34,6 +34,7 @@ VIEWS_OF_REVISION = {
     "0001_sweepctl_0.1.0": "9acd150604448b3b",
     "0002_sweepctl_0.1.0": "cddbab27b6c4911b",
     "0003_sweepctl_0.1.0": "cddbab27b6c4911b",
+    "0004_sweepctl_0.1.0": "053243d28230c50f",
 }
 """Digest of the views at each revision: whoever changes a view makes a revision (or, before the
 first release of that revision, writes the new digest here)."""
@@ -76,16 +77,16 @@ def next_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Migrations of a later sweepctl: one more revision, which rebuilds a table."""
     folder = tmp_path / "migrations"
     shutil.copytree(_schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "r0004.py").write_text(
+    (folder / "versions" / "r0005.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        f"revision, down_revision = '0004_sweepctl_0.9.0', '{_schema.HEAD}'\n"
+        f"revision, down_revision = '0005_sweepctl_0.9.0', '{_schema.HEAD}'\n"
         "def upgrade():\n"
         "    with op.batch_alter_table('sweep_task', recreate='auto') as batch:\n"
         "        batch.add_column(sa.Column('priority', sa.Integer, server_default='3'))\n"
     )
     monkeypatch.setattr(_schema, "MIGRATIONS", folder)
-    monkeypatch.setattr(_schema, "HEAD", "0004_sweepctl_0.9.0")
+    monkeypatch.setattr(_schema, "HEAD", "0005_sweepctl_0.9.0")
     return folder
 
 
@@ -171,7 +172,7 @@ def test_a_migration_that_fails_changes_nothing(
         fill(ledger)
     old = _schema.HEAD
     folder: Path = request.getfixturevalue("next_revision")
-    with (folder / "versions" / "r0004.py").open("a") as file:
+    with (folder / "versions" / "r0005.py").open("a") as file:
         file.write("    op.execute('DELETE FROM sweep_cell_task')\n")
         file.write("    op.execute('DELETE FROM sweep_task')\n")
     with pytest.raises(LedgerError, match="rows would point to rows that are not there"):

@@ -13,6 +13,7 @@ from sweepctl.plain import many
 if TYPE_CHECKING:
     from sweepctl.plan import (
         Calibration,
+        Measured,
         On,
         Plan,
         Recorded,
@@ -212,7 +213,25 @@ def _memory(plans: Sequence[Plan], calibration: Calibration) -> list[StageMemory
         for plan in reversed(plans)
         for name, task in plan.tasks.items()
     }
-    return memory_on(tasks.values(), calibration.memory_bytes)
+    measured = _measured(plans, calibration.device)
+    return memory_on(tasks.values(), calibration.memory_bytes, measured)
+
+
+def _measured(plans: Sequence[Plan], device: str | None) -> dict[str, Measured]:
+    """What fitted such a device in earlier trainings of one process."""
+    from sweepctl.ledger import ledger_exists
+    from sweepctl.plan import configuration
+
+    keys = {configuration(task) for plan in plans for task in plan.tasks.values()} - {None}
+    if not keys or not ledger_exists(database()):
+        return {}
+    with open_for_reading() as ledger:
+        return {
+            key: (one.micro_batch, one.recompute, one.peak_bytes)
+            for key, known in ledger.fitted.of(key for key in keys if key).items()
+            for one in known
+            if one.device_name == device and one.ranks == 1
+        }
 
 
 def _say_memory(plans: Sequence[Plan], calibration: Calibration) -> None:
@@ -228,6 +247,9 @@ def _say_memory(plans: Sequence[Plan], calibration: Calibration) -> None:
                 every = "" if line.recomputed == line.trainings else f" of {line.recomputed:,}"
                 again = f", activations{every} recomputed"
             peak = in_bytes(max(small.bytes, large.bytes))
+            if line.measured:
+                every = "" if line.measured == line.trainings else f" {line.measured:,} of them"
+                again += f",{every} as measured"
             say(f"memory of {line.stage}: {fits}, {peak} at the peak{again} ({calibration.device})")
         for one in line.misfits[:1]:
             others = len(line.misfits) - 1

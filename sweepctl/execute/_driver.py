@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,7 +25,7 @@ from sweepctl.execute._searching import Searching
 from sweepctl.execute._settings import RunSummary, Settings, Watcher
 from sweepctl.kinds import KINDS
 from sweepctl.ledger import AttemptProgress, Ledger
-from sweepctl.plan import Calibration, Open, Plan, Task, time_left
+from sweepctl.plan import Calibration, Open, Plan, Task, configuration, time_left
 from sweepctl.runs import FAILURES, NOT_ITS_FAULT, AttemptOutcome, AttemptRequest, TaskResult
 from vitok_core.files import remove_unfinished
 
@@ -338,10 +338,25 @@ class Driver:
                 recompute=recompute,
                 deterministic=self.settings.deterministic,
                 device=self.settings.device,
+                fitted=self._fitted(task),
                 decoders=self.settings.decoders,
             )
         )
         self.watcher.submitted(task, attempt)
+
+    def _fitted(self, task: Task) -> tuple[dict[str, Any], ...]:
+        """What is known of how trainings like this one fitted devices, as plain data."""
+        key = configuration(task)
+        if key is None:
+            return ()
+        return tuple(asdict(one) for one in self.ledger.fitted.of([key]).get(key, ()))
+
+    def _keep_fitted(self, task: Task) -> None:
+        """Keep what a training, finished or not, has found out about memory."""
+        key = configuration(task)
+        found = None if key is None else runs.read_fitted(self._folder(task))
+        if key is not None and found is not None:
+            self.ledger.fitted.keep(task.fingerprint, key, found)
 
     def _freeze(self, task: Task, folder: Path) -> None:
         """Write task.json once; what a task is never changes after its first submission.
@@ -401,6 +416,7 @@ class Driver:
         pause = self._retry_pause(name, outcome)
         retry = pause is not None or outcome.state == "stopped"
         self.ledger.attempts.finish(outcome, result, retry=retry)
+        self._keep_fitted(task)
         if outcome.state == "done":
             self.finished += 1
             self.fast_failures = 0

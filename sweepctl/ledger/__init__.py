@@ -11,6 +11,7 @@ their methods is one transaction. Reading order:
     _attempts   how attempts and results get in   _tasks     reading by task
     _cells      reading by cell: states, numbers  _fits      fits and published numbers
     _searches   searches and their trials         _query     users' own SQL, read-only for real
+    _fitted     what fitted the memory of devices
     describe    everything about one task or cell
 
 The life of a task (state of the task, state of its newest attempt):
@@ -37,6 +38,7 @@ from sweepctl.ledger._attempts import Attempts
 from sweepctl.ledger._cells import Cells
 from sweepctl.ledger._connect import Database, check_file, engines, locate, transaction
 from sweepctl.ledger._fits import Fits
+from sweepctl.ledger._fitted import FittedMemory
 from sweepctl.ledger._query import matching, narrowed, query_postgres, query_sqlite
 from sweepctl.ledger._records import (
     MISSING,
@@ -180,6 +182,7 @@ class Ledger:
         cells: the cells of a study: states, configs, numbers.
         searches: searches and their trials.
         fits: laws and verdicts that were saved, and published numbers.
+        fitted: how many samples of a training fitted which device.
 
     Every method of these is one transaction: all of it is recorded or nothing is. Every method may
     raise LedgerError (the database cannot or must not do it) and UnreachableError.
@@ -194,6 +197,7 @@ class Ledger:
         self.cells = Cells(database)
         self.searches = Searches(database)
         self.fits = Fits(database)
+        self.fitted = FittedMemory(database)
         self._database = database
 
     def __enter__(self) -> Self:

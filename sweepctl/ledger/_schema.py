@@ -33,7 +33,7 @@ from sweepctl.ledger._passwords import clean_copy, rewrite
 from sweepctl.ledger._tables import metadata
 from sweepctl.ledger._views import create_views, drop_views
 
-HEAD = "0003_sweepctl_0.1.0"
+HEAD = "0004_sweepctl_0.1.0"
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "sweep_alembic_version"
 

@@ -1,7 +1,7 @@
 """The tables: which facts the ledger keeps.
 
-One row per study, submission, cell, task, attempt, measured value, file, fit, search, trial, and
-published number.
+One row per study, submission, cell, task, attempt, measured value, file, fit, search, trial,
+configuration that fitted a device, and published number.
 What is plotted, filtered or joined has a typed column; what is only read back is JSON. All names
 begin with `sweep_`, so that other tools may use the same database. Users read the views
 (`sweepctl.ledger.VIEWS`); these tables may change with every schema revision.
@@ -341,6 +341,22 @@ trial = Table(
         ["study", "cell"], ["sweep_cell.study", "sweep_cell.key"], name="fk_sweep_trial_cell"
     ),
     Index(None, "study", "place"),
+)
+
+fitted = Table(
+    "sweep_fitted",
+    metadata,
+    Column("configuration", Text, nullable=False),  # hash of all that decides a training's memory
+    Column("device_name", Text, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),  # of the device; 0 for a CPU
+    Column("ranks", Integer, nullable=False),  # processes that shared a step
+    Column("micro_batch", Integer),  # samples in memory together; NULL for all of a process
+    Column("recompute", Boolean, nullable=False),
+    Column("peak_bytes", BigInteger),  # NULL until a training has ended, and on a CPU
+    Column("free_bytes", BigInteger),  # when it began; NULL on a CPU
+    Column("task", ForeignKey("sweep_task.fingerprint"), nullable=False),
+    Column("seen_at", UtcTime, nullable=False),
+    PrimaryKeyConstraint("configuration", "device_name", "memory_bytes", "ranks"),
 )
 
 reference = Table(

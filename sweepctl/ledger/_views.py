@@ -170,6 +170,23 @@ VIEWS: dict[str, tuple[str, dict[str, str]]] = {
             "asked_at": "when it was recorded, UTC",
         },
     ),
+    "v_fitted": (
+        "One row per configuration of a training, device and number of processes: what fitted.",
+        {
+            "configuration": "hash of everything that decides how much memory the training takes",
+            "kind": "kind of the task",
+            "task": "task that found it out last",
+            "label": "what people call that task",
+            "device_name": "kind of device",
+            "memory_bytes": "memory of the device, 0 for a CPU",
+            "ranks": "processes that shared a step",
+            "micro_batch": "samples that were in memory together, NULL for all of a process",
+            "recompute": "whether activations were recomputed",
+            "peak_bytes": "most memory of the device that it took, NULL before its end, on a CPU",
+            "free_bytes": "memory of the device that was free when it began, NULL on a CPU",
+            "seen_at": "when it was found out, UTC",
+        },
+    ),
     "v_reference": (
         "One row per number that the ViTok paper published, plotted or printed. Facts to compare "
         "with; what the paper does not state is NULL.",
@@ -355,6 +372,10 @@ FROM sweep_trial r
 JOIN sweep_search s ON s.study = r.study AND s.key = r.search
 LEFT JOIN sweep_cell c ON c.study = r.study AND c.key = r.cell
 WHERE s.is_current""",
+    "v_fitted": """SELECT f.configuration, t.kind, t.id AS task, t.label, f.device_name,
+    f.memory_bytes, f.ranks, f.micro_batch, f.recompute, f.peak_bytes, f.free_bytes, f.seen_at
+FROM sweep_fitted f
+JOIN sweep_task t ON t.fingerprint = f.task""",
     "v_reference": """SELECT r.id, r.source, r.place, r.figure, r.kind, r.dataset, r.variant,
     r.encoder, r.decoder, r.encoder_parameters, r.decoder_parameters, r.resolution, r.frames,
     r.q, r.p, r.c, r.tokens, r.e AS {E}, r.setting, r.generator, r.cfg,

@@ -33,7 +33,7 @@ from sweepctl.plan._identity import (
     lasting,
     settings_of,
 )
-from sweepctl.plan._memory import StageMemory, memory_on
+from sweepctl.plan._memory import Measured, StageMemory, configuration, memory_on
 from sweepctl.plan._model import Cell, Plan, Task, Trial
 from sweepctl.plan._operations import Cost
 from sweepctl.plan._points import MOST_COUNTED, about_points, about_search, look_at_points
@@ -67,6 +67,7 @@ __all__ = [
     "DataSet",
     "Derived",
     "Left",
+    "Measured",
     "On",
     "Open",
     "Plan",
@@ -81,6 +82,7 @@ __all__ = [
     "canonical",
     "cell_costs",
     "completed",
+    "configuration",
     "describe_tokenizer",
     "design_rows",
     "expected_hours",

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sweepctl.kinds import trainings
+from sweepctl.plan._identity import canonical
 from sweepctl.plan._model import Task
 from vitok_core.spec import Memory, chosen
+
+Measured = tuple[int | None, bool, int | None]
+"""Of a training that fitted: samples at once (None for all), whether activations were recomputed,
+and bytes at the peak where they are known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +30,7 @@ class Fit:
         micro_batch: of them, those in memory together; None when it does not fit.
         recompute: whether activations are recomputed.
         bytes: at the peak, in closed form; of one sample, or the given ones, where it does not fit.
+        measured: whether a training that fitted says so.
     """
 
     task: str
@@ -31,6 +39,7 @@ class Fit:
     micro_batch: int | None
     recompute: bool
     bytes: int
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +52,7 @@ class StageMemory:
         smallest: the training with the smallest micro-batch of those that fit; None without one.
         largest: that with the largest.
         recomputed: how many recompute activations.
+        measured: how many are as a training that fitted was.
         misfits: those that do not fit, in the order of the plan.
     """
 
@@ -51,19 +61,45 @@ class StageMemory:
     smallest: Fit | None
     largest: Fit | None
     recomputed: int
+    measured: int
     misfits: tuple[Fit, ...]
 
 
+def configuration(task: Task) -> str | None:
+    """Key of all trainings that take the same memory on the same device; None for other tasks.
+
+    It is made of the model, the closed form, and the settings that choose how something is
+    computed; rates, weights of losses, seeds and numbers of steps take no memory.
+    """
+    if task.cost.training is None:
+        return None
+    spec: Any = task.cost.training[0]
+    how: Any = task.cost.training[1]
+    chosen_by_name = {
+        one.name: value
+        for one in dataclasses.fields(how)
+        if isinstance(value := getattr(how, one.name), bool | str)
+    }
+    form = [dataclasses.asdict(how.memory(spec, recompute=again)) for again in (False, True)]
+    whole = {"kind": task.kind, "batch": how.batch, "spec": spec.plain(), "form": form}
+    text = canonical(whole | {"settings": chosen_by_name})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def memory_on(
-    tasks: Iterable[tuple[Task, Mapping[str, tuple[int | str, bool | str]]]], available_bytes: int
+    tasks: Iterable[tuple[Task, Mapping[str, tuple[int | str, bool | str]]]],
+    available_bytes: int,
+    measured: Mapping[str, Measured] | None = None,
 ) -> list[StageMemory]:
     """What the trainings among tasks need of a device, one line per stage.
 
     Args:
         tasks: of one or several plans, each with what its study says of memory, `Run.memory`.
         available_bytes: memory of the device.
+        measured: configuration -> what fitted such a device; it takes precedence over the closed
+            form.
     """
-    known: dict[Any, tuple[int, int | None, bool, int]] = {}
+    known: dict[Any, tuple[int, int | None, bool, int, bool]] = {}
     fits: dict[str, list[Fit]] = defaultdict(list)
     for task, run in tasks:
         if task.cost.training is None:
@@ -71,8 +107,12 @@ def memory_on(
         said = run.get(task.kind, ("auto", "auto"))
         key = (task.cost.training, said)
         if key not in known:
-            known[key] = _fit(task.cost.training, available_bytes, *said)
-        batch, micro_batch, recompute, taken = known[key]
+            found = measured.get(configuration(task) or "") if measured else None
+            if found is not None and said == ("auto", "auto"):
+                known[key] = _measured(task.cost.training, found)
+            else:
+                known[key] = (*_fit(task.cost.training, available_bytes, *said), False)
+        batch, micro_batch, recompute, taken, is_measured = known[key]
         fits[task.kind].append(
             Fit(
                 task=task.id,
@@ -81,9 +121,20 @@ def memory_on(
                 micro_batch=micro_batch,
                 recompute=recompute,
                 bytes=taken,
+                measured=is_measured,
             )
         )
     return [_stage(stage, fits[stage]) for stage in trainings() if fits[stage]]
+
+
+def _measured(
+    training: tuple[Any, Any], found: Measured
+) -> tuple[int, int | None, bool, int, bool]:
+    spec, how = training
+    micro_batch, recompute, peak = found
+    micro_batch = how.batch if micro_batch is None else micro_batch
+    taken = how.memory(spec, recompute=recompute).bytes(how.batch, micro_batch)
+    return how.batch, micro_batch, recompute, taken if peak is None else peak, True
 
 
 def _fit(
@@ -117,5 +168,6 @@ def _stage(stage: str, fits: list[Fit]) -> StageMemory:
         smallest=min(inside, key=lambda one: one.micro_batch or 0, default=None),
         largest=max(inside, key=lambda one: one.micro_batch or 0, default=None),
         recomputed=sum(one.recompute for one in fits),
+        measured=sum(one.measured for one in fits),
         misfits=tuple(one for one in fits if one.micro_batch is None),
     )

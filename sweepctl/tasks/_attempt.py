@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import platform
-import re
 import signal
 import socket
 import sys
@@ -25,9 +24,9 @@ from typing import Any
 from sweepctl import runs
 from sweepctl.errors import SweepctlError
 from sweepctl.kinds import trainings
-from sweepctl.runs import AttemptOutcome, AttemptRequest, FileRecord, TaskResult
+from sweepctl.runs import AttemptOutcome, AttemptRequest, FileRecord, Fitted, TaskResult
 from sweepctl.secrets import hidden, known
-from sweepctl.tasks._device import NoDevice, device_of, its_gpu, lost_device
+from sweepctl.tasks._device import NoDevice, device_name, device_of, its_gpu, lost_device
 from sweepctl.tasks._measure import generate, reconstruct
 from sweepctl.tasks._prepare import latents, prepare, reference
 from sweepctl.tasks._train import dit, stage1, stage2
@@ -143,6 +142,7 @@ def _do(
             checkpoint_s=request.checkpoint_s,
             micro_batch=request.micro_batch,
             recompute=request.recompute,
+            fitted=tuple(Fitted(**one) for one in request.fitted),
             event=_events(attempt / "events.jsonl"),
             should_stop=stop,
         )
@@ -300,26 +300,13 @@ def _provenance(request: AttemptRequest, device: str) -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "device": device,
-        "device_name": _device_name(device, request.threads),
+        "device_name": device_name(device, request.threads),
         "threads": request.threads,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "environment": {key: os.environ[key] for key in KEPT_ENVIRONMENT if key in os.environ},
     }
-
-
-def _device_name(device: str, threads: int) -> str:
-    """Kind of device, by which speeds are compared; of a CPU with the threads that were used."""
-    import torch
-
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
-        name = name if found is None else found[1].strip()
-    return f"{name}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _peak_memory_bytes() -> int:

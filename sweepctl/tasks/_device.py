@@ -7,7 +7,9 @@ anything, one that is there.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,6 +90,29 @@ def its_gpu() -> str:
 
     given = assigned(os.environ, rocm=torch.version.hip is not None)
     return f"its GPU {', '.join(given)}" if given else "its GPU"
+
+
+def device_name(device: str, threads: int) -> str:
+    """Kind of device, by which speeds are compared; of a CPU with the threads that were used."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        name = name if found is None else found[1].strip()
+    return f"{name}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def device_memory(device: str) -> tuple[int, int | None]:
+    """Bytes of memory of a device, and how many are free; (0, None) of a CPU."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return 0, None
+    free, total = torch.cuda.mem_get_info(device)
+    return int(total), int(free)
 
 
 def _problem(device: str) -> str | None:

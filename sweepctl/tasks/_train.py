@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sweepctl import runs
+from sweepctl.runs import FITTED_FILE, Fitted
+from sweepctl.tasks._device import device_memory, device_name
 from sweepctl.tasks._work import BROKEN_SHOWN, Made, Work, log
 from vitok_core.settings import DiT, Run, Stage1, Stage2, whole_steps
 
@@ -170,15 +172,19 @@ def _samples(work: Work) -> Iterator[Samples]:
 
 
 class _Telling:
-    """Progress of a training as events and notes, each note once."""
+    """Progress of a training as events and notes, each note once; what fits is kept on disk."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.noted: set[str] = set()
+        self.device = _device_of(work)
+        self.kept: Fitted | None = None
+        (work.folder / FITTED_FILE).unlink(missing_ok=True)
 
     def __call__(self, at: TrainingProgress) -> None:
         # At once: if the loss is no number in the next step, the spike before it was the warning.
         self.note(at.notes)
+        self.keep(at.micro_batch, at.recompute_activations)
         self.work.event(
             {
                 "step": at.step,
@@ -188,6 +194,15 @@ class _Telling:
                 "eta_s": at.eta_s,
             }
         )
+
+    def keep(self, micro_batch: int | None, recompute: bool, peak: int | None = None) -> None:
+        """Keep what fits the device, once it has; that all fits a CPU is no news."""
+        fits = dataclasses.replace(
+            self.device, micro_batch=micro_batch, recompute=recompute, peak_bytes=peak
+        )
+        if fits != self.kept and (fits.memory_bytes > 0 or micro_batch is not None):
+            runs.write_json(self.work.folder / FITTED_FILE, fits)
+            self.kept = fits
 
     def note(self, texts: tuple[str, ...]) -> None:
         for text in texts:
@@ -214,6 +229,9 @@ def _go_on(work: Work) -> int:
 
 def _trained(telling: _Telling, result: TrainingResult, continued_from: int, **own: Any) -> Made:
     """What is recorded of a finished training; `own` are the values of its kind."""
+    # On a CPU it is the memory of the process, of which nobody takes parts.
+    peak = result.peak_memory_bytes if telling.device.memory_bytes > 0 else None
+    telling.keep(result.micro_batch, result.recompute_activations, peak)
     telling.note((*result.notes, *(event.text for event in result.events)))
     return Made(
         files=(result.weights.name,),
@@ -242,10 +260,47 @@ def _trained(telling: _Telling, result: TrainingResult, continued_from: int, **o
 
 
 def _run(work: Work, steps: int | None) -> Run:
+    micro_batch, recompute = work.micro_batch, work.recompute
+    known = _known(work)
+    if known is not None and micro_batch == "auto" and recompute in ("auto", known.recompute):
+        micro_batch, recompute = known.micro_batch or "all", known.recompute
+        log(f"begins with {micro_batch} samples at once, which fitted before")
     return Run(
         device=work.device,
         checkpoint_s=work.checkpoint_s,
-        micro_batch=None if work.micro_batch == "all" else work.micro_batch,  # type: ignore[arg-type]
-        recompute_activations=work.recompute,  # type: ignore[arg-type]
+        micro_batch=None if micro_batch == "all" else micro_batch,  # type: ignore[arg-type]
+        recompute_activations=recompute,  # type: ignore[arg-type]
         sheet_every=max(1, whole_steps(steps) // SHEETS),
     )
+
+
+ROOMIER = 1.1
+"""With so many times the free memory that there was, what fitted then says little: more may fit."""
+
+
+def _device_of(work: Work) -> Fitted:
+    """The device of an attempt, before anything has fitted it."""
+    from vitok_core import train
+
+    memory, free = device_memory(work.device)
+    return Fitted(
+        device_name=device_name(work.device, work.threads),
+        memory_bytes=memory,
+        ranks=train.world().size,
+        micro_batch=None,
+        recompute=False,
+        free_bytes=free,
+    )
+
+
+def _known(work: Work) -> Fitted | None:
+    """What fitted a device like this one in an earlier training; None where nothing is known."""
+    here = _device_of(work)
+    for one in work.fitted:
+        same = (one.device_name, one.memory_bytes, one.ranks)
+        if same != (here.device_name, here.memory_bytes, here.ranks):
+            continue
+        if one.free_bytes and here.free_bytes and here.free_bytes > ROOMIER * one.free_bytes:
+            return None
+        return one
+    return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweepctl.runs import MetricValue
+from sweepctl.runs import Fitted, MetricValue
 
 FRAMES_AT_A_TIME = 64
 """Images, or frames of whole clips, that are in memory together where nothing is trained."""
@@ -39,6 +39,7 @@ class Work:
         checkpoint_s: seconds between checkpoints.
         micro_batch: samples of a training step in memory together, "all", or "auto" for what fits.
         recompute: whether a training recomputes activations, or "auto".
+        fitted: what fitted devices in earlier trainings that take the same memory.
         event: writes a progress event, at most one a second.
         should_stop: whether the attempt was asked to stop.
     """
@@ -57,6 +58,7 @@ class Work:
     event: Callable[[Mapping[str, Any]], None]
     should_stop: Callable[[], bool]
     continues: tuple[Path, ...] = ()
+    fitted: tuple[Fitted, ...] = ()
 
     def about(
         self, kind: str, config: Mapping[str, Any], before: Mapping[str, Any] | None = None

@@ -189,6 +189,8 @@ class Loop:
                 grad_norm=grad_norm,
                 samples_per_s=speed,
                 eta_s=(self.last - done) * self.batch / speed,
+                micro_batch=self.history.micro_batch,
+                recompute_activations=bool(self.run.recompute_activations),
                 notes=(*self.notes, *(event.text for event in self.history.events)),
             )
         )

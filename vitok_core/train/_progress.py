@@ -55,6 +55,8 @@ class TrainingProgress:
         grad_norm: norm of the gradient before clipping.
         samples_per_s: of this attempt.
         eta_s: seconds to the end at that speed.
+        micro_batch: samples in memory together; None for all of a process.
+        recompute_activations: whether activations are recomputed.
         notes: what happened on the way that someone should know: damaged checkpoints, events.
     """
 
@@ -66,6 +68,8 @@ class TrainingProgress:
     grad_norm: float
     samples_per_s: float
     eta_s: float
+    micro_batch: int | None
+    recompute_activations: bool
     notes: tuple[str, ...] = ()
 
 
@@ -163,6 +167,7 @@ class History:
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.events: list[Event] = []
+        self.micro_batch: int | None = None  # as the `Room` of the training has it now
         # By name, float64 (steps,). A term that a step does not have is NaN and no part of means.
         self._values: dict[str, Tensor] = {}
 

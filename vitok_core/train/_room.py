@@ -89,6 +89,7 @@ class Room:
     def tell(self, history: History) -> None:
         """Keep the events of running out of memory in a history."""
         self._history = history
+        history.micro_batch = self.micro_batch
 
     def tries(self, step: int, rows: slice) -> Iterator[_Try]:
         """Tries at the gradients of a step, until one of them fits in every process.
@@ -129,6 +130,8 @@ class Room:
 
     def _halve(self, step: int, now: int, error: torch.OutOfMemoryError | None) -> None:
         self.micro_batch = max(now // 2, 1)
+        if self._history is not None:
+            self._history.micro_batch = self.micro_batch
         if error is not None and self._history is not None:
             text = (
                 f"step {step + 1}: {now} samples at once do not fit the memory of the device; "
