@@ -219,6 +219,7 @@ def _work(work: Callable[[Tell], None], reading: int, writing: int) -> None:
         def tell(kind: str, **fields: Any) -> None:
             os.write(writing, json.dumps({"kind": kind, **fields}).encode() + b"\n")
 
+        gpu_checks.repeat(False)
         work(tell)
         code = 0
     except BaseException:  # noqa: BLE001  # said, and told by the exit code

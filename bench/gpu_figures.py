@@ -258,7 +258,7 @@ class Switch:
     Attributes:
         label: in the table; what is on, with everything before it.
         changes: of the stage's settings.
-        repeats: whether torch is asked for kernels that repeat.
+        repeats: whether torch is asked for kernels that repeat, `run: deterministic`.
         compiles: whether it compiles.
     """
 
@@ -281,7 +281,7 @@ def switched(place: Place, tell: Tell, make: Callable[[Mapping[str, Any]], Case]
         if switch.compiles and not place.compiles:
             tell("note", text=f"{switch.label}: left out at toy size, see --compile")
             continue
-        torch.use_deterministic_algorithms(switch.repeats, warn_only=True)
+        gpu_checks.repeat(switch.repeats)
         torch._dynamo.reset()
         row(place, tell, make(switch.changes), switch.label)
 
@@ -351,7 +351,7 @@ def plain_rows(
     place: Place, tell: Tell, case: Case, make: Callable[[], gpu_plain.Training]
 ) -> None:
     """The same size as a plain loop, eager and compiled, in the place of the training."""
-    torch.use_deterministic_algorithms(False)
+    gpu_checks.repeat(False)
     for label, compiles in (("plain loop, eager", False), ("plain loop, compiled", True)):
         if compiles and not place.compiles:
             continue
