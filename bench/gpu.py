@@ -38,6 +38,7 @@ from typing import Any
 
 import gpu_checks
 import gpu_figures
+import gpu_trainings
 import stand_ins
 import torch
 from gpu_figures import Place, Tell
@@ -219,7 +220,7 @@ def _work(work: Callable[[Tell], None], reading: int, writing: int) -> None:
         def tell(kind: str, **fields: Any) -> None:
             os.write(writing, json.dumps({"kind": kind, **fields}).encode() + b"\n")
 
-        gpu_checks.repeat(False)
+        gpu_trainings.repeat(False)
         work(tell)
         code = 0
     except BaseException:  # noqa: BLE001  # said, and told by the exit code

@@ -18,7 +18,7 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,32 +26,30 @@ from typing import Any
 import numpy as np
 import stand_ins
 import torch
+from gpu_trainings import (
+    DIT,
+    PLAIN,
+    SPEC,
+    STEPS,
+    TRAININGS,
+    latents,
+    near,
+    repeating,
+    same_bytes,
+    samples,
+    stage1,
+    weights_apart,
+)
 
-from vitok_core.data import SampleSet
+from sweepctl.cluster._devices import child_variables, find_gpus, torch_build
 from vitok_core.dit import DiT
 from vitok_core.errors import NonFiniteError, Stopped
 from vitok_core.evaluate import reconstruct
 from vitok_core.generate import sample_codes
-from vitok_core.latents import compute_latents, open_latents
-from vitok_core.settings import (
-    Adversarial,
-    DiTTraining,
-    Loss,
-    Optimiser,
-    Run,
-    Sampling,
-    Stage1,
-    Stage2,
-)
-from vitok_core.spec import DiTSpec, TokenizerSpec
-from vitok_core.tokenizer import ViTok, save_tokenizer
-from vitok_core.train import TrainingResult, train_dit, train_stage1, train_stage2
+from vitok_core.settings import Loss, Run, Sampling, Stage1
+from vitok_core.spec import TokenizerSpec
+from vitok_core.tokenizer import ViTok
 
-SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=32)
-PLAIN = dataclasses.replace(SPEC, bottleneck="none")
-"""Draws no noise, which every device draws otherwise: the same numbers on all of them."""
-DIT = DiTSpec.for_tokenizer(SPEC, size="nano", classes=3, learn_sigma=True)
-STEPS, BATCH = 12, 6
 ROUNDING = 2e-3
 """Largest difference of weights after a few steps, relative to the largest weight."""
 
@@ -69,151 +67,6 @@ class Check:
 
     run: Callable[[Path, str], str]
     gpu_only: bool = False
-
-
-def samples(spec: TokenizerSpec = SPEC, count: int = 24) -> SampleSet:
-    """Random pictures with labels 0, 1, 2."""
-    side = spec.resolution
-    pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
-    return SampleSet(samples=pixels, labels=np.arange(count) % 3)
-
-
-def stage1(
-    folder: Path, device: str, *, spec: TokenizerSpec = SPEC, run: Run | None = None, **changes: Any
-) -> TrainingResult:
-    """A short stage 1; `stop` among the changes stops it before that step, by Stopped."""
-    stop, asked = changes.pop("stop", None), iter(range(10**9))
-    settings: dict[str, Any] = {
-        "precision": "fp32",
-        "steps": STEPS,
-        "batch": BATCH,
-        "ema": 0.9,
-        "optimiser": Optimiser(lr=1e-3),
-        "loss": Loss(lpips=0.0, kl=0.0 if spec.bottleneck == "none" else 1e-3),
-    }
-    config = Stage1(**{**settings, **changes})
-    run = run or Run(checkpoint_s=10**6)
-    return train_stage1(
-        spec,
-        config,
-        samples(spec),
-        folder,
-        run=dataclasses.replace(run, device=device),
-        should_stop=lambda: next(asked) == stop,
-    )
-
-
-def stage2(folder: Path, device: str, *, run: Run | None = None, **changes: Any) -> TrainingResult:
-    """A short stage 2 with everything: discriminator, R1, LeCam, the adaptive weight."""
-    stop, asked = changes.pop("stop", None), iter(range(10**9))
-    folder.mkdir(exist_ok=True)
-    torch.manual_seed(0)
-    first = folder / "first.safetensors"
-    if not first.is_file():
-        save_tokenizer(ViTok(SPEC), first)
-    settings: dict[str, Any] = {
-        "precision": "fp32",
-        "steps": STEPS,
-        "batch": BATCH,
-        "discriminator_width": 1 / 64,
-        "loss": Loss(lpips=0.0),
-        "adversarial": Adversarial(ramp=2, r1=0.1, lecam=1e-3, adaptive=True),
-    }
-    run = run or Run(checkpoint_s=10**6)
-    return train_stage2(
-        first,
-        Stage2(**{**settings, **changes}),
-        samples(),
-        folder,
-        run=dataclasses.replace(run, device=device),
-        should_stop=lambda: next(asked) == stop,
-    )
-
-
-def dit(folder: Path, device: str, *, run: Run | None = None, **changes: Any) -> TrainingResult:
-    """A short training of a generator, over latents that this computes on the CPU first."""
-    stop, asked = changes.pop("stop", None), iter(range(10**9))
-    settings: dict[str, Any] = {
-        "precision": "fp32",
-        "steps": STEPS,
-        "batch": BATCH,
-        "class_dropout": 0.3,
-        "ema": 0.9,
-        "optimiser": Optimiser(lr=1e-3, weight_decay=0.0),
-    }
-    if not (folder / "latents").is_dir():
-        latents(folder / "latents", "cpu")
-    run = run or Run(checkpoint_s=10**6)
-    return train_dit(
-        DIT,
-        DiTTraining(**{**settings, **changes}),
-        open_latents(folder / "latents"),
-        folder,
-        run=dataclasses.replace(run, device=device),
-        should_stop=lambda: next(asked) == stop,
-    )
-
-
-TRAININGS: dict[str, Callable[..., TrainingResult]] = {
-    "stage 1": stage1,
-    "stage 2": stage2,
-    "dit": dit,
-}
-
-
-def latents(folder: Path, device: str) -> Path:
-    """Latents of the random pictures by an untrained tokenizer, mirrored too."""
-    torch.manual_seed(0)
-    tokenizer = ViTok(SPEC)
-    compute_latents(
-        tokenizer, samples(), folder, normalisation="per-channel", flip=True, device=device, batch=7
-    )
-    return folder
-
-
-def weights_apart(one: Path, other: Path) -> float:
-    """Largest difference of two files of weights, relative to the largest weight."""
-    from safetensors.numpy import load_file
-
-    left, right = load_file(one), load_file(other)
-    assert left.keys() == right.keys(), f"{one} and {other} hold other tensors"
-    largest = max(float(np.abs(value).max(initial=0.0)) for value in left.values())
-    gaps = [float(np.abs(left[name] - right[name]).max(initial=0.0)) for name in left]
-    assert all(map(math.isfinite, gaps)), f"{one} or {other} holds what is no number"
-    return max(gaps) / largest
-
-
-def same_bytes(one: Path, other: Path) -> bool:
-    """Whether two files of weights hold the same bytes; the record inside, with times, aside."""
-    from safetensors.numpy import load_file
-
-    left, right = load_file(one), load_file(other)
-    return all(left[name].tobytes() == right[name].tobytes() for name in left)
-
-
-def near(left: float, right: float, rel: float, what: str) -> None:
-    """Require two numbers to be the same within a share of the larger one."""
-    ok = math.isclose(left, right, rel_tol=rel)
-    assert ok, f"{what}: {left:.6g} and {right:.6g} are more than {rel:g} apart"
-
-
-def repeat(on: bool) -> None:
-    """Ask torch for kernels that repeat, or not, as an attempt does for `run: deterministic`."""
-    torch.use_deterministic_algorithms(on, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = not on
-
-
-@contextlib.contextmanager
-def repeating() -> Iterator[None]:
-    """Kernels that repeat, inside."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    repeat(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=True)
-        torch.backends.cudnn.benchmark = before[1]
 
 
 # --- devices ------------------------------------------------------------------------------------
@@ -260,7 +113,7 @@ def fork_after_import(folder: Path, device: str) -> str:
     """
     visible: list[str | None] = [None]
     if device != "cpu":
-        visible = ["0", f"GPU-{torch.cuda.get_device_properties(0).uuid}", "0"]
+        visible = ["0", *(one.id for one in find_gpus(os.environ, build=torch_build()).gpus)]
     given = {"BENCH": str(Path(__file__).parent), "FOLDER": str(folder), "DEVICE": device}
     said = "".join(f"{name} = {value!r}\n" for name, value in {**given, "VISIBLE": visible}.items())
     _python(said + textwrap.dedent(code), CUDA_VISIBLE_DEVICES=None)
@@ -269,18 +122,40 @@ def fork_after_import(folder: Path, device: str) -> str:
 
 def _python(code: str, **environ: str | None) -> str:
     """What a fresh interpreter prints; its error is this check's."""
+    child = _started(code, **environ)
+    try:
+        said, _ = child.communicate(timeout=100)
+    finally:
+        child.kill()
+    assert child.returncode == 0, said[-1500:]
+    return said
+
+
+def _started(code: str, **environ: str | None) -> subprocess.Popen[str]:
+    """A fresh interpreter with some variables set, or unset by None."""
     kept = {name: value for name, value in os.environ.items() if name not in environ}
     kept |= {name: value for name, value in environ.items() if value is not None}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-c", code],
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
         env={**kept, "PYTHONPATH": path},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
     )
-    assert done.returncode == 0, f"{done.stdout[-500:]}{done.stderr[-1500:]}"
-    return done.stdout
+
+
+def found_without_touching(folder: Path, device: str) -> str:
+    """The GPUs that workers find without CUDA are those that CUDA finds, by the same ids."""
+    found = find_gpus(os.environ, build=torch_build())
+    count = torch.cuda.device_count()
+    assert len(found.gpus) == count, f"{len(found.gpus)} were found, CUDA has {count}: {found}"
+    for gpu in found.gpus:
+        variables = child_variables([gpu.id], os.environ, build=torch_build())
+        code = "import torch; print(torch.cuda.device_count(), torch.cuda.get_device_name())"
+        said = _python(code, **variables).strip()
+        assert said == f"1 {gpu.name}" or not gpu.name, f"{gpu}: a child with it sees {said}"
+    return ", ".join(f"{gpu.name or 'no name'} {gpu.id}" for gpu in found.gpus)
 
 
 def copies_to_the_device(folder: Path, device: str) -> str:
@@ -310,20 +185,17 @@ def one_process_of_nccl(folder: Path, device: str) -> str:
         os._exit(0)  # threads of gloo can abort an interpreter that is ending
     """
     port = _free_port()
-    children = []
-    for rank in range(count):
-        environ = {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)}
-        environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        children.append(
-            subprocess.Popen(
-                [sys.executable, "-c", textwrap.dedent(code)],
-                env={**os.environ, **environ, "PYTHONPATH": path},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+    children = [
+        _started(
+            code,
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(count),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
         )
+        for rank in range(count)
+    ]
     try:
         for child in children:
             said, _ = child.communicate(timeout=100)
@@ -587,6 +459,7 @@ def reconstructions_as_on_the_cpu(folder: Path, device: str) -> str:
 
 CHECKS: dict[str, Check] = {
     "fork after import": Check(run=fork_after_import),
+    "GPUs found without touching": Check(run=found_without_touching, gpu_only=True),
     "trainings": Check(run=trainings),
     "copies to the device": Check(run=copies_to_the_device),
     "stop and resume": Check(run=stop_and_resume),

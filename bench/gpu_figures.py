@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gpu_checks
 import gpu_plain
+import gpu_trainings
 import numpy as np
 import torch
 
@@ -71,7 +71,7 @@ class Place:
     def tokenizer(self, p: int) -> TokenizerSpec:
         """S-B/p at 256 px, or a toy."""
         if self.toy:
-            return dataclasses.replace(gpu_checks.SPEC, p=p)
+            return dataclasses.replace(gpu_trainings.SPEC, p=p)
         return TokenizerSpec(encoder="S", decoder="B", p=p, c=16, resolution=256)
 
     def sync(self) -> None:
@@ -281,7 +281,7 @@ def switched(place: Place, tell: Tell, make: Callable[[Mapping[str, Any]], Case]
         if switch.compiles and not place.compiles:
             tell("note", text=f"{switch.label}: left out at toy size, see --compile")
             continue
-        gpu_checks.repeat(switch.repeats)
+        gpu_trainings.repeat(switch.repeats)
         torch._dynamo.reset()
         row(place, tell, make(switch.changes), switch.label)
 
@@ -351,7 +351,7 @@ def plain_rows(
     place: Place, tell: Tell, case: Case, make: Callable[[], gpu_plain.Training]
 ) -> None:
     """The same size as a plain loop, eager and compiled, in the place of the training."""
-    gpu_checks.repeat(False)
+    gpu_trainings.repeat(False)
     for label, compiles in (("plain loop, eager", False), ("plain loop, compiled", True)):
         if compiles and not place.compiles:
             continue

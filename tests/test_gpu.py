@@ -64,7 +64,7 @@ import importlib.machinery, runpy, sys
 HAS = {"torch", "torchgen", "functorch", "numpy", "scipy", "PIL", "safetensors", "triton"}
 HAS |= {"typing_extensions", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "fsspec"}
 HAS |= {"filelock", "setuptools", "vitok_core", "gpu_checks", "gpu_figures", "gpu_plain"}
-HAS |= {"stand_ins"}
+HAS |= {"gpu_trainings", "stand_ins", "sweepctl"}
 class Few(importlib.machinery.PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
