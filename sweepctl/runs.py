@@ -141,7 +141,8 @@ class AttemptRequest:
         folder: absolute path of runs/<task id>.
         attempt: number of this attempt, from 1.
         threads: CPU threads the child may use, at least 1.
-        checkpoint_s: seconds between checkpoints.
+        checkpoint_s: seconds between checkpoints, or "auto" for what their cost allows.
+        skip_non_finite: updates that a training may leave out because they are not finite.
         timeout_s: seconds after which the attempt is ended, or None.
         micro_batch: samples of a training step in memory together, "all", or "auto" for what fits.
         recompute: whether a training recomputes activations, or "auto".
@@ -157,7 +158,8 @@ class AttemptRequest:
     folder: str
     attempt: int
     threads: int = 1
-    checkpoint_s: float = 60.0
+    checkpoint_s: float | str = "auto"
+    skip_non_finite: int = 0
     timeout_s: float | None = None
     micro_batch: int | str = "auto"
     recompute: bool | str = "auto"

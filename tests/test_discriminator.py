@@ -108,12 +108,19 @@ def test_an_image_is_judged_for_itself_and_in_float32() -> None:
         assert network(images).dtype == torch.float32
 
 
+YES = torch.tensor(True)
+
+
+def scalar(value: float) -> torch.Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
 @pytest.mark.parametrize("side", [8, 32])
 def test_every_parameter_gets_a_gradient(side: int) -> None:
     network = make(side)
     loss = Adversarial(r1=1.0, lecam=1e-3)
     real = noise(4, 3, side, side).requires_grad_()
-    means = LogitMeans(real=1.0, fake=-1.0)
+    means = moved(LogitMeans.none(), scalar(1.0), scalar(-1.0), YES)
     fake_logits = network(noise(4, 3, side, side, seed=1))
     total, _ = discriminator_loss(loss, real, network(real), fake_logits, means)
     torch.autograd.backward(total)
@@ -173,9 +180,9 @@ def test_lecam_pulls_logits_towards_the_other_side_s_average() -> None:
     loss = Adversarial(lecam=0.1)
     real, fake = torch.tensor([2.0, -3.0]), torch.tensor([-4.0, 3.0])
     empty = torch.empty(0)
-    _, first = discriminator_loss(loss, empty, real, fake, None)
+    _, first = discriminator_loss(loss, empty, real, fake, LogitMeans.none())
     assert first["lecam"].item() == 0
-    means = LogitMeans(real=1.0, fake=-1.0)
+    means = moved(LogitMeans.none(), scalar(1.0), scalar(-1.0), YES)
     total, parts = discriminator_loss(loss, empty, real, fake, means)
     # relu(2 - -1)^2 and relu(-3 - -1)^2; relu(1 - -4)^2 and relu(1 - 3)^2.
     assert parts["lecam"].item() == pytest.approx((9 + 0) / 2 + (25 + 0) / 2)
@@ -184,12 +191,15 @@ def test_lecam_pulls_logits_towards_the_other_side_s_average() -> None:
 
 
 def test_the_averages_begin_with_the_first_batch_and_move_slowly() -> None:
-    means = moved(None, 3.0, -2.0)
-    assert means == LogitMeans(real=3.0, fake=-2.0)
+    means = moved(LogitMeans.none(), scalar(math.nan), scalar(-2.0), torch.tensor(False))
+    assert means == LogitMeans.none()  # the first batch was skipped
+    means = moved(means, scalar(3.0), scalar(-2.0), YES)
+    assert means == LogitMeans(real=scalar(3.0), fake=scalar(-2.0), known=scalar(1.0))
     for _ in range(1000):
-        means = moved(means, 4.0, -2.0)
-    assert means.real == pytest.approx(4 - math.exp(-1), abs=1e-3)
-    assert means.fake == pytest.approx(-2.0)
+        means = moved(means, scalar(4.0), scalar(-2.0), YES)
+    assert float(means.real) == pytest.approx(4 - math.exp(-1), abs=1e-3)
+    assert float(means.fake) == pytest.approx(-2.0)
+    assert moved(means, scalar(math.inf), scalar(9.0), torch.tensor(False)) == means
 
 
 @given(weight=st.floats(0, 2), start=st.integers(0, 50), ramp=st.integers(0, 50))
@@ -207,9 +217,10 @@ def test_the_weight_is_zero_then_rises_in_a_line_then_stays(
 
 @given(others=st.floats(0, 1e30), adversarial=st.floats(0, 1e30))
 def test_the_adaptive_factor_stays_within_its_bounds(others: float, adversarial: float) -> None:
-    assert 0 <= adaptive_factor(others, adversarial) <= ADAPTIVE_MOST
+    factor = float(adaptive_factor(scalar(others), scalar(adversarial)))
+    assert 0 <= factor <= ADAPTIVE_MOST
     if adversarial >= 1 and others / adversarial < 1e3:
-        assert adaptive_factor(others, adversarial) == pytest.approx(others / adversarial, 1e-3)
+        assert factor == pytest.approx(others / adversarial, 1e-3)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import os
 import subprocess
 import sys
@@ -26,8 +25,8 @@ from vitok_core.errors import (
     Stopped,
     WeightsError,
 )
-from vitok_core.losses import adaptive_factor, discriminator_loss, stage1_loss
-from vitok_core.settings import Adversarial, Loss, Optimiser, Run, Stage2
+from vitok_core.losses import LogitMeans, adaptive_factor, discriminator_loss, stage1_loss
+from vitok_core.settings import Adversarial, Loss, Mistake, Optimiser, Run, Stage2
 from vitok_core.spec import (
     TokenizerSpec,
     discriminator_macs,
@@ -37,7 +36,7 @@ from vitok_core.spec import (
 from vitok_core.tokenizer import Normalisation, ViTok, load_tokenizer, read_about, save_tokenizer
 from vitok_core.train import Stage2Result, TrainingProgress, train_stage2
 from vitok_core.train._discriminator import CollapseWatch, DiscriminatorLearner
-from vitok_core.train._progress import History
+from vitok_core.train._history import History
 
 SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16)
 WIDTH = 1 / 64
@@ -109,7 +108,7 @@ def train(
     *,
     stop_at: int | None = None,
     micro_batch: int | None = None,
-    checkpoint_s: float = math.inf,
+    checkpoint_s: float = 1e9,
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Stage2Result:
     asked = iter(range(10**6))
@@ -190,8 +189,10 @@ def test_gradients_are_those_of_the_written_losses(photos: SampleSet) -> None:
         assert gradient is not None
         discriminator.compare(total, x_hat, gradient, last, share=share)
         torch.autograd.backward([share * total, x_hat], [None, share * 0.7 * gradient])
-    norms = [float(norm) for norm in discriminator.finish_gradients()]
-    discriminator.end_step({name: float(part) for name, part in parts.items()}, norms[1:])
+    norms = torch.stack(discriminator.finish_gradients()).double()
+    discriminator.end_step(
+        torch.tensor(True), parts["real_logit"].double(), parts["fake_logit"].double(), norms[1:]
+    )
     found = [parameter.grad.clone() for parameter in model.parameters()]
     found_own = [parameter.grad.clone() for parameter in discriminator.network.parameters()]
 
@@ -202,17 +203,19 @@ def test_gradients_are_those_of_the_written_losses(photos: SampleSet) -> None:
     by_total, by_term = (
         torch.autograd.grad(value, last, retain_graph=True)[0].norm() for value in (total, term)
     )
-    assert discriminator.factor == pytest.approx(
-        adaptive_factor(float(by_total), float(by_term)), rel=1e-4
+    assert float(discriminator.factor) == pytest.approx(
+        float(adaptive_factor(by_total, by_term)), rel=1e-4
     )
     expected = torch.autograd.grad(total + 0.7 * term, list(model.parameters()))
     real = x.clone().requires_grad_()
-    own, _ = discriminator_loss(loss, real, network(real), network(x_hat.detach()), None)
+    own, _ = discriminator_loss(
+        loss, real, network(real), network(x_hat.detach()), LogitMeans.none()
+    )
     expected_own = torch.autograd.grad(own, list(network.parameters()))
     for left, right in ((found, expected), (found_own, expected_own)):
         for a, b in zip(left, right, strict=True):
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)
-    assert norms[0] == pytest.approx(
+    assert float(norms[0]) == pytest.approx(
         float(torch.stack([gradient.norm() for gradient in expected_own]).norm()), rel=1e-4
     )
 
@@ -454,6 +457,9 @@ class Exploding(Optimiser):
     warmup: float = 0.0
     clip: float = 1e30
 
+    def mistakes(self, where: str, steps: int | None = None) -> Iterator[Mistake]:
+        return iter(())
+
 
 @pytest.mark.parametrize("side", ["optimiser", "discriminator"])
 def test_neither_side_learns_from_what_is_not_finite(
@@ -481,7 +487,8 @@ def history(
     for step in range(steps):
         if step == resume:
             before, made = made, History(steps)
-            made.load(before.state(step))
+            made.load(0, before.part(0, step))
+            made.events = before.events
             watch = CollapseWatch(made, since=50)
         made.add(step, {"loss": 1.0, **terms(step)})
         watch.look(step)

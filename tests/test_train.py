@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +19,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from vitok_core.data import Sampler, SampleSet, open_prepared, prepare
 from vitok_core.errors import CheckpointError, DataError, NonFiniteError, SpecError, Stopped
-from vitok_core.settings import Loss, Optimiser, Run, Stage1
+from vitok_core.files import sha256_of
+from vitok_core.settings import Loss, Mistake, Optimiser, Run, Stage1
 from vitok_core.spec import TokenizerSpec, training_flops
 from vitok_core.tokenizer import load_tokenizer, read_about
 from vitok_core.train import Stage1Result, TrainingProgress, discard_checkpoints, train_stage1
+from vitok_core.train._history import History, HistoryFile
 
 SPEC = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16)
 CONFIG = Stage1(
@@ -88,7 +91,7 @@ def train(
 @pytest.fixture(scope="module")
 def whole(photos: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> Stage1Result:
     """What came of training without a stop."""
-    return train(tmp_path_factory.mktemp("whole"), photos, checkpoint_s=math.inf)
+    return train(tmp_path_factory.mktemp("whole"), photos, checkpoint_s=1e9)
 
 
 @settings(
@@ -105,7 +108,7 @@ def test_stopped_at_any_steps_gives_the_same_bytes(
     done = 0
     for step in sorted(stops):
         with pytest.raises(Stopped, match=f"step {step} of 6"):
-            train(folder, photos, stop_at=step - done, checkpoint_s=math.inf)
+            train(folder, photos, stop_at=step - done, checkpoint_s=1e9)
         torch.manual_seed(step)  # nothing may depend on the global generator
         done = step
     resumed = train(folder, photos)
@@ -230,7 +233,7 @@ GOLDEN = (
 
 def test_the_first_20_losses_are_the_known_ones(photos: SampleSet, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, steps=20)
-    result = train(tmp_path, photos, config, checkpoint_s=math.inf)
+    result = train(tmp_path, photos, config, checkpoint_s=1e9)
     assert [point.loss for point in result.curve] == pytest.approx(GOLDEN, rel=1e-3)
 
 
@@ -244,7 +247,7 @@ def test_a_spike_is_an_event_and_training_goes_on(photos: SampleSet, tmp_path: P
     samples = SampleSet(samples=pixels, labels=np.zeros(45, np.int64))
     told: list[TrainingProgress] = []
     with pytest.raises(Stopped):
-        train(tmp_path, samples, config, stop_at=42, checkpoint_s=math.inf)
+        train(tmp_path, samples, config, stop_at=42, checkpoint_s=1e9)
     result = train(tmp_path, samples, config, progress=told.append)
     assert [(event.step, event.kind) for event in result.events] == [(41, "loss spike")]
     assert told[-1].notes == (result.events[0].text,)
@@ -305,10 +308,10 @@ def test_crashed_between_checkpoints_gives_the_same_bytes(
     whole = train(tmp_path / "whole", photos)
     folder = tmp_path / "crashed"
     with pytest.raises(Stopped):
-        train(folder, photos, stop_at=2, checkpoint_s=math.inf)
+        train(folder, photos, stop_at=2, checkpoint_s=1e9)
     for _ in range(2):
         with pytest.raises(RuntimeError):
-            train(folder, photos, crash_at=3, checkpoint_s=math.inf)
+            train(folder, photos, crash_at=3, checkpoint_s=1e9)
     unfinished = folder / "checkpoints" / ".step-0000000003.pt.1.tmp"
     unfinished.touch()
     resumed = train(folder, photos)
@@ -378,7 +381,7 @@ def test_without_a_whole_checkpoint_training_starts_again(
 ) -> None:
     folder = tmp_path / "run"
     with pytest.raises(Stopped):
-        train(folder, photos, stop_at=3, checkpoint_s=math.inf)
+        train(folder, photos, stop_at=3, checkpoint_s=1e9)
     (folder / "checkpoints" / "step-0000000003.sha256").unlink()
     again = train(folder, photos)
     assert again.resumed_from == 0
@@ -392,6 +395,7 @@ def test_two_checkpoints_are_kept_until_they_are_discarded(
     train(tmp_path, photos)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == [
+        "history.bin",
         "step-0000000004.pt",
         "step-0000000004.sha256",
         "step-0000000005.pt",
@@ -399,6 +403,60 @@ def test_two_checkpoints_are_kept_until_they_are_discarded(
     ]
     assert discard_checkpoints(tmp_path) > 10_000
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_a_checkpoint_of_the_format_before_is_continued(photos: SampleSet, tmp_path: Path) -> None:
+    """It holds the history itself."""
+    whole = train(tmp_path / "whole", photos)
+    folder = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(folder, photos, stop_at=4, checkpoint_s=1e9)
+    path = folder / "checkpoints" / "step-0000000004.pt"
+    contents = torch.load(path, weights_only=True)
+    history, kept = History(CONFIG.steps), HistoryFile(path.parent)
+    for head, values in kept.read(contents.pop("history")):
+        history.load(head["first"], values)
+    kept.path.unlink()
+    events = [[1, "loss spike", "long ago"]]
+    contents["state"]["history"] = {"values": history.part(0, 4), "events": events}
+    torch.save(contents | {"format": 2}, path)
+    path.with_suffix(".sha256").write_text(f"{sha256_of(path)}\n")
+
+    with pytest.raises(Stopped):  # and is then written in the format of today
+        train(folder, photos, stop_at=1, checkpoint_s=1e9)
+    resumed = train(folder, photos)
+    assert (resumed.resumed_from, resumed.notes) == (5, ())
+    assert resumed.weights.read_bytes() == whole.weights.read_bytes()
+    assert resumed.curve == whole.curve
+    assert [event.text for event in resumed.events] == ["long ago"]
+
+
+def test_a_damaged_history_costs_the_curve_and_not_the_weights(
+    photos: SampleSet, tmp_path: Path
+) -> None:
+    whole = train(tmp_path / "whole", photos)
+    folder = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(folder, photos, stop_at=4, checkpoint_s=1e9)
+    with (folder / "checkpoints" / "history.bin").open("r+b") as file:
+        file.truncate(99)
+    resumed = train(folder, photos)
+    assert load_file(resumed.weights).keys() == load_file(whole.weights).keys()
+    for name, tensor in load_file(whole.weights).items():
+        assert torch.equal(tensor, load_file(resumed.weights)[name]), name
+    assert "history.bin is damaged; the loss curve begins at step 4" in resumed.notes[0]
+    assert resumed.curve == whole.curve[4:]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_training(
+    photos: SampleSet, tmp_path: Path
+) -> None:
+    def lose_the_folder(at: TrainingProgress) -> None:
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+
+    with pytest.raises(CheckpointError, match="cannot write"):
+        train(tmp_path, photos, progress=lose_the_folder)
+    assert not (tmp_path / "weights.safetensors").exists()
 
 
 def test_checkpoints_of_other_settings_are_not_continued(photos: SampleSet, tmp_path: Path) -> None:
@@ -414,7 +472,7 @@ def test_a_checkpoint_from_before_a_setting_existed_is_continued(
     photos: SampleSet, whole: Stage1Result, tmp_path: Path
 ) -> None:
     with pytest.raises(Stopped):
-        train(tmp_path, photos, stop_at=3, checkpoint_s=math.inf)
+        train(tmp_path, photos, stop_at=3, checkpoint_s=1e9)
     (path,) = (tmp_path / "checkpoints").glob("*.pt")
     contents = torch.load(path, weights_only=True)
     del contents["identity"]["config"]["optimiser"]["decay"]
@@ -438,7 +496,7 @@ def test_without_clip_gradients_stay_as_they_are_and_are_measured(
             tmp_path / str(clip),
             photos,
             with_optimiser(config, clip=clip),
-            checkpoint_s=math.inf,
+            checkpoint_s=1e9,
             progress=lambda told, into=norms[clip]: into.append(told.grad_norm),
         )
         weights[clip] = result.weights.read_bytes()
@@ -461,7 +519,7 @@ def test_everything_that_should_changes_the_weights(photos: SampleSet, tmp_path:
     }
     weights = {
         name: train(
-            tmp_path / name, photos, dataclasses.replace(config, steps=3), checkpoint_s=math.inf
+            tmp_path / name, photos, dataclasses.replace(config, steps=3), checkpoint_s=1e9
         ).weights.read_bytes()
         for name, config in variants.items()
     }
@@ -480,7 +538,7 @@ def test_micro_batches_change_rounding_only(photos: SampleSet, tmp_path: Path) -
 def test_training_learns_and_says_how(photos: SampleSet, tmp_path: Path) -> None:
     told: list[TrainingProgress] = []
     config = dataclasses.replace(with_optimiser(lr=3e-3, warmup=0.1), steps=120, batch=8)
-    result = train(tmp_path, photos, config, checkpoint_s=math.inf, progress=told.append)
+    result = train(tmp_path, photos, config, checkpoint_s=1e9, progress=told.append)
     assert result.loss_recent < 0.5 * result.curve[0].loss
     assert (told[0].step, told[-1].step) == (1, 120)
     assert len(told) == len({progress.step for progress in told}) < 120
@@ -520,6 +578,9 @@ class Exploding(Optimiser):
     lr: float = 1e30
     warmup: float = 0.0
     clip: float = 1e30
+
+    def mistakes(self, where: str, steps: int | None = None) -> Iterator[Mistake]:
+        return iter(())
 
 
 def test_a_loss_that_explodes_is_not_learned_from(photos: SampleSet, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from vitok_core.latents import LatentSet, open_latents
 from vitok_core.settings import DiTTraining, Optimiser, Run, Sampling
 from vitok_core.spec import DiTSpec, dit_training_flops
 from vitok_core.tokenizer import Normalisation
-from vitok_core.train import DiTResult, TrainingProgress, train_dit
+from vitok_core.train import SKIPPED, DiTResult, TrainingProgress, train_dit
 
 SHORT = dataclasses.replace(CONFIG, steps=6)
 PLAIN = dataclasses.replace(SPEC, learn_sigma=False)
@@ -81,7 +81,7 @@ def train(
 @pytest.fixture(scope="module")
 def whole(latents: LatentSet, tmp_path_factory: pytest.TempPathFactory) -> DiTResult:
     """What came of training without a stop."""
-    return train(tmp_path_factory.mktemp("whole"), latents, checkpoint_s=math.inf)
+    return train(tmp_path_factory.mktemp("whole"), latents, checkpoint_s=1e9)
 
 
 # --- resuming -------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_stopped_at_any_steps_gives_the_same_bytes(
     done = 0
     for step in sorted(stops):
         with pytest.raises(Stopped, match=f"step {step} of 6"):
-            train(folder, latents, stop_at=step - done, checkpoint_s=math.inf)
+            train(folder, latents, stop_at=step - done, checkpoint_s=1e9)
         torch.manual_seed(step)  # nothing may depend on the global generator
         done = step
     resumed = train(folder, latents)
@@ -210,7 +210,7 @@ GOLDEN = [
 
 
 def test_the_first_twenty_losses_are_the_known_ones(latents: LatentSet, tmp_path: Path) -> None:
-    result = train(tmp_path, latents, CONFIG, checkpoint_s=math.inf)
+    result = train(tmp_path, latents, CONFIG, checkpoint_s=1e9)
     assert [point.loss for point in result.curve] == pytest.approx(GOLDEN, rel=1e-3)
 
 
@@ -256,7 +256,7 @@ LEARN = DiTTraining(
 def test_it_learns_codes_by_class(target: str, steps: int, tmp_path: Path) -> None:
     spec = dataclasses.replace(PLAIN, target=target)
     config = dataclasses.replace(LEARN, steps=steps)
-    result = train(tmp_path, toy_latents(tmp_path), config, spec, checkpoint_s=math.inf)
+    result = train(tmp_path, toy_latents(tmp_path), config, spec, checkpoint_s=1e9)
     assert result.curve[0].loss > 2 * result.loss_recent
     dit = load_dit(result.weights)
     codes = sample_codes(dit, [0, 1, 2] * 8, sampling=Sampling(steps=25, cfg=1.0), seed=0)
@@ -269,7 +269,7 @@ def test_what_is_recorded(tmp_path: Path) -> None:
     latents = toy_latents(tmp_path)
     config = dataclasses.replace(LEARN, steps=50, batch=24)
     result = train(
-        tmp_path, latents, config, checkpoint_s=math.inf, progress=told.append, about={"task": "t"}
+        tmp_path, latents, config, checkpoint_s=1e9, progress=told.append, about={"task": "t"}
     )
     parts = result.parts_recent
     assert {"mse", "vlb", "mse_0_25", "mse_25_50", "mse_50_75", "mse_75_100"} < parts.keys()
@@ -368,6 +368,43 @@ def test_a_loss_that_explodes_is_not_learned_from(tmp_path: Path) -> None:
     mean[4, 0, 0] = np.inf
     with pytest.raises(NonFiniteError, match="the update was not made"):
         train(tmp_path, toy_latents(tmp_path, mean=mean), LEARN)
+
+
+def test_skipped_steps_change_nothing_and_are_counted(tmp_path: Path) -> None:
+    """One code of infinity, in some of the steps."""
+    mean = toy_latents(tmp_path).mean.copy()
+    mean[4, 0, 0] = np.inf
+    damaged, config = (
+        toy_latents(tmp_path, mean=mean),
+        dataclasses.replace(LEARN, steps=25, batch=5),
+    )
+    whole = train(tmp_path / "whole", damaged, config, skip_non_finite=24)
+    skipped = [event.step for event in whole.events if event.kind == SKIPPED]
+    assert 1 < len(skipped) < 24
+    assert all("skipped step" in event.text for event in whole.events)
+    assert all(tensor.isfinite().all() for tensor in load_dit(whole.weights).state_dict().values())
+    assert [point.step for point in whole.curve] == sorted({*range(1, 26)} - {*skipped})
+
+    # Stopped behind a skipped step, it ends with the same bytes and the same events.
+    with pytest.raises(Stopped):
+        train(tmp_path / "run", damaged, config, skip_non_finite=24, stop_at=skipped[0])
+    resumed = train(tmp_path / "run", damaged, config, skip_non_finite=24)
+    assert resumed.resumed_from == skipped[0]
+    assert resumed.weights.read_bytes() == whole.weights.read_bytes()
+    assert resumed.events == whole.events
+
+    budget = len(skipped) - 1
+    with pytest.raises(
+        NonFiniteError, match=rf"step {skipped[-1]}: .*\({budget} steps were skipped"
+    ):
+        train(tmp_path / "less", damaged, config, skip_non_finite=budget)
+
+
+def test_a_training_whose_last_steps_are_all_skipped_has_no_result(tmp_path: Path) -> None:
+    mean = np.full_like(toy_latents(tmp_path).mean, np.inf)
+    with pytest.raises(NonFiniteError, match="none of the last 6 steps"):
+        config = dataclasses.replace(LEARN, steps=6, batch=5)
+        train(tmp_path, toy_latents(tmp_path, mean=mean), config, skip_non_finite=6)
 
 
 @pytest.mark.parametrize(

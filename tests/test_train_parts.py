@@ -6,6 +6,8 @@ import dataclasses
 import math
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,15 @@ from torch import nn
 
 from vitok_core.discriminator import Discriminator
 from vitok_core.dit import DiT
-from vitok_core.errors import NonFiniteError, SpecError
+from vitok_core.errors import SpecError
 from vitok_core.settings import Optimiser
 from vitok_core.spec import DEVICES, DiTSpec, Flops, TokenizerSpec
 from vitok_core.tokenizer import ViTok
 from vitok_core.train._batches import read_ahead
-from vitok_core.train._optimise import Ema, adamw, learning_rate, require_finite, stream
-from vitok_core.train._progress import History, SpikeWatch
+from vitok_core.train._guard import NORM, Side, what_is_not_finite
+from vitok_core.train._history import History, HistoryFile, SpikeWatch
+from vitok_core.train._optimise import Ema, adamw, learning_rate, stream
+from vitok_core.train._progress import Event
 from vitok_core.train._speed import peak_memory_bytes, share_of_peak
 
 OPTIMISER = Optimiser(lr=1.0, warmup=0.1, final_lr=0.2)
@@ -154,13 +158,16 @@ def test_matrices_shrink_and_the_rest_stays_without_a_gradient() -> None:
         assert torch.allclose(one, factor * before[name]), name
 
 
-def test_what_is_not_finite_stops_before_the_update() -> None:
-    require_finite(0, 1e-3, {"loss": 1.0}, 2.0)
-    for terms, norm in (({"loss": math.nan}, 1.0), ({"loss": 1.0, "kl": math.inf}, 1.0)):
-        with pytest.raises(NonFiniteError, match=r"step 5: loss .* the update was not made"):
-            require_finite(4, 1e-3, terms, norm)
-    with pytest.raises(NonFiniteError, match="gradient norm nan"):
-        require_finite(4, 1e-3, {"loss": 1.0}, math.nan)
+def test_what_is_not_finite_is_named_by_its_side() -> None:
+    model = Side(names=("loss", "kl", NORM), norm=NORM, lr=1e-3)
+    judge = Side(names=("hinge", "norm"), norm="norm", lr=2e-5)
+    whole = {"loss": 1.0, "kl": 2.0, NORM: 3.0, "hinge": 4.0, "norm": 5.0}
+    for name in ("loss", "kl", NORM):
+        said = what_is_not_finite(4, whole | {name: math.inf}, [model, judge])
+        assert said.startswith("step 5: loss ") and "the update was not made" in said
+        assert "now 0.001" in said and "hinge" not in said
+    said = what_is_not_finite(4, whole | {"hinge": math.nan}, [model, judge])
+    assert said.startswith("step 5: hinge nan, gradient norm 5; ") and "now 2e-05" in said
 
 
 def test_streams_differ_by_seed_step_and_purpose() -> None:
@@ -216,17 +223,42 @@ def test_a_spike_is_more_than_three_medians() -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(st.floats(0.1, 10.0), min_size=25, max_size=60), st.integers(0, 24))
-def test_events_do_not_depend_on_where_training_was_resumed(losses: list[float], at: int) -> None:
-    first, second = History(len(losses)), History(len(losses))
-    for step in range(at):
-        first.add(step, {"loss": losses[step]})
-        SpikeWatch(first).look(step)
-    second.load(first.state(at))
-    for step in range(at, len(losses)):
-        second.add(step, {"loss": losses[step]})
-        SpikeWatch(second).look(step)
-    assert [event.step for event in second.events] == watched(losses)
+@given(st.lists(st.floats(0.1, 10.0), min_size=25, max_size=60), st.lists(st.integers(0, 24)))
+def test_a_history_resumes_from_its_file(losses: list[float], stops: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        history, kept, known = History(len(losses)), HistoryFile(Path(name)), None
+        first = events = 0
+        for step, loss in enumerate(losses):
+            if step in stops:
+                # What comes after the checkpoint, half a block perhaps, is cut off.
+                known = kept.append(kept.block(history, first, step, events))
+                with kept.path.open("ab") as file:
+                    file.write(b"half")
+                history, kept = History(len(losses)), HistoryFile(Path(name))
+                for head, values in kept.read(known):
+                    history.load(head["first"], values)
+                    history.events += [Event(step=s, kind=k, text=t) for s, k, t in head["events"]]
+                first, events = step, len(history.events)
+            history.add(step, {"loss": loss, **({"r1": 2 * loss} if step % 3 == 1 else {})})
+            SpikeWatch(history).look(step)
+    assert [event.step for event in history.events] == watched(losses)
+    assert [history.at(step, "loss") for step in range(len(losses))] == losses
+    assert history.before(len(losses), "r1", 99) == [2 * loss for loss in losses[1::3]]
+
+
+def test_a_damaged_history_is_noticed(tmp_path: Path) -> None:
+    history, kept = History(3), HistoryFile(tmp_path)
+    for step in range(3):
+        history.add(step, {"loss": float(step)})
+    known = kept.append(kept.block(history, 0, 3, 0))
+    data = bytearray(kept.path.read_bytes())
+    data[-1] ^= 1
+    kept.path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged"):
+        HistoryFile(tmp_path).read(known)
+    kept.path.unlink()
+    with pytest.raises(ValueError, match="cannot be read"):
+        HistoryFile(tmp_path).read(known)
 
 
 def test_terms_that_come_and_go_are_averaged_where_they_are() -> None:

@@ -146,9 +146,9 @@ def adversarial_weight(loss: Adversarial, step: int) -> float:
     return loss.weight * min((step - loss.start + 1) / max(loss.ramp, 1), 1.0)
 
 
-def adaptive_factor(others: float, adversarial: float) -> float:
+def adaptive_factor(others: Tensor, adversarial: Tensor) -> Tensor:
     """Ratio of two gradient norms at the last layer, within [0, 1e4] also when one is 0."""
-    return min(others / (adversarial + 1e-4), ADAPTIVE_MOST)
+    return (others / (adversarial + 1e-4)).clamp_max(ADAPTIVE_MOST)
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
@@ -160,22 +160,43 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
 class LogitMeans:
     """Moving averages of the mean logits, decay 0.999; they begin as the first batch's means.
 
+    Scalars on the device, float64, so that nobody waits for them.
+
     Attributes:
         real: of real images.
         fake: of reconstructions.
+        known: 1 from the first batch on, 0 before it.
     """
 
-    real: float
-    fake: float
+    real: Tensor
+    fake: Tensor
+    known: Tensor
+
+    @staticmethod
+    def none(device: torch.device | str = "cpu") -> LogitMeans:
+        """The averages before the first batch."""
+        zero = torch.zeros((), dtype=torch.float64, device=device)
+        return LogitMeans(real=zero, fake=zero, known=zero)
 
 
-def moved(means: LogitMeans | None, real: float, fake: float) -> LogitMeans:
-    """The averages after one more batch, whose mean logits are `real` and `fake`."""
-    if means is None:
-        return LogitMeans(real=real, fake=fake)
-    keep = LECAM_DECAY
+def moved(means: LogitMeans, real: Tensor, fake: Tensor, ok: Tensor) -> LogitMeans:
+    """The averages after one more batch.
+
+    Args:
+        means: before it.
+        real: its mean logit of real images, float64.
+        fake: its mean logit of reconstructions, float64.
+        ok: whether the batch counts; if not, the averages stay as they are.
+    """
+
+    def follow(mean: Tensor, now: Tensor) -> Tensor:
+        average = LECAM_DECAY * mean + (1 - LECAM_DECAY) * now
+        return torch.where(ok, torch.where(means.known > 0, average, now), mean)
+
     return LogitMeans(
-        real=keep * means.real + (1 - keep) * real, fake=keep * means.fake + (1 - keep) * fake
+        real=follow(means.real, real),
+        fake=follow(means.fake, fake),
+        known=torch.where(ok, torch.ones_like(means.known), means.known),
     )
 
 
@@ -184,7 +205,7 @@ def discriminator_loss(
     real: Tensor,
     real_logits: Tensor,
     fake_logits: Tensor,
-    means: LogitMeans | None,
+    means: LogitMeans,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What the discriminator minimises, and its unweighted parts.
 
@@ -193,8 +214,8 @@ def discriminator_loss(
         real: the real images that gave `real_logits`; for `r1` they must require a gradient.
         real_logits: (N,), one an image or frame.
         fake_logits: (N,), of reconstructions.
-        means: averages of the logits over the steps before, for `lecam`; None at the first step,
-            which has no such term.
+        means: averages of the logits over the steps before, for `lecam`; before the first batch
+            is known there is no such term.
 
     Returns:
         The scalar total, hinge + r1 / 2 * r1 term + lecam * lecam term, and detached scalars named
@@ -212,10 +233,8 @@ def discriminator_loss(
         parts["r1"] = slope.square().sum() / len(real_logits)
         total = total + 0.5 * loss.r1 * parts["r1"]
     if loss.lecam > 0:
-        parts["lecam"] = torch.zeros_like(hinge)
-        if means is not None:
-            above = functional.relu(real_logits - means.fake).square().mean()
-            below = functional.relu(means.real - fake_logits).square().mean()
-            parts["lecam"] = above + below
+        above = functional.relu(real_logits - means.fake).square().mean()
+        below = functional.relu(means.real - fake_logits).square().mean()
+        parts["lecam"] = (above + below) * means.known.to(hinge.dtype)
         total = total + loss.lecam * parts["lecam"]
     return total, {name: part.detach() for name, part in parts.items()}

@@ -72,6 +72,7 @@ def run(
         where,
         retries=how.retries,
         checkpoint_s=how.checkpoint_s,
+        skip_non_finite=how.skip_non_finite,
         timeout_s=how.timeout_s,
         memory=how.memory,
         deterministic=how.deterministic,

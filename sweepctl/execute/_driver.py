@@ -333,6 +333,7 @@ class Driver:
                 attempt=attempt,
                 threads=self.settings.threads,
                 checkpoint_s=self.settings.checkpoint_s,
+                skip_non_finite=self.settings.skip_non_finite,
                 timeout_s=self.settings.timeout_s,
                 micro_batch=micro_batch,
                 recompute=recompute,

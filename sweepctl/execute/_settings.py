@@ -25,7 +25,8 @@ class Settings:
         device: torch device of an attempt, or "auto".
         grace_s: seconds an attempt has to write a checkpoint when it is stopped.
         retries: further attempts after an infrastructure failure.
-        checkpoint_s: seconds between checkpoints.
+        checkpoint_s: seconds between checkpoints, or "auto" for what their cost allows.
+        skip_non_finite: updates that a training may leave out because they are not finite.
         timeout_s: seconds after which an attempt is ended, or None.
         memory: kind of training -> samples in memory together, "all" or "auto", and whether
             activations are recomputed, or "auto"; both "auto" for one that is absent.
@@ -44,7 +45,8 @@ class Settings:
     device: str = "auto"
     grace_s: float = 30.0
     retries: int = 2
-    checkpoint_s: float = 60.0
+    checkpoint_s: float | str = "auto"
+    skip_non_finite: int = 0
     timeout_s: float | None = None
     memory: Mapping[str, tuple[int | str, bool | str]] = field(default_factory=dict)
     deterministic: bool = False

@@ -206,14 +206,33 @@ class Config(Strict):
 # --- what stands around it --------------------------------------------------------------------
 
 
+class Skip(Strict):
+    """A training may leave out updates."""
+
+    skip: Annotated[Whole, Field(ge=1)] = Field(
+        description="Updates that a training may leave out; the next one ends it."
+    )
+
+
 class Run(Strict):
     """How the study is run; never part of a task's identity."""
 
     retries: Annotated[Whole, Field(ge=0, le=100)] = Field(
         2, description="Further attempts after a lost worker, a kill or a lack of memory."
     )
-    checkpoint_s: Annotated[Number, Field(gt=0)] = Field(
-        settings.Run().checkpoint_s, description="Seconds between checkpoints of a training."
+    checkpoint_s: Annotated[Number, Field(gt=0)] | Literal["auto"] = Field(
+        settings.Run().checkpoint_s,
+        description=(
+            "Seconds between checkpoints of a training; auto: as often as they cost at most 1 % of "
+            "its time, from every minute to every ten."
+        ),
+    )
+    non_finite: Literal["stop"] | Skip = Field(
+        "stop",
+        description=(
+            "What a training does when loss or gradient is not finite: stop, or {skip: N} to leave "
+            "out up to N updates, each recorded as an event."
+        ),
     )
     timeout_s: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="Seconds after which an attempt is ended; none by default."
@@ -242,6 +261,11 @@ class Run(Strict):
             "always used."
         ),
     )
+
+    @property
+    def skip_non_finite(self) -> int:
+        """Updates that a training may leave out."""
+        return 0 if self.non_finite == "stop" else self.non_finite.skip
 
     @property
     def memory(self) -> dict[str, tuple[int | str, bool | str]]:

@@ -140,6 +140,7 @@ def _do(
             threads=request.threads,
             decoders=decoders,
             checkpoint_s=request.checkpoint_s,
+            skip_non_finite=request.skip_non_finite,
             micro_batch=request.micro_batch,
             recompute=request.recompute,
             fitted=tuple(Fitted(**one) for one in request.fitted),

@@ -229,6 +229,8 @@ def _go_on(work: Work) -> int:
 
 def _trained(telling: _Telling, result: TrainingResult, continued_from: int, **own: Any) -> Made:
     """What is recorded of a finished training; `own` are the values of its kind."""
+    from vitok_core import train
+
     # On a CPU it is the memory of the process, of which nobody takes parts.
     peak = result.peak_memory_bytes if telling.device.memory_bytes > 0 else None
     telling.keep(result.micro_batch, result.recompute_activations, peak)
@@ -249,6 +251,7 @@ def _trained(telling: _Telling, result: TrainingResult, continued_from: int, **o
             "recompute_activations": result.recompute_activations,
             "continued_from": continued_from,
             **own,
+            "skipped_steps": sum(event.kind == train.SKIPPED for event in result.events),
             "events": [dataclasses.asdict(event) for event in result.events],
             "notes": list(result.notes),
             "curve": [
@@ -267,7 +270,8 @@ def _run(work: Work, steps: int | None) -> Run:
         log(f"begins with {micro_batch} samples at once, which fitted before")
     return Run(
         device=work.device,
-        checkpoint_s=work.checkpoint_s,
+        checkpoint_s=work.checkpoint_s,  # type: ignore[arg-type]
+        skip_non_finite=work.skip_non_finite,
         micro_batch=None if micro_batch == "all" else micro_batch,  # type: ignore[arg-type]
         recompute_activations=recompute,  # type: ignore[arg-type]
         sheet_every=max(1, whole_steps(steps) // SHEETS),

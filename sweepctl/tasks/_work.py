@@ -36,7 +36,8 @@ class Work:
         device: torch device string.
         threads: CPU threads that may be used.
         decoders: pictures or clips that are decoded at the same time.
-        checkpoint_s: seconds between checkpoints.
+        checkpoint_s: seconds between checkpoints, or "auto" for what their cost allows.
+        skip_non_finite: updates that a training may leave out because they are not finite.
         micro_batch: samples of a training step in memory together, "all", or "auto" for what fits.
         recompute: whether a training recomputes activations, or "auto".
         fitted: what fitted devices in earlier trainings that take the same memory.
@@ -52,7 +53,8 @@ class Work:
     device: str
     threads: int
     decoders: int = 1
-    checkpoint_s: float
+    checkpoint_s: float | str
+    skip_non_finite: int = 0
     micro_batch: int | str = "auto"
     recompute: bool | str = "auto"
     event: Callable[[Mapping[str, Any]], None]

@@ -407,7 +407,21 @@ class Run:
     """How a training is run. Nothing here changes a number beyond float rounding: no identity."""
 
     device: Annotated[str, Doc("torch device.")] = "cpu"
-    checkpoint_s: Annotated[float, Ge(0), Doc("Seconds between checkpoints.")] = 60.0
+    checkpoint_s: Annotated[
+        Annotated[float, Ge(0)] | Literal["auto"],
+        Doc(
+            "Seconds between checkpoints; auto: as often as they cost at most 1 % of the time, "
+            "from every minute to every ten."
+        ),
+    ] = "auto"
+    skip_non_finite: Annotated[
+        int,
+        Ge(0),
+        Doc(
+            "Steps whose loss or gradient is not finite that a training may skip; the next one "
+            "ends it."
+        ),
+    ] = 0
     micro_batch: Annotated[
         Count | Literal["auto"] | None,
         Doc(
@@ -432,5 +446,5 @@ class Run:
         Raises:
             SpecError: a number below 1; `field` names it.
         """
-        check_bounds(self, "micro_batch", "recompute_activations", "sheet_every")
+        check_bounds(self)
         return self

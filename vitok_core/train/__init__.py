@@ -14,8 +14,10 @@ machine, same thread and process count, deterministic kernels chosen by the call
     _batches        the samples of a step, read ahead
     _parallel       several processes and micro-batches, the same global batch
     _room           how many samples are in memory together
-    _checkpoints    exact resume; damaged files are set aside
-    _progress       history, loss spikes, records of progress and result
+    _guard          what is not finite changes nothing, and nobody waits for the device
+    _checkpoints    exact resume, written while training continues; damaged files are set aside
+    _history        the terms of every step and their file, loss spikes
+    _progress       records of progress and result
     _speed          share of the peak, memory
     _grids          sample grids during training, as PNG
 
@@ -24,12 +26,14 @@ Settings of the whole process (threads, deterministic algorithms, TF32) are the 
 
 from vitok_core.train._checkpoints import discard_checkpoints, link_checkpoint
 from vitok_core.train._dit import DiTResult, train_dit
+from vitok_core.train._loop import SKIPPED
 from vitok_core.train._parallel import distributed, world
 from vitok_core.train._progress import Event, TrainingProgress, TrainingResult
 from vitok_core.train._stage1 import Stage1Result, train_stage1
 from vitok_core.train._stage2 import Stage2Result, train_stage2
 
 __all__ = [
+    "SKIPPED",
     "DiTResult",
     "Event",
     "Stage1Result",

@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitok_core.data import Samples, in_order
@@ -144,7 +145,13 @@ def code_draws(
         return noise_BLC, None
     draws = np.random.Generator(np.random.Philox(stream(seed, step, purpose=purposes[1])))
     keep_B = draws.choice(np.array(spec.lengths, dtype=np.int64), size=batch)
-    return noise_BLC, torch.from_numpy(keep_B).to(device)
+    return noise_BLC, ready(keep_B, device).to(device, non_blocking=True)
+
+
+def ready(array: NDArray[Any], device: torch.device) -> Tensor:
+    """An array as a tensor that the device can copy without letting this process wait."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 def read_ahead(

@@ -7,7 +7,7 @@ serve both, and what is not finite on either side stops the step before either h
 
 The loop calls, in this order: `begin_step`, again where a try did not fit the memory; per
 micro-batch `backward`, and `compare` where the generator loss has weight; `finish_gradients`;
-`end_step`; and, if everything is finite, `update`.
+`end_step` and `update`, which change nothing unless everything is finite.
 
 Watched over windows of 100 steps after the discriminator's warm-up; each gives one event when it
 begins, and nothing stops:
@@ -19,7 +19,7 @@ begins, and nothing stops:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,9 +34,11 @@ from vitok_core.losses import (
     moved,
 )
 from vitok_core.settings import Adversarial, Optimiser
+from vitok_core.train._guard import skip_unless
+from vitok_core.train._history import History
 from vitok_core.train._optimise import adamw, clip_gradients, set_learning_rate
 from vitok_core.train._parallel import sum_tensor
-from vitok_core.train._progress import Event, History
+from vitok_core.train._progress import Event
 
 WATCH_STEPS = 100
 WINS_HINGE = 0.02
@@ -75,14 +77,15 @@ class DiscriminatorLearner:
         self.network.to(device)
         self.loss, self.optimiser = loss, optimiser
         self.adamw = adamw(self.network, optimiser, device)
-        self._means: LogitMeans | None = None  # for LeCam
-        self._factor = 0.0  # of the adaptive weight: measured in the step before, as 0 at first
+        self._means = LogitMeans.none(device)
+        # Of the adaptive weight: measured in the step before, 0 at first.
+        self._factor = torch.zeros((), dtype=torch.float64, device=device)
         self._last_gradients: list[Tensor] = []
 
     @property
-    def factor(self) -> float:
-        """What the weight of the generator loss is multiplied by in this step."""
-        return self._factor if self.loss.adaptive else 1.0
+    def factor(self) -> Tensor:
+        """What the weight of the generator loss is multiplied by in this step: float64 scalar."""
+        return self._factor if self.loss.adaptive else torch.ones_like(self._factor)
 
     def begin_step(self) -> None:
         """Forget what the adaptive weight compares; gradients are zeroed by `Room.tries`."""
@@ -147,15 +150,23 @@ class DiscriminatorLearner:
         norm = clip_gradients(self.network.parameters(), self.optimiser)
         return [norm, *(sum_tensor(gradient).norm() for gradient in self._last_gradients)]
 
-    def end_step(self, parts: Mapping[str, float], last_norms: Sequence[float]) -> None:
-        """Keep what the next step needs: mean logits for LeCam, the factor of the weight."""
-        self._means = moved(self._means, parts["real_logit"], parts["fake_logit"])
-        if last_norms:
-            self._factor = adaptive_factor(*last_norms)
+    def end_step(self, ok: Tensor, real: Tensor, fake: Tensor, last_norms: Tensor) -> None:
+        """Keep what the next step needs: mean logits for LeCam, the factor of the weight.
 
-    def update(self, lr: float) -> None:
-        """Change the discriminator's weights."""
+        Args:
+            ok: boolean scalar on the device; if false, everything stays as it is.
+            real: mean logit of real images over the global batch, float64.
+            fake: mean logit of reconstructions, float64.
+            last_norms: float64, (2,) where the adaptive weight was measured, else (0,).
+        """
+        self._means = moved(self._means, real, fake, ok)
+        if len(last_norms):
+            self._factor = torch.where(ok, adaptive_factor(*last_norms), self._factor)
+
+    def update(self, lr: float, ok: Tensor) -> None:
+        """Change the weights, unless `ok` is false."""
         set_learning_rate(self.adamw, lr)
+        skip_unless(self.adamw, ok)
         self.adamw.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -164,7 +175,7 @@ class DiscriminatorLearner:
         return {
             "network": self.network.state_dict(),
             "adamw": self.adamw.state_dict(),
-            "means": None if means is None else [means.real, means.fake],
+            "means": [means.real, means.fake, means.known],
             "factor": self._factor,
         }
 
@@ -172,9 +183,13 @@ class DiscriminatorLearner:
         """Continue from what `state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self.adamw.load_state_dict(state["adamw"])
-        means = state["means"]
-        self._means = None if means is None else LogitMeans(real=means[0], fake=means[1])
-        self._factor = state["factor"]
+        # Checkpoints of the first format have floats, None before the first batch.
+        real, fake, known = (*(state["means"] or (0.0, 0.0, 0.0)), 1.0)[:3]
+        self._means = LogitMeans(real=self._own(real), fake=self._own(fake), known=self._own(known))
+        self._factor = self._own(state["factor"])
+
+    def _own(self, value: float | Tensor) -> Tensor:
+        return torch.as_tensor(value, dtype=torch.float64, device=self._factor.device)
 
 
 class CollapseWatch:

@@ -29,15 +29,16 @@ from vitok_core.data import Sampler
 from vitok_core.diffusion import STEPS, add_noise, diffusion_loss, draw_times
 from vitok_core.dit import DiT, save_dit
 from vitok_core.errors import DataError
-from vitok_core.latents import Latents, LatentSet
+from vitok_core.latents import LatentSet
 from vitok_core.settings import INITIAL_SHARE, DiTTraining, Run, whole_steps
 from vitok_core.spec import DiTSpec
 from vitok_core.tokenizer import load_tokenizer
-from vitok_core.train._batches import read_ahead
+from vitok_core.train._batches import read_ahead, ready
 from vitok_core.train._grids import write_class_grid
+from vitok_core.train._guard import NORM, Side, all_finite
 from vitok_core.train._loop import Loop, check_run
-from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
-from vitok_core.train._parallel import from_first, part, sum_tensor
+from vitok_core.train._optimise import Learner, learning_rate, stream
+from vitok_core.train._parallel import from_first, part
 from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
 from vitok_core.train._room import fitted
 
@@ -125,15 +126,18 @@ def train_dit(
     )
     learner.room.tell(loop.history)
     loop.notes += _average_notes(config.ema, steps)
-    batches = read_ahead(_loader(config, latents), loop.remaining)
-    with contextlib.closing(batches):
+    batches = read_ahead(_loader(config, latents, learner.device), loop.remaining)
+    with contextlib.closing(batches), contextlib.closing(loop):
         for step in loop.steps():
             batch = _draw(learner, config, latents, next(batches), step)
-            terms, grad_norm = _gradients(learner, config, batch, step)
+            sums_N, norm = _gradients(learner, config, batch, step)
             lr = learning_rate(config.optimiser, step, steps)
-            require_finite(step, lr, terms, grad_norm)
-            learner.update(lr)
-            loop.record(step, terms, lr=lr, grad_norm=grad_norm)
+            summed_N = torch.cat([loop.sum(sums_N), norm[None].double()])
+            ok = all_finite(summed_N)
+            learner.update(lr, ok)
+            names, numbers_N = _numbers(spec, summed_N, batch.counts_Q)
+            sides = [Side(names=names[: -len(QUARTERS)], norm=NORM, lr=lr)]
+            loop.record(step, names, numbers_N, ok, sides)
             if tokenizer is not None and (path := loop.grid_due(step)):
                 from_first(partial(write_class_grid, path, learner.model, tokenizer, config.seed))
 
@@ -199,20 +203,36 @@ def _identity(spec: DiTSpec, config: DiTTraining, latents: LatentSet) -> dict[st
     }
 
 
-def _loader(config: DiTTraining, latents: LatentSet) -> Callable[[int], Latents]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """Rows as they were read, ready for the device; see `ready`."""
+
+    mean_BLC: Tensor
+    logvar_BLC: Tensor | None
+    labels_B: Tensor
+
+
+def _loader(
+    config: DiTTraining, latents: LatentSet, device: torch.device
+) -> Callable[[int], _Read]:
     """A function of the step: this process's rows of the global batch, read from disk."""
     sampler, rows = Sampler(len(latents), config.seed), part(config.batch)
 
-    def load(step: int) -> Latents:
+    def load(step: int) -> _Read:
         draw = sampler.draw(step * config.batch, config.batch)
-        return latents.batch(draw.indices[rows], draw.flips[rows] if config.flip else None)
+        read = latents.batch(draw.indices[rows], draw.flips[rows] if config.flip else None)
+        return _Read(
+            mean_BLC=ready(read.mean, device),
+            logvar_BLC=None if read.logvar is None else ready(read.logvar, device),
+            labels_B=ready(read.labels, device),
+        )
 
     return load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Batch:
-    """The rows of this process, on the device; `counts_Q` is of the global batch."""
+    """The rows of this process, on the device; `counts_Q` is of the global batch, float64."""
 
     z_BLC: Tensor
     noise_BLC: Tensor
@@ -222,7 +242,7 @@ class _Batch:
 
 
 def _draw(
-    learner: Learner[DiT], config: DiTTraining, latents: LatentSet, read: Latents, step: int
+    learner: Learner[DiT], config: DiTTraining, latents: LatentSet, read: _Read, step: int
 ) -> _Batch:
     """Normalised codes, times, noise and labels of a step.
 
@@ -235,9 +255,9 @@ def _draw(
     def source(purpose: int) -> torch.Generator:
         return torch.Generator(device).manual_seed(stream(config.seed, step, purpose=purpose))
 
-    z_BLC = torch.from_numpy(read.mean).to(device)
-    if read.logvar is not None:
-        spread_BLC = torch.exp(0.5 * torch.from_numpy(read.logvar).to(device))
+    z_BLC = read.mean_BLC.to(device, non_blocking=True)
+    if read.logvar_BLC is not None:
+        spread_BLC = torch.exp(0.5 * read.logvar_BLC.to(device, non_blocking=True))
         drawn_BLC = torch.randn(shape, generator=source(POSTERIOR), device=device)[rows]
         z_BLC = z_BLC + drawn_BLC * spread_BLC
     time_B = draw_times(spec.target, config.batch, source(TIME))
@@ -245,14 +265,17 @@ def _draw(
     labels_B = None
     if spec.classes:
         dropped_B = torch.rand(config.batch, generator=source(DROPOUT), device=device)[rows]
-        labels_B = torch.from_numpy(read.labels).to(device)
+        labels_B = read.labels_B.to(device, non_blocking=True)
         labels_B = labels_B.masked_fill(dropped_B < config.class_dropout, learner.model.null)
     return _Batch(
         z_BLC=latents.normalisation.normalise(z_BLC),
         noise_BLC=noise_BLC[rows],
         time_B=time_B[rows],
         labels_B=labels_B,
-        counts_Q=_quarter(time_B).bincount(minlength=len(QUARTERS)),
+        # Not bincount: it would wait for the largest quarter.
+        counts_Q=torch.zeros(len(QUARTERS), dtype=torch.float64, device=device).index_add_(
+            0, _quarter(time_B), torch.ones_like(time_B, dtype=torch.float64)
+        ),
     )
 
 
@@ -260,18 +283,29 @@ def _quarter(time_B: Tensor) -> Tensor:
     return (time_B * len(QUARTERS) / STEPS).long().clamp_max(len(QUARTERS) - 1)
 
 
+def _terms(spec: DiTSpec) -> tuple[str, ...]:
+    """Names of what `_gradients` sums, before the quarters."""
+    parts = ("mse", "vlb") if spec.learn_sigma else ("mse",)
+    return ("loss", *parts, "latent_mean", "latent_square")
+
+
 def _gradients(
     learner: Learner[DiT], config: DiTTraining, batch: _Batch, step: int
-) -> tuple[dict[str, float], float]:
-    """Leave the clipped gradient of one step in the model; its terms and its norm before."""
+) -> tuple[Tensor, Tensor]:
+    """Leave the clipped gradient of one step in the model.
+
+    Returns:
+        On the device: `_terms` and the squared errors of each quarter, of this process's rows,
+        whose sum over the processes is that of the global batch; and the norm of the whole gradient
+        before clipping.
+    """
     target = learner.model.spec.target
-    names = ["loss", "mse", "vlb"] if learner.model.spec.learn_sigma else ["loss", "mse"]
-    names += ["latent_mean", "latent_square"]
-    sums = torch.zeros(len(names) + len(QUARTERS), device=learner.device)
+    terms = len(_terms(learner.model.spec))
+    sums_N = torch.zeros(terms + len(QUARTERS), device=learner.device)
     rows = slice(0, len(batch.z_BLC))
     for trying in learner.room.tries(step, rows):
         with trying:
-            sums.zero_()
+            sums_N.zero_()
             for own in learner.room.micro_batches(rows):
                 z_BLC, noise_BLC, time_B = batch.z_BLC[own], batch.noise_BLC[own], batch.time_B[own]
                 xt_BLC = add_noise(target, z_BLC, noise_BLC, time_B)
@@ -282,20 +316,21 @@ def _gradients(
                 torch.autograd.backward(total_B.sum() / config.batch)
                 terms_B = [total_B, loss.mse_B, *(() if loss.vlb_B is None else (loss.vlb_B,))]
                 terms_B += [z_BLC.mean(dim=(1, 2)), z_BLC.square().mean(dim=(1, 2))]
-                sums[: len(names)] += torch.stack(terms_B).detach().sum(dim=1) / config.batch
-                sums[len(names) :].index_add_(0, _quarter(time_B), loss.mse_B.detach())
-    norm = learner.clip()
-    # One transfer from the device for everything that the guard and the record need.
-    sums = torch.cat([sum_tensor(sums), batch.counts_Q.to(sums.dtype), norm.reshape(1)])
-    *values, grad_norm = sums.tolist()
-    terms = dict(zip(names, values, strict=False))
-    spread = terms.pop("latent_square") - terms["latent_mean"] ** 2
-    terms["latent_std"] = math.sqrt(max(spread, 0.0))  # NaN stays NaN, for the guard
-    errors, counts = values[len(names) :][: len(QUARTERS)], values[-len(QUARTERS) :]
-    for name, error, count in zip(QUARTERS, errors, counts, strict=True):
-        if count:
-            terms[name] = error / count
-    return terms, grad_norm
+                sums_N[:terms] += torch.stack(terms_B).detach().sum(dim=1) / config.batch
+                sums_N[terms:].index_add_(0, _quarter(time_B), loss.mse_B.detach())
+    return sums_N, learner.clip()
+
+
+def _numbers(spec: DiTSpec, summed_N: Tensor, counts_Q: Tensor) -> tuple[tuple[str, ...], Tensor]:
+    """Names and values of what is recorded, from the sums over all processes and the norm."""
+    terms = _terms(spec)
+    numbers = dict(zip(terms, summed_N, strict=False))
+    spread = numbers.pop("latent_square") - numbers["latent_mean"] ** 2
+    numbers["latent_std"] = spread.clamp_min(0).sqrt()
+    numbers[NORM] = summed_N[-1]
+    # NaN where the step has no sample of a quarter.
+    errors_Q = summed_N[len(terms) : -1] / counts_Q
+    return (*numbers, *QUARTERS), torch.cat([torch.stack(list(numbers.values())), errors_Q])
 
 
 def _average_notes(ema: float | None, steps: int) -> tuple[str, ...]:

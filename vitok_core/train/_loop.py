@@ -16,22 +16,32 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-from vitok_core.errors import SpecError, Stopped
+from vitok_core.errors import NonFiniteError, SpecError, Stopped
 from vitok_core.settings import DiTTraining, Run, Stage1, Stage2, whole_steps
 from vitok_core.spec import Flops
 from vitok_core.train._checkpoints import Checkpoints
-from vitok_core.train._parallel import agree, part, world
-from vitok_core.train._progress import History, SpikeWatch, TrainingProgress
+from vitok_core.train._guard import NORM, Later, Side, what_is_not_finite
+from vitok_core.train._history import History, SpikeWatch
+from vitok_core.train._parallel import agree, part, sum_tensor, world
+from vitok_core.train._progress import Event, TrainingProgress
 from vitok_core.train._room import Room
 from vitok_core.train._speed import peak_memory_bytes, share_of_peak
 
 PROGRESS_S = 1.0
+
+SKIPPED = "not finite"
+"""Kind of the event of a step whose update was not made."""
+
+STOP, SAVE, FAILED = 0, 1, 2
+"""Wishes of a process, by their place: to stop, to write a checkpoint (the first process decides),
+and that the checkpoint on its way could not be written."""
 
 
 class Resumable(Protocol):
@@ -106,15 +116,19 @@ class Loop:
         self._keep_last, self._resumable = keep_last, resumable
         self._progress = progress if world().rank == 0 else None
         self._should_stop = should_stop
-        self._latest: tuple[Mapping[str, float], float, float] | None = None
+        self._device = torch.device(run.device)
+        self._later: Later[tuple[int, Sequence[str], Sequence[Side]]] = Later(self._device)
+        self._wishes_F: Tensor | None = None
+        self._granted = [False] * 3
         self.history = History(last)
-        self._spikes = SpikeWatch(self.history)
-        self._checkpoints = Checkpoints(folder / "checkpoints", identity)
+        self._watches: list[Callable[[int], object]] = [SpikeWatch(self.history).look]
+        self._checkpoints = Checkpoints(
+            folder / "checkpoints", identity, self.history, run.checkpoint_s
+        )
         self.remaining = range(self._resume(), last)
         self.notes = list(self._checkpoints.notes)
-        self._began = self._saved_at = time.perf_counter()
+        self._began = time.perf_counter()
         self._told_at = -math.inf
-        self._saved = self.remaining.start
 
     def _resume(self) -> int:
         """Load the newest whole checkpoint; the step it is of, 0 for none."""
@@ -125,44 +139,123 @@ class Loop:
         for name, one in self._resumable.items():
             if one is not None:
                 one.load_state_dict(state[name])
-        self.history.load(state["history"])
         return step
 
-    def _save(self, step: int) -> None:
-        state = {
+    def _state(self) -> dict[str, Any]:
+        return {
             name: None if one is None else one.state_dict() for name, one in self._resumable.items()
         }
-        self._checkpoints.write(step, {**state, "history": self.history.state(step)})
-        self._saved, self._saved_at = step, time.perf_counter()
 
     def steps(self) -> Iterator[int]:
         """The steps to make, from 0; after each it reports progress and writes checkpoints.
 
         Raises:
             Stopped: `should_stop` said so; a checkpoint was written first.
+            NonFiniteError: an update was not made, and that is not to be skipped.
             CheckpointError: the folder cannot be written.
             OSError: the disk is full.
         """
+        checkpoints = self._checkpoints
+        if world().size > 1:
+            self._granted[STOP] = agree(self._wants_to_stop())
         for step in self.remaining:
-            if agree(self._should_stop is not None and self._should_stop()):
+            if self._is_granted(STOP):
+                self._read(but=0)
                 # At step 0, too: whoever resumes shall find that the training had begun.
-                if step != self._saved or step == 0:
-                    self._save(step)
+                if step != checkpoints.begun:
+                    checkpoints.write(step, self._state)
+                checkpoints.finish()
                 raise Stopped(f"stopped at step {step} of {self.last}; a checkpoint is written")
+            if self._is_granted(FAILED):
+                checkpoints.finish()
             yield step
-            self._tell(step + 1)
-            late = time.perf_counter() - self._saved_at >= self.run.checkpoint_s
-            # All processes write it or none, although their clocks differ.
-            if agree(late) and step + 1 < self.last:
-                self._save(step + 1)
-        if self._keep_last and self._saved != self.last:
-            self._save(self.last)
+            if self._is_granted(SAVE) and step + 1 < self.last:
+                self._read(but=0)  # a step that is not finite ends the training before it is kept
+                checkpoints.begin(step + 1, self._state)
+        self._read(but=0)
+        if self._keep_last and checkpoints.begun != self.last:
+            checkpoints.write(self.last, self._state)
+        checkpoints.finish()
 
-    def record(self, step: int, terms: Mapping[str, float], *, lr: float, grad_norm: float) -> None:
-        """Keep what a step came to: "loss" and its parts, learning rate, norm of the gradient."""
-        self.history.add(step, terms)
-        self._spikes.look(step)
-        self._latest = (terms, lr, grad_norm)
+    def close(self) -> None:
+        """Let a checkpoint that is on its way be written, also when the training has failed."""
+        self._checkpoints.close()
+
+    def _wants_to_stop(self) -> bool:
+        return self._should_stop is not None and self._should_stop()
+
+    def _wish(self, which: int) -> bool:
+        """What this process wants now."""
+        if which == STOP:
+            return self._wants_to_stop()
+        if world().rank > 0:
+            return False
+        return self._checkpoints.is_due() if which == SAVE else self._checkpoints.has_failed()
+
+    def _is_granted(self, which: int) -> bool:
+        """Whether a wish is to be followed: at once in one process, else what all have read."""
+        if world().size == 1:
+            return self._wish(which)
+        return self._granted[which]
+
+    def sum(self, numbers_N: Tensor) -> Tensor:
+        """The numbers added up over the processes, as float64; their wishes travel with them."""
+        if world().size == 1:
+            return numbers_N.double()
+        wishes_F = torch.tensor([float(self._wish(which)) for which in (STOP, SAVE, FAILED)])
+        if self._device.type == "cuda":
+            wishes_F = wishes_F.pin_memory()
+        wishes_F = wishes_F.to(numbers_N, non_blocking=True)
+        summed = sum_tensor(torch.cat([numbers_N, wishes_F]))
+        self._wishes_F = summed[len(numbers_N) :]
+        return summed[: len(numbers_N)].double()
+
+    def watch(self, look: Callable[[int], object]) -> None:
+        """Call `look` with every step whose terms have come to the history."""
+        self._watches.append(look)
+
+    def record(
+        self, step: int, names: Sequence[str], numbers_N: Tensor, ok: Tensor, sides: Sequence[Side]
+    ) -> None:
+        """Keep what a step came to; what the step before came to is read now.
+
+        Args:
+            step: from 0.
+            names: of the numbers: "loss" and its parts, and the norms of `sides`.
+            numbers_N: float64 on the device; NaN for a term that this step does not have.
+            ok: boolean scalar: whether the update was made.
+            sides: whose numbers they are; the first is the model.
+
+        Raises:
+            NonFiniteError: the update of the step before was not made, and is not to be skipped.
+        """
+        wishes_F = numbers_N.new_zeros(0) if self._wishes_F is None else self._wishes_F.double()
+        self._later.put((step, names, sides), torch.cat([numbers_N, ok.double()[None], wishes_F]))
+        self._read(but=1)
+
+    def _read(self, *, but: int) -> None:
+        """Take in the numbers of all steps but the newest ones."""
+        for (step, names, sides), values in self._later.take(but=but):
+            numbers = dict(zip(names, values, strict=False))
+            ok, *wishes = values[len(names) :]
+            if wishes:
+                self._granted = [wish > 0 for wish in wishes]
+            if ok:
+                self.history.add(step, {k: v for k, v in numbers.items() if k != NORM})
+                for look in self._watches:
+                    look(step)
+            else:
+                self._skip(step, what_is_not_finite(step, numbers, sides))
+            self._tell(step + 1, numbers, sides)
+
+    def _skip(self, step: int, text: str) -> None:
+        """Count a step whose update was not made; too many end the training."""
+        budget = self.run.skip_non_finite
+        before = sum(event.kind == SKIPPED for event in self.history.events)
+        if before >= budget:
+            used = f" ({before} steps were skipped before, as many as allowed)" if before else ""
+            raise NonFiniteError(f"{text}{used}")
+        self.history.events.append(Event(step=step + 1, kind=SKIPPED, text=f"skipped {text}"))
 
     def grid_due(self, step: int) -> Path | None:
         """Where a sample grid after this step, from 0, is to be written; None for no grid now."""
@@ -171,22 +264,22 @@ class Loop:
             return None
         return self.folder / "sheets" / f"step-{done:07d}.png"
 
-    def _tell(self, done: int) -> None:
+    def _tell(self, done: int, numbers: Mapping[str, float], sides: Sequence[Side]) -> None:
         now = time.perf_counter()
         late = now - self._told_at >= PROGRESS_S or done == self.last
-        if self._progress is None or self._latest is None or not late:
+        if self._progress is None or not late:
             return
         self._told_at = now
-        terms, lr, grad_norm = self._latest
         speed = (done - self.remaining.start) * self.batch / (now - self._began)
+        hidden = ("loss", NORM)
         self._progress(
             TrainingProgress(
                 step=done,
                 steps=self.last,
-                loss=terms["loss"],
-                parts={name: value for name, value in terms.items() if name != "loss"},
-                lr=lr,
-                grad_norm=grad_norm,
+                loss=numbers["loss"],
+                parts={k: v for k, v in numbers.items() if k not in hidden and not math.isnan(v)},
+                lr=sides[0].lr,
+                grad_norm=numbers[NORM],
                 samples_per_s=speed,
                 eta_s=(self.last - done) * self.batch / speed,
                 micro_batch=self.history.micro_batch,
@@ -219,7 +312,7 @@ class Loop:
             "steps": self.last,
             "samples": self.last * self.batch,
             "flops": flops.total,
-            "loss": self.history.at(self.last - 1, "loss"),
+            "loss": self.history.last("loss"),
             "loss_recent": recent.loss,
             "parts_recent": recent.parts,
             "curve": self.history.curve(),

@@ -1,10 +1,9 @@
-"""Weights in a step: AdamW, its schedule, the guard before it, the moving average.
+"""Weights in a step: AdamW, its schedule, the moving average.
 
 Everything random in training is drawn from `stream`, a function of (seed, step, purpose), so no
 step needs those before it and a checkpoint needs no state of a generator.
 
-The guard stands before the update: a loss or a gradient that is not finite raises, the weights and
-the last checkpoint stay as they were.
+An update is made only where the guard allows it, see `_guard`.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from vitok_core.errors import NonFiniteError, SpecError
+from vitok_core.errors import SpecError
 from vitok_core.settings import DiTTraining, Optimiser, Run, Stage1, Stage2
+from vitok_core.train._guard import skip_unless
 from vitok_core.train._loop import Resumable
 from vitok_core.train._parallel import GradientSum
 from vitok_core.train._room import Room
@@ -77,27 +77,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], optimiser: Optimiser) -> 
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         return nn.utils.get_total_norm(gradients)
     return nn.utils.clip_grad_norm_(parameters, optimiser.clip)
-
-
-def require_finite(step: int, lr: float, terms: Mapping[str, float], grad_norm: float) -> None:
-    """Stop before an update that would spoil the weights.
-
-    Args:
-        step: updates made so far.
-        lr: learning rate of the update.
-        terms: the loss and its parts.
-        grad_norm: norm of the gradient before clipping.
-
-    Raises:
-        NonFiniteError: one of the numbers is not finite; the message says what may help.
-    """
-    if all(map(math.isfinite, (*terms.values(), grad_norm))):
-        return
-    said = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
-    raise NonFiniteError(
-        f"step {step + 1}: {said}, gradient norm {grad_norm:.4g}; the update was not made. "
-        f"Lower lr (now {lr:.3g}), lengthen warmup, lower clip, or use precision fp32"
-    )
 
 
 def stream(seed: int, step: int, *, purpose: int) -> int:
@@ -198,9 +177,16 @@ class Learner(Generic[Model]):
         """Clip the gradients; their norm before, a scalar."""
         return clip_gradients(self.model.parameters(), self.optimiser)
 
-    def update(self, lr: float) -> None:
-        """Change the weights, and their average."""
+    def update(self, lr: float, ok: Tensor) -> None:
+        """Change the weights, and their average.
+
+        Args:
+            lr: learning rate.
+            ok: boolean scalar on the device; if false, the weights stay as they are, and the
+                average takes them in once more.
+        """
         set_learning_rate(self.adamw, lr)
+        skip_unless(self.adamw, ok)
         self.adamw.step()
         if self.ema is not None:
             self.ema.update(self.model)

@@ -23,8 +23,9 @@ import torch
 
 from vitok_core.settings import Run
 from vitok_core.spec import Memory, chosen
+from vitok_core.train._history import History
 from vitok_core.train._parallel import GradientSum, micro_batches, part
-from vitok_core.train._progress import Event, History
+from vitok_core.train._progress import Event
 
 
 def fitted(run: Run, memory: Callable[[bool], Memory], batch: int) -> Run:

@@ -2,8 +2,8 @@
 
 One flat loop. A step draws its samples, its noise and, for masked tokenizers, the kept length of
 every sample from (seed, step) for the global batch; computes the gradient of this process's rows in
-micro-batches; adds it up over the processes; clips it; stops before the update if anything is not
-finite; updates weights and, when asked for, their moving average.
+micro-batches; adds it up over the processes; clips it; and, if everything is finite, updates
+weights and, when asked for, their moving average.
 
 Shape suffixes: B samples, L tokens of the code, C its channels; `x` are samples in [-1, 1],
 (B, 3, H, W) or (B, 3, T, H, W).
@@ -31,9 +31,10 @@ from vitok_core.spec import TokenizerSpec
 from vitok_core.tokenizer import ViTok, from_uint8, save_tokenizer
 from vitok_core.train._batches import check_samples, code_draws, sample_batches
 from vitok_core.train._grids import fixed_samples, write_grid
+from vitok_core.train._guard import NORM, Side, all_finite
 from vitok_core.train._loop import Loop, check_run
-from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
-from vitok_core.train._parallel import from_first, part, sum_tensor
+from vitok_core.train._optimise import Learner, learning_rate, stream
+from vitok_core.train._parallel import from_first, part
 from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
 from vitok_core.train._room import fitted
 
@@ -126,13 +127,16 @@ def train_stage1(
     learner.room.tell(loop.history)
     shown = fixed_samples(samples)
     batches = sample_batches(samples, config, loop.remaining, learner.device)
-    with contextlib.closing(batches):
+    with contextlib.closing(batches), contextlib.closing(loop):
         for step in loop.steps():
-            terms, grad_norm = _gradients(learner, networks, config, next(batches), step)
-            lr = learning_rate(config.optimiser, step, config.steps)
-            require_finite(step, lr, terms, grad_norm)
-            learner.update(lr)
-            loop.record(step, terms, lr=lr, grad_norm=grad_norm)
+            terms, norm = _gradients(learner, networks, config, next(batches), step)
+            numbers_N = torch.cat(
+                [loop.sum(torch.stack(list(terms.values()))), norm[None].double()]
+            )
+            ok, lr = all_finite(numbers_N), learning_rate(config.optimiser, step, config.steps)
+            learner.update(lr, ok)
+            names = (*terms, NORM)
+            loop.record(step, names, numbers_N, ok, [Side(names=names, norm=NORM, lr=lr)])
             if path := loop.grid_due(step):
                 from_first(partial(write_grid, path, shown, learner.model, learner.device))
 
@@ -165,8 +169,8 @@ def _gradients(
     config: Stage1,
     pixels: Tensor,
     step: int,
-) -> tuple[dict[str, float], float]:
-    """Leave the clipped gradient of one step in the model; its terms and its norm before.
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Leave the clipped gradient of one step in the model.
 
     Args:
         learner: the model.
@@ -174,6 +178,10 @@ def _gradients(
         config: the settings.
         pixels: uint8, the rows of this process of the global batch.
         step: from 0.
+
+    Returns:
+        Scalars on the device: the terms of this process's rows, whose sum over the processes is
+        that of the global batch, and the norm of the whole gradient before clipping.
     """
     rows = part(config.batch)
     noise_BLC, keep_B = code_draws(
@@ -194,12 +202,7 @@ def _gradients(
                 torch.autograd.backward(share * total)
                 for name, value in {"loss": total.detach(), **parts}.items():
                     terms[name] = terms.get(name, 0.0) + share * value
-    norm = learner.clip()
-    # One transfer from the device for everything that the guard and the record need.
-    *values, grad_norm = torch.cat(
-        [sum_tensor(torch.stack(list(terms.values()))), norm.reshape(1)]
-    ).tolist()
-    return dict(zip(terms, values, strict=True)), grad_norm
+    return terms, learner.clip()
 
 
 @torch.no_grad()

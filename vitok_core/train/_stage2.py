@@ -32,11 +32,15 @@ from vitok_core.tokenizer import ViTok, from_uint8, load_tokenizer, save_tokeniz
 from vitok_core.train._batches import check_samples, code_draws, sample_batches
 from vitok_core.train._discriminator import CollapseWatch, DiscriminatorLearner
 from vitok_core.train._grids import fixed_samples, write_grid
+from vitok_core.train._guard import NORM, Side, all_finite
 from vitok_core.train._loop import Loop, check_run
-from vitok_core.train._optimise import Learner, learning_rate, require_finite, stream
-from vitok_core.train._parallel import from_first, part, sum_tensor
+from vitok_core.train._optimise import Learner, learning_rate, stream
+from vitok_core.train._parallel import from_first, part
 from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
 from vitok_core.train._room import fitted
+
+OWN_NORM = "discriminator_norm"
+"""Name of the norm of the discriminator's gradient before clipping."""
 
 WEIGHTS, NOISE, LENGTHS = 11, 12, 13
 """Purposes of the random streams; stage 1 with the same seed has others."""
@@ -135,24 +139,33 @@ def train_stage2(
         should_stop=should_stop,
     )
     learner.room.tell(loop.history)
-    collapses = CollapseWatch(loop.history, since=config.discriminator.rising(steps))
+    loop.watch(CollapseWatch(loop.history, since=config.discriminator.rising(steps)).look)
     shown = fixed_samples(samples)
     batches = sample_batches(samples, config, loop.remaining, learner.device)
-    with contextlib.closing(batches):
+    with contextlib.closing(batches), contextlib.closing(loop):
         for step in loop.steps():
-            terms, own_terms, grad_norm = _gradients(
+            terms, norms, weight = _gradients(
                 learner, discriminator, networks, config, next(batches), step
             )
+            sums = dict(zip(terms, loop.sum(torch.stack(list(terms.values()))), strict=True))
+            numbers = {**sums, NORM: norms[0].double()}
+            if weight is not None:
+                numbers["adversarial_weight"] = weight
             lr = learning_rate(config.optimiser, step, steps)
-            require_finite(step, lr, terms, grad_norm)
+            own = config.adversarial.parts if discriminator is not None else ()
+            sides = [Side(names=tuple(n for n in numbers if n not in own), norm=NORM, lr=lr)]
+            # The guard of both sides stands before both updates.
+            ok = all_finite(torch.cat([*(one[None] for one in numbers.values()), norms.double()]))
             if discriminator is not None:
-                # Both guards stand before both updates.
                 own_lr = learning_rate(config.discriminator, step, steps)
-                require_finite(step, own_lr, own_terms, own_terms["discriminator_norm"])
-                discriminator.update(own_lr)
-            learner.update(lr)
-            loop.record(step, terms | own_terms, lr=lr, grad_norm=grad_norm)
-            collapses.look(step)
+                discriminator.end_step(
+                    ok, sums["real_logit"], sums["fake_logit"], norms[2:].double()
+                )
+                discriminator.update(own_lr, ok)
+                numbers[OWN_NORM] = norms[1].double()
+                sides.append(Side(names=(*own, OWN_NORM), norm=OWN_NORM, lr=own_lr))
+            learner.update(lr, ok)
+            loop.record(step, tuple(numbers), torch.stack(list(numbers.values())), ok, sides)
             if path := loop.grid_due(step):
                 from_first(partial(write_grid, path, shown, learner.model, learner.device))
 
@@ -199,7 +212,7 @@ def _gradients(
     config: Stage2,
     pixels: Tensor,
     step: int,
-) -> tuple[dict[str, float], dict[str, float], float]:
+) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
     """Leave the clipped gradients of one step in tokenizer and discriminator.
 
     Args:
@@ -211,8 +224,10 @@ def _gradients(
         step: from 0.
 
     Returns:
-        Terms of the tokenizer, terms of the discriminator (none without one), and the norm of the
-        tokenizer's gradient before clipping.
+        Everything on the device: scalars of this process's rows, whose sum over the processes is
+        that of the global batch; norms, of the tokenizer's gradient before clipping and of what
+        `DiscriminatorLearner.finish_gradients` returns; and the weight of the generator loss,
+        float64, None where it has none.
     """
     rows = part(config.batch)
     noise_BLC, keep_B = code_draws(
@@ -223,10 +238,8 @@ def _gradients(
         device=learner.device,
         purposes=(NOISE, LENGTHS),
     )
-    weight = adversarial_weight(config.adversarial, step)
-    has_weight = weight > 0
-    if discriminator is not None:
-        weight *= discriminator.factor
+    ramp = adversarial_weight(config.adversarial, step)
+    weight = None if discriminator is None or ramp == 0 else ramp * discriminator.factor
     sums: dict[str, Tensor] = {}
 
     for trying in learner.room.tries(step, rows):
@@ -244,16 +257,16 @@ def _gradients(
                 terms, gradient = {"loss": total.detach(), **parts}, None
                 if discriminator is not None:
                     gradient, judged = discriminator.backward(
-                        x, x_hat, share=share, generator=has_weight
+                        x, x_hat, share=share, generator=weight is not None
                     )
                     terms |= judged
-                if discriminator is not None and gradient is not None:
-                    terms["loss"] = terms["loss"] + weight * terms["adversarial"]
+                if discriminator is not None and gradient is not None and weight is not None:
+                    terms["loss"] = terms["loss"] + weight.float() * terms["adversarial"]
                     last = learner.model.output.project.weight
                     discriminator.compare(total, x_hat, gradient, last, share=share)
                     # One backward pass through the decoder for both: sum of the two gradients
                     # by x_hat.
-                    pulled = [None, share * weight * gradient]
+                    pulled = [None, (share * weight).float() * gradient]
                     torch.autograd.backward([share * total, x_hat], pulled)
                 else:
                     torch.autograd.backward(share * total)
@@ -263,15 +276,4 @@ def _gradients(
     norms = [learner.clip()]
     if discriminator is not None:
         norms += discriminator.finish_gradients()
-    # One transfer from the device for everything that the guard and the record need.
-    summed = sum_tensor(torch.stack(list(sums.values())))
-    values = torch.cat([summed, torch.stack(norms)]).tolist()
-    found, norms_found = dict(zip(sums, values, strict=False)), values[len(sums) :]
-    if discriminator is None:
-        return found, {}, norms_found[0]
-    if has_weight:
-        found["adversarial_weight"] = weight
-    own_terms = {name: found.pop(name) for name in config.adversarial.parts}
-    own_terms["discriminator_norm"] = norms_found[1]
-    discriminator.end_step(own_terms, norms_found[2:])
-    return found, own_terms, norms_found[0]
+    return sums, torch.stack(norms), weight
