@@ -148,23 +148,7 @@ def train_stage2(
                 learner, discriminator, networks, config, next(batches), step
             )
             sums = dict(zip(terms, loop.sum(torch.stack(list(terms.values()))), strict=True))
-            numbers = {**sums, NORM: norms[0].double()}
-            if weight is not None:
-                numbers["adversarial_weight"] = weight
-            lr = learning_rate(config.optimiser, step, steps)
-            own = config.adversarial.parts if discriminator is not None else ()
-            sides = [Side(names=tuple(n for n in numbers if n not in own), norm=NORM, lr=lr)]
-            # The guard of both sides stands before both updates.
-            ok = all_finite(torch.cat([*(one[None] for one in numbers.values()), norms.double()]))
-            if discriminator is not None:
-                own_lr = learning_rate(config.discriminator, step, steps)
-                discriminator.end_step(
-                    ok, sums["real_logit"], sums["fake_logit"], norms[2:].double()
-                )
-                discriminator.update(own_lr, ok)
-                numbers[OWN_NORM] = norms[1].double()
-                sides.append(Side(names=(*own, OWN_NORM), norm=OWN_NORM, lr=own_lr))
-            learner.update(lr, ok)
+            numbers, ok, sides = _update(learner, discriminator, config, step, sums, norms, weight)
             loop.record(step, tuple(numbers), torch.stack(list(numbers.values())), ok, sides)
             if path := loop.grid_due(step):
                 from_first(partial(write_grid, path, shown, learner.model, learner.device))
@@ -180,6 +164,49 @@ def train_stage2(
     record = with_metrics({**(about or {}), "tokenizer_sha256": sha256}, result)
     from_first(lambda: save_tokenizer(model, weights, about=record))
     return result
+
+
+def _update(
+    learner: Learner[ViTok],
+    discriminator: DiscriminatorLearner | None,
+    config: Stage2,
+    step: int,
+    sums: Mapping[str, Tensor],
+    norms: Tensor,
+    weight: Tensor | None,
+) -> tuple[dict[str, Tensor], Tensor, list[Side]]:
+    """Change the weights of both sides, or of none if anything is not finite.
+
+    Args:
+        learner: the tokenizer.
+        discriminator: the discriminator, or None.
+        config: the settings.
+        step: from 0.
+        sums: terms of the global batch, float64.
+        norms: from `_gradients`.
+        weight: of the generator loss, from `_gradients`.
+
+    Returns:
+        The numbers to record, float64 scalars; whether the updates were made; and whose numbers
+        they are.
+    """
+    steps = whole_steps(config.steps)
+    numbers = {**sums, NORM: norms[0].double()}
+    if weight is not None:
+        numbers["adversarial_weight"] = weight
+    # The guard of both sides stands before both updates.
+    ok = all_finite(torch.cat([torch.stack(list(numbers.values())), norms.double()]))
+    lr = learning_rate(config.optimiser, step, steps)
+    learner.update(lr, ok)
+    own = config.adversarial.parts if discriminator is not None else ()
+    sides = [Side(names=tuple(n for n in numbers if n not in own), norm=NORM, lr=lr)]
+    if discriminator is not None:
+        own_lr = learning_rate(config.discriminator, step, steps)
+        discriminator.end_step(ok, sums["real_logit"], sums["fake_logit"], norms[2:].double())
+        discriminator.update(own_lr, ok)
+        numbers[OWN_NORM] = norms[1].double()
+        sides.append(Side(names=(*own, OWN_NORM), norm=OWN_NORM, lr=own_lr))
+    return numbers, ok, sides
 
 
 def _choose_trained(model: ViTok, config: Stage2) -> None:
