@@ -107,6 +107,40 @@ def test_every_square_has_its_size_and_no_foreign_colour(
     assert (got == (200, 100, 50)).all()
 
 
+@given(
+    st.integers(8, 200),
+    st.integers(8, 200),
+    st.sampled_from([8, 16, 31]),
+    st.sampled_from(["adm", "center"]),
+    st.sampled_from([(0.5, 0.5), (0.0, 0.3), (0.99, 0.7)]),
+)
+def test_a_square_is_cut_out_of_the_whole_scaled_picture(
+    width: int, height: int, resolution: int, crop: str, place: tuple[float, float]
+) -> None:
+    """The two ways, written once more: neither may ever give other bytes."""
+    noise = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), np.uint8)
+    image = whole = Image.fromarray(noise)
+    if crop == "adm":
+        while min(whole.size) >= 2 * resolution:
+            halves = (whole.width // 2, whole.height // 2)
+            whole = whole.resize(halves, Image.Resampling.BOX)
+        scale = resolution / min(whole.size)
+        size = tuple(max(resolution, round(side * scale)) for side in whole.size)
+        whole = whole.resize(size, Image.Resampling.BICUBIC)
+        corner = [(side - resolution) // 2 for side in whole.size]
+    else:
+        long = int(resolution * max(width, height) / min(width, height))
+        size = (resolution, long) if width <= height else (long, resolution)
+        whole = whole.resize(size, Image.Resampling.BILINEAR)
+        corner = [round((side - resolution) / 2) for side in whole.size]
+    if place != (0.5, 0.5):
+        corner = [int(at * (side - resolution + 1)) for at, side in zip(place, size, strict=True)]
+    left, top = corner
+    expected = whole.crop((left, top, left + resolution, top + resolution))
+    got = square(image, resolution, crop, place)  # type: ignore[arg-type]  # one of both
+    assert np.array_equal(got, np.asarray(expected))
+
+
 def read(content: bytes) -> np.ndarray:
     return read_square(content, resolution=SIDE, crop="adm").pixels
 

@@ -29,7 +29,7 @@ from vitok_core.data._own import OwnData
 from vitok_core.data._own_prepare import prepare_own
 from vitok_core.data._pixels import square
 from vitok_core.data._prepare import prepare
-from vitok_core.data._prepared import SampleSet, open_prepared
+from vitok_core.data._prepared import SampleSet, channels_first, open_prepared
 from vitok_core.data._sampler import Draw, Sampler
 from vitok_core.data._scan import Reader, Scan, find_scan, open_scan, scan, scans_folder
 from vitok_core.data._sources import PICTURES, Side
@@ -55,6 +55,7 @@ __all__ = [
     "Side",
     "StreamSet",
     "Unit",
+    "channels_first",
     "content_identity",
     "dataset",
     "find_scan",

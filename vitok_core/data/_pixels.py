@@ -269,7 +269,8 @@ def _rgb(image: Image, sixteen: bool, notes: list[str]) -> Image:
     if image.has_transparency_data:
         notes.append(ALPHA)
         image = on_white(image)
-    image = image.convert("RGB")
+    if image.mode != "RGB":  # else it would be copied
+        image = image.convert("RGB")
     if turn is not None:
         notes.append(TURNED)
         image = image.transpose(turn)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitok_core.data import Samples, in_order
+from vitok_core.data import Samples, channels_first, in_order
 from vitok_core.errors import DataError
 from vitok_core.settings import Stage1, Stage2
 from vitok_core.spec import TokenizerSpec
@@ -77,20 +77,23 @@ def sample_batches(
     depth = ahead(shape[0] * samples.sample_bytes)
     with samples.reading() as read:
 
-        def load(step: int) -> tuple[Tensor, Tensor]:
+        def load(step: int) -> tuple[Tensor, Tensor | None]:
             draw = sampler.draw(step * config.batch, config.batch)
             places = None if draw.places is None else draw.places[rows]
             pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
             read(draw.indices[rows], places, pixels.numpy())
             flips = draw.flips[rows] if config.flip else np.zeros(shape[0], np.bool_)
+            if device.type == "cpu":  # this thread is the device, and NumPy the faster one there
+                return torch.from_numpy(channels_first(pixels.numpy(), flips)), None
             mirrored = torch.from_numpy(np.flatnonzero(flips))
             return pixels, mirrored.pin_memory() if pinned else mirrored
 
         with contextlib.closing(read_ahead(load, steps, depth)) as batches:
             for pixels, mirrored in batches:
-                yield arranged(
-                    pixels.to(device, non_blocking=True), mirrored.to(device, non_blocking=True)
-                )
+                pixels = pixels.to(device, non_blocking=True)
+                if mirrored is not None:
+                    pixels = arranged(pixels, mirrored.to(device, non_blocking=True))
+                yield pixels
 
 
 def arranged(pixels: Tensor, mirrored: Tensor) -> Tensor:
