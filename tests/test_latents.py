@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -320,3 +322,25 @@ def test_a_part_in_another_type_is_computed_again(tmp_path: Path) -> None:
     compute(tmp_path / "whole", dtype="bfloat16")
     for name in ("part", "two"):
         assert contents(tmp_path / name) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_are_read_by_position_and_a_file_that_is_cut_off_is_told(
+    dtype: str, tmp_path: Path
+) -> None:
+    compute(tmp_path, dtype=dtype)
+    latents, before = open_latents(tmp_path), threading.active_count()
+    in_memory = dataclasses.replace(
+        latents, mean=np.array(latents.mean), logvar=np.array(latents.logvar), files=(None, None)
+    )
+    for rows in (np.array([6]), np.arange(7), np.array([], np.int64), np.array([3, 3, 0])):
+        flips = np.arange(len(rows)) % 2 == 0
+        one, other = latents.batch(rows, flips), in_memory.batch(rows, flips)
+        assert one.logvar is not None and other.logvar is not None
+        assert np.array_equal(one.mean, other.mean) and np.array_equal(one.logvar, other.logvar)
+        assert one.mean.dtype == one.logvar.dtype == np.float32
+    assert threading.active_count() == before
+    os.truncate(tmp_path / "logvar.npy", (tmp_path / "logvar.npy").stat().st_size - 1)
+    latents.batch(np.array([0, 6]))
+    with pytest.raises(DataError, match=r"logvar\.npy ends before row 13"):
+        latents.batch(np.array([6]), np.array([True]))

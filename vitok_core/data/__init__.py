@@ -30,6 +30,7 @@ from vitok_core.data._own_prepare import prepare_own
 from vitok_core.data._pixels import square
 from vitok_core.data._prepare import prepare
 from vitok_core.data._prepared import SampleSet, channels_first, open_prepared
+from vitok_core.data._rows import RowFile, map_rows, row_reader
 from vitok_core.data._sampler import Draw, Sampler
 from vitok_core.data._scan import Reader, Scan, find_scan, open_scan, scan, scans_folder
 from vitok_core.data._sources import PICTURES, Side
@@ -47,6 +48,7 @@ __all__ = [
     "Indexed",
     "OwnData",
     "Reader",
+    "RowFile",
     "SampleSet",
     "Sampler",
     "Samples",
@@ -61,10 +63,12 @@ __all__ = [
     "find_scan",
     "fitting_shots",
     "in_order",
+    "map_rows",
     "open_prepared",
     "open_scan",
     "prepare",
     "prepare_own",
+    "row_reader",
     "scan",
     "scans_folder",
     "square",

@@ -73,6 +73,8 @@ def row_reader(array: NDArray[Any], file: RowFile | None) -> Iterator[Fill]:
         threads = stack.enter_context(ThreadPoolExecutor(READS, "read-rows"))
 
         def fill(rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+            if len(rows) == 0:
+                return
             buffers = out.reshape(len(rows), -1).view(np.uint8)
             first = range(min(READS, len(rows)))
             # Each thread has every eighth row: rows that lie together are read by several.

@@ -1,4 +1,4 @@
-"""What a generator is trained on: posteriors mapped from disk, and their normalization."""
+"""What a generator is trained on: posteriors read from disk by rows, and their normalization."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitok_core.data import RowFile, map_rows, row_reader
 from vitok_core.errors import DataError
 from vitok_core.latents._stored import DTYPES, as_float32
 from vitok_core.tokenizer import Normalisation, load_tokenizer
@@ -42,6 +43,7 @@ class LatentSet:
         labels: int64, (N,).
         normalisation: of drawn codes, see `vitok_core.tokenizer.Normalisation`.
         weights: path of the tokenizer whose codes these are.
+        files: where mean and logvar are on disk; None for those in memory.
     """
 
     mean: NDArray[Any]
@@ -49,6 +51,7 @@ class LatentSet:
     labels: NDArray[np.int64]
     normalisation: Normalisation
     weights: Path
+    files: tuple[RowFile | None, RowFile | None] = (None, None)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,8 +74,11 @@ class LatentSet:
     def batch(self, indices: NDArray[np.int64], flips: NDArray[np.bool_] | None = None) -> Latents:
         """A copy of some posteriors; of samples with a True in `flips`, those of the mirrored one.
 
+        Several rows are read at the same time.
+
         Raises:
-            DataError: a mirrored sample was asked for and the set has none.
+            DataError: a mirrored sample was asked for and the set has none; or a file was cut off.
+            OSError: a file cannot be read.
         """
         rows = indices
         if flips is not None and flips.any():
@@ -83,8 +89,8 @@ class LatentSet:
                 )
             rows = indices + flips * len(self)
         return Latents(
-            mean=as_float32(self.mean[rows]),
-            logvar=None if self.logvar is None else as_float32(self.logvar[rows]),
+            mean=_rows(self.mean, self.files[0], rows),
+            logvar=None if self.logvar is None else _rows(self.logvar, self.files[1], rows),
             labels=self.labels[indices],
         )
 
@@ -101,8 +107,8 @@ def open_latents(folder: Path) -> LatentSet:
     if normalisation is None:
         raise DataError(f"{folder / WEIGHTS_FILE} has no statistics; compute the latents again")
     random = spec.bottleneck in ("kl", "noise")
-    mean, labels = _mapped(folder / "mean.npy"), _mapped(folder / "labels.npy")
-    logvar = _mapped(folder / "logvar.npy") if random else None
+    (mean, mean_file), (labels, _) = _mapped(folder / "mean.npy"), _mapped(folder / "labels.npy")
+    logvar, logvar_file = _mapped(folder / "logvar.npy") if random else (None, None)
     arrays = [mean] if logvar is None else [mean, logvar]
     fits = labels.ndim == 1 and labels.dtype == np.int64
     for array in arrays:
@@ -121,14 +127,23 @@ def open_latents(folder: Path) -> LatentSet:
         labels=labels,
         normalisation=normalisation,
         weights=folder / WEIGHTS_FILE,
+        files=(mean_file, logvar_file),
     )
 
 
-def _mapped(path: Path) -> NDArray[Any]:
+def _rows(
+    array: NDArray[Any], file: RowFile | None, rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    out = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    with row_reader(array, file) as fill:
+        fill(rows, out)
+    return as_float32(out)
+
+
+def _mapped(path: Path) -> tuple[NDArray[Any], RowFile | None]:
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return map_rows(path)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; compute the latents first") from error
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is damaged: {error}; compute the latents again") from error
-    return array
