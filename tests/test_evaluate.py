@@ -50,8 +50,15 @@ def test_all_metrics_with_and_without_a_reference(
     tokenizer: ViTok, photos: SampleSet, tmp_path: Path
 ) -> None:
     told: list[EvaluateProgress] = []
-    reference = reference_features(photos, folder=tmp_path / "reference", batch=16)
+    tf32: list[bool] = []
+    reference = reference_features(
+        photos,
+        folder=tmp_path / "reference",
+        batch=16,
+        progress=lambda _: tf32.append(torch.backends.cudnn.allow_tf32),
+    )
     assert np.load(reference).shape == (30, 1280)
+    assert tf32 == [False, False] and torch.backends.cudnn.allow_tf32
     plain = reconstruct(
         tokenizer, photos, metrics=LITE0, folder=tmp_path, batch=30, progress=told.append
     )

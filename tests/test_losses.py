@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -15,10 +17,11 @@ from published import published
 from torch.distributions import Normal, kl_divergence
 
 from vitok_core.data import open_prepared, prepare
+from vitok_core.discriminator import Discriminator
 from vitok_core.errors import SpecError, WeightsError
-from vitok_core.features import DinoV2Trunk, feature_network
+from vitok_core.features import DinoV2Trunk, convolutions, feature_network, placed
 from vitok_core.features._dino import DinoV2
-from vitok_core.losses import loss_networks, stage1_loss
+from vitok_core.losses import TERMS, loss_networks, stage1_loss
 from vitok_core.metrics import ssim
 from vitok_core.protocols import FILES, Packaged
 from vitok_core.protocols.backbones import published_sha256
@@ -361,3 +364,71 @@ def test_pickles_that_name_code_are_refused(
     use_file(monkeypatch, tmp_path, data, sha256=hashlib.sha256(data).hexdigest())
     with pytest.raises(pickle.UnpicklingError, match="no place in a file of weights"):
         feature_network("alex")
+
+
+# --- precision and layout of the networks -------------------------------------------------------
+
+
+def test_networks_in_bf16_give_nearly_the_same_loss_and_gradient() -> None:
+    x, x_hat = torch.rand(2, 1, 3, 64, 64) * 2 - 1
+    found = {}
+    for precision in ("fp32", "tf32", "bf16"):
+        (network,) = loss_networks(Loss(lpips_net="alex"), "cpu", precision).values()
+        assert {one.dtype for one in network.parameters()} == {
+            torch.bfloat16 if precision == "bf16" else torch.float32
+        }
+        drawn = x_hat.clone().requires_grad_()
+        distance = TERMS["lpips"](network, drawn, x)
+        (gradient,) = torch.autograd.grad(distance, drawn)
+        assert distance.dtype == gradient.dtype == torch.float32
+        found[precision] = distance.detach(), gradient
+    assert torch.equal(found["fp32"][0], found["tf32"][0])  # the same numbers on a CPU
+    assert torch.equal(found["fp32"][1], found["tf32"][1])
+    (exact, slope), (rounded, its_slope) = found["fp32"], found["bf16"]
+    assert not torch.equal(exact, rounded)
+    assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
+    cosine = torch.nn.functional.cosine_similarity(slope.flatten(), its_slope.flatten(), dim=0)
+    assert cosine > 0.98
+
+
+def test_convolutions_may_use_tf32_while_a_stage_says_so_and_then_as_before() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    for precision, allowed in (("fp32", False), ("tf32", True), ("bf16", True)):
+        with (
+            contextlib.suppress(ZeroDivisionError),
+            convolutions(precision),  # type: ignore[arg-type]
+        ):
+            assert torch.backends.cudnn.allow_tf32 is allowed
+            raise ZeroDivisionError
+        assert torch.backends.cudnn.allow_tf32 is before
+
+
+def test_only_a_gpu_lays_convolutions_out_channels_last() -> None:
+    plain = placed(Discriminator(8, 0.1), "cpu")
+    assert all(one.is_contiguous() for one in plain.parameters())
+    asked: list[Any] = []
+
+    class OfNoGpu(Discriminator):
+        def to(self, *where: Any, **how: Any) -> OfNoGpu:
+            asked.extend([*where, how] if where else [how])
+            return self
+
+    placed(OfNoGpu(8, 0.1), "cuda:1")
+    assert asked == [torch.device("cuda:1"), {}, {"memory_format": torch.channels_last}]
+
+
+def test_channels_last_changes_nothing_but_the_order_of_sums() -> None:
+    torch.manual_seed(0)
+    network = Discriminator(16, 0.1)
+    x = torch.rand(3, 3, 16, 16, requires_grad=True)
+
+    def results() -> list[torch.Tensor]:
+        logits = network(x)
+        (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+        total = logits.sum() + slope.square().sum()
+        return [logits, slope, *torch.autograd.grad(total, list(network.parameters()))]
+
+    before = [one.detach().contiguous() for one in results()]
+    network.to(memory_format=torch.channels_last)
+    for one, other in zip(before, results(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)

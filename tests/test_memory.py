@@ -27,7 +27,7 @@ from vitok_core.discriminator import Discriminator
 from vitok_core.dit import DiT
 from vitok_core.features import DinoV2Trunk
 from vitok_core.latents import open_latents
-from vitok_core.losses import discriminator_loss, loss_networks, stage1_loss
+from vitok_core.losses import TERMS, discriminator_loss, loss_networks, stage1_loss
 from vitok_core.settings import Adversarial, DiTTraining, Loss, Optimiser, Run, Stage1, Stage2
 from vitok_core.spec import (
     DiTSpec,
@@ -209,28 +209,75 @@ def test_a_dit_keeps_what_the_closed_form_says(spec: DiTSpec, precision: str, fu
     assert kept.bytes(matrices) == pytest.approx(BATCH * config.memory(spec).per_sample, rel=0.02)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("net", ["vgg", "alex"])
-def test_lpips_keeps_what_the_closed_form_says(net: str) -> None:
-    loss = Loss(lpips_net=net, pixel_weight=0.0)  # type: ignore[arg-type]
-    network = loss_networks(loss)["lpips"]
-    x, x_hat = torch.rand(2, 1, 3, 64, 64)
-    x_hat.requires_grad_()
-    with Kept(network, x, x_hat) as kept:
-        network(x_hat, x)
-    memory = lpips_memory(net, 64)  # type: ignore[arg-type]
+def test_lpips_keeps_what_the_closed_form_says(net: Any, precision: Any) -> None:
+    loss = Loss(lpips_net=net, pixel_weight=0.0)
+    network = loss_networks(loss, "cpu", precision)["lpips"]
+    # Fake tensors: CPUs take minutes for convolutions of bfloat16.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x, x_hat = torch.rand(2, 1, 3, 64, 64)
+        x_hat.requires_grad_()
+        with Kept(network, x, x_hat) as kept:
+            TERMS["lpips"](network, x_hat, x)
+    memory = lpips_memory(net, 64, precision)
     assert kept.bytes() == memory.per_sample
-    stored = sum(one.numel() for one in network.net.parameters())  # type: ignore[union-attr]
-    assert memory.fixed == pytest.approx(4 * stored, rel=1e-3)
+    stored = sum(one.nbytes for one in network.net.parameters())  # type: ignore[union-attr]
+    assert memory.fixed == pytest.approx(stored, rel=1e-3)
 
 
-def test_dino_keeps_what_the_closed_form_says() -> None:
-    trunk = DinoV2Trunk().eval().requires_grad_(False)
-    x = torch.rand(1, 3, 56, 56, requires_grad=True)
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_dino_keeps_what_the_closed_form_says(precision: Any) -> None:
+    number = torch.bfloat16 if precision == "bf16" else torch.float32
+    trunk = DinoV2Trunk().eval().requires_grad_(False).to(number)
+    x = torch.rand(1, 3, 56, 56, dtype=number, requires_grad=True)
     with Kept(trunk, x) as kept:
         trunk(x)
-    memory = dino_memory(56)
+    memory = dino_memory(56, precision)
     assert kept.bytes() == pytest.approx(memory.per_sample, rel=0.05)
-    assert memory.fixed == pytest.approx(4 * sum(p.numel() for p in trunk.parameters()), rel=1e-3)
+    stored = sum(one.nbytes for one in trunk.parameters())
+    assert memory.fixed == pytest.approx(stored, rel=1e-3)
+
+
+@pytest.mark.parametrize("r1", [0.0, 1.0])
+@pytest.mark.parametrize("side", [32, 64])
+def test_a_discriminator_in_bf16_keeps_what_the_closed_form_says(side: int, r1: float) -> None:
+    with FakeTensorMode():
+        network = Discriminator(side, 0.25, bf16=True)
+        x, x_hat = torch.rand(2, 3, 3, side, side)
+        x_hat.requires_grad_()
+        with Kept(network, x, x_hat) as kept:
+            fake = network(x_hat)
+            torch.autograd.grad(fake.mean(), x_hat, retain_graph=True)
+            real = x.detach().requires_grad_(r1 > 0)
+            discriminator_loss(Adversarial(r1=r1), real, network(real), fake, None)
+    weights = {tuple(one.shape) for one in network.parameters()}
+    memory = discriminator_memory(side, 0.25, r1=r1 > 0, precision="bf16")
+    assert kept.bytes(weights) == pytest.approx(3 * memory.per_sample, rel=0.1)
+    assert memory.fixed == (16 + 2) * discriminator_parameters(side, 0.25)
+
+
+def test_memory_and_operations_follow_the_precision_of_the_networks() -> None:
+    spec = TokenizerSpec(encoder="S", decoder="B", p=16, c=16, resolution=256)
+    loss = Loss(dino=1.0)
+    found = {}
+    for precision in ("fp32", "tf32", "bf16"):
+        stage1 = Stage1(loss=loss, network_precision=precision)  # type: ignore[arg-type]
+        stage2 = Stage2(
+            steps=10,
+            loss=loss,
+            network_precision=precision,
+            adversarial=Adversarial(r1=1.0),  # type: ignore[arg-type]
+        )
+        found[precision] = [
+            (one.memory(spec), one.flops(spec)) for one in (stage1.check(spec), stage2.check(spec))
+        ]
+    for fp32, tf32, bf16 in zip(*found.values(), strict=True):
+        assert fp32[0] == tf32[0]
+        assert fp32[0].per_sample > 1.3 * bf16[0].per_sample
+        assert fp32[1].total == tf32[1].total == bf16[1].total
+        assert (fp32[1].tf32, bf16[1].tf32, bf16[1].fp32) == (0, 0, 0)
+        assert tf32[1].tf32 > 0 and tf32[1].fp32 > 0  # DINOv2 multiplies without convolutions
 
 
 @pytest.mark.parametrize("r1", [0.0, 1.0])

@@ -200,6 +200,7 @@ IDENTITY = {  # a leaf of the config that stage 1 reads -> another value for it
     "stages.stage1.steps": 11,
     "stages.stage1.batch": 9,
     "stages.stage1.precision": "bf16",
+    "stages.stage1.network_precision": "fp32",
     "stages.stage1.flip": False,
     "stages.stage1.optimiser.lr": 0.5,
     "stages.stage1.optimiser.lr.per_256": 0.5,

@@ -13,7 +13,8 @@ and no minibatch statistic, so a sample's logit depends on that sample alone.
 
 It is the discriminator of the paper's stage 2 (26.3 million parameters at 256 px). `width` scales
 all its channels for smaller machines and is not in the paper. Frames of a video are judged one by
-one, as (B * T) images. It computes in float32 whatever the tokenizer uses.
+one, as (B * T) images. It computes in float32, or in bfloat16 with float32 weights and logits,
+whatever the tokenizer uses.
 
 Shape suffixes: B images (or frames), C channels, H, W height and width, F flattened features.
 """
@@ -98,15 +99,16 @@ class Discriminator(nn.Module):
     Args:
         resolution: side of the images in pixels, a power of two of at least 8.
         width: factor of all channels; 1 is the paper's.
+        bf16: whether its passes compute in bfloat16.
 
     Raises:
         SpecError: see `check_discriminator`.
     """
 
-    def __init__(self, resolution: int, width: float = 1.0) -> None:
+    def __init__(self, resolution: int, width: float = 1.0, *, bf16: bool = False) -> None:
         super().__init__()
         check_discriminator(resolution, width)
-        self.resolution = resolution
+        self.resolution, self.bf16 = resolution, bf16
         channels = [discriminator_channels(resolution, width)]
         self.stem = XavierConv(IMAGE_CHANNELS, channels[0], 3)
         self.blocks = nn.Sequential()
@@ -134,9 +136,9 @@ class Discriminator(nn.Module):
                 f"images of shape {tuple(x.shape)} do not fit a discriminator of "
                 f"{self.resolution} px, which takes (batch, {', '.join(map(str, expected))})",
             )
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             y_BCHW = functional.leaky_relu(self.stem(x_BCHW.float()), SLOPE)
             y_BCHW = functional.leaky_relu(self.last(self.blocks(y_BCHW)), SLOPE)
             y_BF = functional.leaky_relu(self.hidden(y_BCHW.flatten(1)), SLOPE)
             logits_B: Tensor = self.logit(y_BF).squeeze(-1)
-        return logits_B
+        return logits_B.float()

@@ -13,7 +13,7 @@
   grid in what the decoder draws when they coincide with the tokenizer's; look at the pictures.
 
 Of videos the last three are means over frames. Weights are in `vitok_core.settings`. Losses are
-computed in float32.
+computed in float32, the networks they look through in the stage's `network_precision`.
 
 The discriminator's loss is the hinge loss, and where they have weight:
 
@@ -36,8 +36,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vitok_core.features import feature_network
+from vitok_core.features import feature_network, placed
 from vitok_core.settings import SSIM_SMALLEST, Adversarial, Loss
+from vitok_core.spec import NetworkPrecision
 from vitok_core.tokenizer import Posterior
 
 CHARBONNIER_EPS = 1e-3
@@ -46,8 +47,9 @@ ADAPTIVE_MOST = 1e4
 
 
 def _lpips(network: nn.Module, x_hat: Tensor, x: Tensor) -> Tensor:
-    distance: Tensor = network(x_hat, x)
-    return distance.mean()
+    number = next((one.dtype for one in network.parameters()), torch.float32)
+    distance: Tensor = network(x_hat.to(number), x.to(number))
+    return distance.float().mean()
 
 
 def _ssim(network: nn.Module, x_hat: Tensor, x: Tensor) -> Tensor:
@@ -76,15 +78,27 @@ TERMS: dict[str, TermFunction] = {"lpips": _lpips, "ssim": _ssim, "dino": _dino}
 """How each term of `settings.Loss` is computed that holds a `settings.Term`, by its name."""
 
 
-def loss_networks(loss: Loss, device: str | torch.device = "cpu") -> dict[str, nn.Module]:
+def loss_networks(
+    loss: Loss, device: str | torch.device = "cpu", precision: NetworkPrecision = "tf32"
+) -> dict[str, nn.Module]:
     """Load the frozen networks that `loss` needs, by term, and nothing else.
+
+    Args:
+        loss: the weights of the terms.
+        device: where the networks compute.
+        precision: of their arithmetic. With bf16 weights and activations are bfloat16, and what
+            comes out is float32; the others differ in `features.convolutions` only.
 
     Raises:
         WeightsError: a pretrained file is missing or not the pinned one.
     """
-    return {
-        name: feature_network(backbone.name).to(device) for name, backbone in loss.networks.items()
+    networks = {
+        name: placed(feature_network(backbone.name), device)
+        for name, backbone in loss.networks.items()
     }
+    if precision == "bf16":
+        return {name: network.to(torch.bfloat16) for name, network in networks.items()}
+    return networks
 
 
 def stage1_loss(

@@ -446,7 +446,13 @@ class _Cell:
     def mistakes(self, data: Mapping[str, DataSet]) -> list[Mistake]:
         """What makes the cell impossible."""
         errors = (self.error, self.dit_error)
-        return list(mistakes(self.config, self.stages, self.spec, errors, data))
+        found = list(mistakes(self.config, self.stages, self.spec, errors, data))
+        for path in self.rules:  # numbers were looked at when the study was read
+            rate = paths.get(self.config, path)
+            if rate > 1 and group_of(path) not in groups_off(self.config):
+                said = f"lr = {rate:g} at this batch is above 1; lower {LR_RULE.key}"
+                found.append((path, said))
+        return found
 
     def solve(self, grid: Grid) -> str | None:
         """Fill p and c from the fixed values; the reason when that cannot be."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vitok_core.data import SampleSet
 from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
 from vitok_core.evaluate._reference import read_features, save
+from vitok_core.features import convolutions
 from vitok_core.files import replacing
 from vitok_core.metrics import Measured, MetricSet, protocol
 
@@ -28,6 +29,7 @@ ROWS, COLUMNS = 16, 8
 """Classes of a samples grid, and samples of each (or frames of one clip)."""
 
 
+@convolutions("fp32")
 def measure_generation(
     samples: SampleSet,
     *,

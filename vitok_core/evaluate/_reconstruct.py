@@ -22,6 +22,7 @@ from vitok_core.errors import NonFiniteError, SpecError
 from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
 from vitok_core.evaluate._codes import CodeSet
 from vitok_core.evaluate._reference import read_features, save
+from vitok_core.features import convolutions
 from vitok_core.metrics import Measured, MetricSet, check_metrics, protocol, rounded
 from vitok_core.protocols import METRICS
 from vitok_core.spec import TokenizerSpec
@@ -30,6 +31,7 @@ from vitok_core.tokenizer import ViTok, from_uint8
 SAMPLES = 16
 
 
+@convolutions("fp32")
 def reconstruct(
     tokenizer: ViTok,
     samples: SampleSet,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, SpecError
 from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
-from vitok_core.features import feature_network
+from vitok_core.features import convolutions, feature_network, placed
 from vitok_core.files import replacing
 from vitok_core.metrics import backbone_of, frames_of, protocol
 from vitok_core.protocols import Protocol
@@ -20,6 +20,7 @@ from vitok_core.protocols import Protocol
 FEATURES_FILE = "features.npy"
 
 
+@convolutions("fp32")
 def reference_features(
     samples: SampleSet,
     *,
@@ -55,7 +56,7 @@ def reference_features(
     backbone = backbone_of(features or rules.features, rules)
     if backbone.sees == "pairs":
         raise SpecError("features", f"{backbone.name} compares pairs; it has no features of one")
-    network = feature_network(backbone.name).to(device)
+    network = placed(feature_network(backbone.name), device)
     found = []
     for indices in batches(samples, batch, progress, should_stop, "the features"):
         originals = torch.from_numpy(samples.batch(indices)).to(device)

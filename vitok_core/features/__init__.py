@@ -16,6 +16,7 @@ from torch import nn
 from vitok_core.features._clip import ClipTrunk
 from vitok_core.features._dino import DinoV2Trunk
 from vitok_core.features._inception import FidInception
+from vitok_core.features._placed import convolutions, placed
 from vitok_core.features._videomae import VideoMaeTrunk
 from vitok_core.protocols import BACKBONES
 
@@ -24,7 +25,9 @@ __all__ = [
     "DinoV2Trunk",
     "FidInception",
     "VideoMaeTrunk",
+    "convolutions",
     "feature_network",
+    "placed",
 ]
 
 

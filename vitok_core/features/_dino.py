@@ -44,12 +44,14 @@ class DinoV2(nn.Module):
 
         Images are resized (bilinear, antialiased) to the multiple of 14 px that is nearest to S,
         at least 14, and normalised by the mean and deviation of ImageNet. Gradients flow to them.
+        The trunk computes in the precision of its weights.
         """
         side = dino_side(x.shape[-1])
         if x.shape[-2:] != (side, side):
             x = functional.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
-        tokens: Tensor = self.trunk(_normalised((x + 1.0) / 2.0))
-        return tokens
+        seen = _normalised((x + 1.0) / 2.0).to(self.trunk.cls_token.dtype)
+        tokens: Tensor = self.trunk(seen)
+        return tokens.float()
 
 
 class DinoFeatures(nn.Module):
@@ -121,12 +123,12 @@ class DinoV2Trunk(nn.Module):
         """Positions of a grid of side x side patches, (1, side^2, 384)."""
         if side == DINO_GRID:
             return self.pos_embed[:, 1:]
-        table = self.pos_embed[:, 1:].reshape(1, DINO_GRID, DINO_GRID, -1)
+        table = self.pos_embed[:, 1:].float().reshape(1, DINO_GRID, DINO_GRID, -1)
         scale = (side + 0.1) / DINO_GRID
         table = functional.interpolate(
             table.permute(0, 3, 1, 2), scale_factor=(scale, scale), mode="bicubic"
         )
-        return table.flatten(2).transpose(1, 2)
+        return table.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
 
 
 class _DinoBlock(nn.Module):

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitok_core.errors import DataError, MetricError, NonFiniteError, SpecError
-from vitok_core.features import feature_network
+from vitok_core.features import feature_network, placed
 from vitok_core.metrics._distances import bootstrap_error
 from vitok_core.protocols import (
     METRICS,
@@ -183,7 +183,7 @@ class MetricSet:
             if features is not None
         }
         self._networks = {
-            features: feature_network(backbone.name).to(self.device)
+            features: placed(feature_network(backbone.name), self.device)
             for features, backbone in self.backbones.items()
         }
         self._wanted = {one.features for one in used if one.reference and one.features}

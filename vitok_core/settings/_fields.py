@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from annotated_types import Ge, Gt, Le, Lt
 
 from vitok_core.errors import SpecError
-from vitok_core.spec import Flops, Memory
+from vitok_core.spec import Flops, Memory, NetworkPrecision
 
 Count = Annotated[int, Ge(1), Le(10**12)]
 """A number of things, at least one."""
@@ -99,7 +99,8 @@ class Term:
             choice.
         smallest: side in pixels of the smallest image it takes, besides its backbone's.
         flops: (backbone, side in pixels) to the operations of one frame, both passes.
-        memory: (backbone, side in pixels) to the memory of one frame in training.
+        memory: (backbone, side in pixels, precision of its backbone) to the memory of one frame in
+            training.
     """
 
     title: str
@@ -107,7 +108,9 @@ class Term:
     option: str = ""
     smallest: int = 1
     flops: Callable[[str, int], Flops] = lambda backbone, side: Flops()
-    memory: Callable[[str, int], Memory] = lambda backbone, side: Memory(fixed=0)
+    memory: Callable[[str, int, NetworkPrecision], Memory] = lambda backbone, side, precision: (
+        Memory(fixed=0)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

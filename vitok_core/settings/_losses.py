@@ -27,11 +27,13 @@ from vitok_core.spec import (
     Flops,
     LpipsTrunk,
     Memory,
+    NetworkPrecision,
     TokenizerSpec,
     dino_macs,
     dino_memory,
     lpips_macs,
     lpips_memory,
+    of_networks,
     ssim_memory,
 )
 
@@ -123,11 +125,6 @@ class Optimiser:
             steps: of its training; None where that is not known.
         """
         path, rate = f"{where}.final_lr", self.last_lr
-        if self.lr > 1:  # no study says so but by a rule
-            yield Mistake(
-                path=f"{where}.lr",
-                message=f"lr = {self.lr:g} at this batch is above 1; lower {LR_RULE.key}",
-            )
         if steps is not None and self.rising(steps) > steps:
             yield Mistake(
                 path=f"{where}.warmup",
@@ -175,18 +172,20 @@ LPIPS = Term(
     title="LPIPS",
     option="lpips_net",
     flops=_lpips_flops,
-    memory=lambda net, side: lpips_memory("vgg" if net == "vgg" else "alex", side),
+    memory=lambda net, side, precision: lpips_memory(
+        "vgg" if net == "vgg" else "alex", side, precision
+    ),
 )
 SSIM = Term(
     title="SSIM",
     smallest=SSIM_SMALLEST,
-    memory=lambda _, side: ssim_memory(side, SSIM_SMALLEST),
+    memory=lambda _, side, precision: ssim_memory(side, SSIM_SMALLEST),
 )
 DINO = Term(
     title="DINOv2",
     backbone="dinov2-s14",
     flops=_dino_flops,
-    memory=lambda _, side: dino_memory(side),
+    memory=lambda _, side, precision: dino_memory(side, precision),
 )
 
 
@@ -245,21 +244,24 @@ class Loss:
         name = getattr(self, term.option) if term.option else term.backbone
         return BACKBONES[name] if name else None
 
-    def flops(self, spec: TokenizerSpec, samples: int) -> Flops:
+    def flops(
+        self, spec: TokenizerSpec, samples: int, precision: NetworkPrecision = "tf32"
+    ) -> Flops:
         """Operations of the terms' networks when `samples` reconstructions are compared."""
         total, frames = Flops(), spec.frames * samples
         for term in self.active.values():
             backbone = self.backbone(term)
             one = term.flops("" if backbone is None else backbone.name, spec.resolution)
             total += Flops(bf16=one.bf16 * frames, tf32=one.tf32 * frames, fp32=one.fp32 * frames)
-        return total
+        return of_networks(total, precision)
 
-    def memory(self, spec: TokenizerSpec) -> Memory:
+    def memory(self, spec: TokenizerSpec, precision: NetworkPrecision = "tf32") -> Memory:
         """Memory of the terms in training, besides pixels and code."""
         total = Memory(fixed=0)
         for term in self.active.values():
             backbone = self.backbone(term)
-            one = term.memory("" if backbone is None else backbone.name, spec.resolution)
+            name = "" if backbone is None else backbone.name
+            one = term.memory(name, spec.resolution, precision)
             total += Memory(fixed=one.fixed, per_sample=one.per_sample * spec.frames)
         return total
 

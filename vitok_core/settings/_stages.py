@@ -27,6 +27,7 @@ from vitok_core.spec import (
     DiTSpec,
     Flops,
     Memory,
+    NetworkPrecision,
     Precision,
     Target,
     TokenizerSpec,
@@ -36,6 +37,7 @@ from vitok_core.spec import (
     dit_memory,
     dit_training_flops,
     in_precision,
+    of_networks,
     tokenizer_memory,
     training_flops,
 )
@@ -75,6 +77,14 @@ class Stage1:
     steps: Annotated[Count, Doc("Optimiser steps.")] = 100_000
     batch: Annotated[Count, Doc("Images or clips per step, over all devices.")] = 1024
     precision: Annotated[Precision, Doc("Arithmetic of the model; losses are float32.")] = "bf16"
+    network_precision: Annotated[
+        NetworkPrecision,
+        Doc(
+            "Arithmetic of LPIPS and DINOv2: fp32, tf32 (fp32, but TF32 in convolutions on GPUs "
+            "that have it) or bf16."
+        ),
+        AddedLater(before="tf32"),
+    ] = "tf32"
     flip: Annotated[bool, Doc("Mirror each training sample with probability one half.")] = True
     compile: Annotated[
         bool, Doc("Compile the model by torch.compile."), AddedLater(before=False)
@@ -107,7 +117,7 @@ class Stage1:
         """Operations of all steps; what is counted is said in `vitok_core.spec._training`."""
         samples = self.steps * self.batch
         return in_precision(training_flops(spec, samples), self.precision) + self.loss.flops(
-            spec, samples
+            spec, samples, self.network_precision
         )
 
     def memory(self, spec: TokenizerSpec, *, recompute: bool = False) -> Memory:
@@ -115,7 +125,7 @@ class Stage1:
         tokenizer = tokenizer_memory(
             spec, self.precision, averaged=self.ema is not None, recompute=recompute
         )
-        return tokenizer + self.loss.memory(spec)
+        return tokenizer + self.loss.memory(spec, self.network_precision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +138,17 @@ class Stage2:
         Count | None, Doc("Optimiser steps; null for no stage 2. The paper's is 100k.")
     ] = None
     batch: Annotated[Count, Doc("Images or clips per step, over all devices.")] = 256
-    precision: Annotated[
-        Precision, Doc("Arithmetic of the tokenizer; losses and discriminator are float32.")
-    ] = "bf16"
+    precision: Annotated[Precision, Doc("Arithmetic of the tokenizer; losses are float32.")] = (
+        "bf16"
+    )
+    network_precision: Annotated[
+        NetworkPrecision,
+        Doc(
+            "Arithmetic of the discriminator, LPIPS and DINOv2: fp32, tf32 (fp32, but TF32 in "
+            "convolutions on GPUs that have it) or bf16."
+        ),
+        AddedLater(before="tf32"),
+    ] = "tf32"
     flip: Annotated[bool, Doc("Mirror each training sample with probability one half.")] = True
     compile: Annotated[bool, Doc("Compile the tokenizer by torch.compile.")] = False
     ema: Annotated[
@@ -207,12 +225,13 @@ class Stage2:
         steps = whole_steps(self.steps)
         samples = steps * self.batch
         flops = in_precision(training_flops(spec, samples, train=self.train), self.precision)
-        flops += self.loss.flops(spec, samples)
+        flops += self.loss.flops(spec, samples, self.network_precision)
         if self.fools:
             macs = discriminator_macs(spec.resolution, self.discriminator_width)
             pulled = max(steps - self.adversarial.start, 0)
             passes = steps * (9 if self.adversarial.r1 > 0 else 6) + pulled
-            flops += Flops(tf32=2 * macs * passes * self.batch * spec.frames)
+            one = Flops(tf32=2 * macs * passes * self.batch * spec.frames)
+            flops += of_networks(one, self.network_precision)
         return flops
 
     def memory(self, spec: TokenizerSpec, *, recompute: bool = False) -> Memory:
@@ -221,7 +240,7 @@ class Stage2:
         Raises:
             SpecError: no discriminator can be built for that resolution and width.
         """
-        total = self.loss.memory(spec) + tokenizer_memory(
+        total = self.loss.memory(spec, self.network_precision) + tokenizer_memory(
             spec,
             self.precision,
             averaged=self.ema is not None,
@@ -230,7 +249,10 @@ class Stage2:
         )
         if self.fools:
             one = discriminator_memory(
-                spec.resolution, self.discriminator_width, r1=self.adversarial.r1 > 0
+                spec.resolution,
+                self.discriminator_width,
+                r1=self.adversarial.r1 > 0,
+                precision=self.network_precision,
             )
             total += Memory(fixed=one.fixed, per_sample=one.per_sample * spec.frames)
         return total

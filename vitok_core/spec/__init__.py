@@ -58,9 +58,11 @@ from vitok_core.spec._tokenizer import (
     parse_variant,
 )
 from vitok_core.spec._training import (
+    NetworkPrecision,
     Precision,
     dit_training_flops,
     in_precision,
+    of_networks,
     training_flops,
 )
 
@@ -78,6 +80,7 @@ __all__ = [
     "Flops",
     "LpipsTrunk",
     "Memory",
+    "NetworkPrecision",
     "Norm",
     "Positions",
     "Precision",
@@ -101,6 +104,7 @@ __all__ = [
     "least_seconds",
     "lpips_macs",
     "lpips_memory",
+    "of_networks",
     "parse_variant",
     "ssim_memory",
     "tokenizer_memory",

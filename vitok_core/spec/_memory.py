@@ -9,7 +9,8 @@ really saves. Attention keeps its inputs, its output and one number per row and 
 matrix, because every kernel in use is a fused one.
 
 Under autocast matrix products keep inputs in bfloat16, while norms of CUDA compute in float32 and
-keep a float32 copy of their input. Losses, LPIPS, DINOv2 and the discriminator keep float32.
+keep a float32 copy of their input. Losses keep float32; LPIPS, DINOv2 and the discriminator do,
+too, unless they compute in bfloat16.
 
 With recomputation a tower keeps what goes into each block, and the insides of one block at a time.
 
@@ -37,10 +38,13 @@ from vitok_core.spec._networks import (
 )
 from vitok_core.spec._sizes import DIT_SIZES, SIZES, Norm, Size
 from vitok_core.spec._tokenizer import IMAGE_CHANNELS, TokenizerSpec
-from vitok_core.spec._training import Precision
+from vitok_core.spec._training import NetworkPrecision, Precision
 
 FLOAT = 4
 """Bytes of a float32 number."""
+
+INDEX = 8
+"""Bytes of an index, an int64."""
 
 ALLOWANCE = 0.10
 """Share of the counted bytes that is added for what is not counted."""
@@ -213,7 +217,9 @@ def dit_memory(
     )
 
 
-def discriminator_memory(resolution: int, width: float, *, r1: bool) -> Memory:
+def discriminator_memory(
+    resolution: int, width: float, *, r1: bool, precision: NetworkPrecision = "tf32"
+) -> Memory:
     """Memory of the discriminator in training, for samples of one frame.
 
     Its graphs over the reconstruction and over the real frame are there together.
@@ -222,19 +228,22 @@ def discriminator_memory(resolution: int, width: float, *, r1: bool) -> Memory:
         resolution: side of the frames in pixels.
         width: factor of its channels.
         r1: whether the gradient at the real frame is penalised, and so has a graph of its own.
+        precision: of its passes; its weights stay float32.
     """
     parameters = discriminator_parameters(resolution, width)
-    kept, gradient = _discriminator_kept_bytes(resolution, width)
+    kept, gradient = _discriminator_kept(resolution, width)
+    numbers = 2 * kept + (gradient if r1 else 0)
+    passes: Precision = "bf16" if precision == "bf16" else "fp32"
     return Memory(
-        fixed=_weights_bytes(parameters, parameters, "fp32", averaged=False),
-        per_sample=2 * kept + (gradient if r1 else 0),
+        fixed=_weights_bytes(parameters, parameters, passes, averaged=False),
+        per_sample=_bytes_of(precision) * numbers,
     )
 
 
 @lru_cache(maxsize=256)
-def lpips_memory(net: LpipsTrunk, side: int) -> Memory:
+def lpips_memory(net: LpipsTrunk, side: int, precision: NetworkPrecision = "tf32") -> Memory:
     """Memory of LPIPS for one pair of frames, with the gradient of the first."""
-    numbers, channels, parameters = IMAGE_CHANNELS * side**2, IMAGE_CHANNELS, 0
+    numbers, channels, parameters, indices = IMAGE_CHANNELS * side**2, IMAGE_CHANNELS, 0, 0
     for layer in LPIPS_LAYERS[net]:
         if not layer:
             parameters += channels
@@ -243,14 +252,16 @@ def lpips_memory(net: LpipsTrunk, side: int) -> Memory:
         elif len(layer) == 2:
             kernel, stride = layer
             side = (side - kernel) // stride + 1
-            numbers += 3 * channels * side**2  # the largest of each window, and where (int64)
+            numbers += channels * side**2  # the largest of each window, and where
+            indices += channels * side**2
         else:
             kernel, stride, padding, outputs = layer
             side = (side + 2 * padding - kernel) // stride + 1
             parameters += (kernel**2 * channels + 1) * outputs
             numbers += outputs * side**2
             channels = outputs
-    return Memory(fixed=FLOAT * parameters, per_sample=FLOAT * numbers)
+    number = _bytes_of(precision)
+    return Memory(fixed=number * parameters, per_sample=number * numbers + INDEX * indices)
 
 
 def ssim_memory(side: int, window: int) -> Memory:
@@ -266,7 +277,7 @@ def ssim_memory(side: int, window: int) -> Memory:
 
 
 @lru_cache(maxsize=256)
-def dino_memory(side: int) -> Memory:
+def dino_memory(side: int, precision: NetworkPrecision = "tf32") -> Memory:
     """Memory of DINOv2 ViT-S/14 for one frame and its original, with the gradient of the frame.
 
     Its weights are frozen, so products keep nothing; norms, attention, GELU and the scales of the
@@ -279,12 +290,13 @@ def dino_memory(side: int) -> Memory:
     numbers = tokens * (depth * block + 3 * width)
     parameters = depth * (12 * width + 15) * width
     parameters += (IMAGE_CHANNELS * DINO_PATCH**2 + DINO_POSITIONS + 4) * width
-    return Memory(fixed=FLOAT * parameters, per_sample=FLOAT * numbers)
+    number = _bytes_of(precision)
+    return Memory(fixed=number * parameters, per_sample=number * numbers)
 
 
 @lru_cache(maxsize=256)
-def _discriminator_kept_bytes(resolution: int, width: float) -> tuple[int, int]:
-    """What one pass over one frame keeps, and what the graph of its gradient keeps besides."""
+def _discriminator_kept(resolution: int, width: float) -> tuple[int, int]:
+    """Numbers that one pass over one frame keeps, and that the graph of its gradient keeps."""
     channels, side = discriminator_channels(resolution, width), resolution
     numbers, gradient = 2 * channels * side**2, channels * side**2
     while side > DISCRIMINATOR_LAST:
@@ -294,10 +306,10 @@ def _discriminator_kept_bytes(resolution: int, width: float) -> tuple[int, int]:
         numbers, gradient = numbers + 2 * out * side**2 + behind, gradient + out * side**2 + behind
         channels, side = out, half
     hidden = discriminator_channels(DISCRIMINATOR_LAST, width)
-    return FLOAT * (numbers + 2 * channels * side**2 + 2 * hidden), FLOAT * gradient
+    return numbers + 2 * channels * side**2 + 2 * hidden, gradient
 
 
-def _bytes_of(precision: Precision) -> int:
+def _bytes_of(precision: NetworkPrecision) -> int:
     return 2 if precision == "bf16" else FLOAT
 
 

@@ -17,8 +17,8 @@ Not counted are the optimiser, everything element-wise, SSIM (0.04 MFLOP a pixel
 image), what the adaptive weight measures, and what activation checkpointing computes again.
 
 Operations are told apart by precision, because a device has a peak for each: tokenizer and DiT
-compute in the training's precision, everything else in float32 (LPIPS and the discriminator as
-convolutions, which have tf32 products on a GPU).
+compute in the training's precision, LPIPS, DINOv2 and the discriminator in that of the networks,
+which by default is float32 with tf32 products in convolutions.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from vitok_core.spec._dit import DiTSpec
 from vitok_core.spec._tokenizer import TokenizerSpec
 
 Precision = Literal["fp32", "bf16"]
+NetworkPrecision = Literal["fp32", "tf32", "bf16"]
+"""Of LPIPS, DINOv2 and the discriminator: float32, float32 with TF32 in convolutions on GPUs that
+have it, or bfloat16."""
 
 
 def training_flops(
@@ -54,3 +57,10 @@ def dit_training_flops(spec: DiTSpec, samples: int) -> int:
 def in_precision(flops: int, precision: Precision) -> Flops:
     """Operations that are all computed in one precision."""
     return Flops(bf16=flops) if precision == "bf16" else Flops(fp32=flops)
+
+
+def of_networks(flops: Flops, precision: NetworkPrecision) -> Flops:
+    """Operations of LPIPS, DINOv2 or the discriminator in a precision, from those of tf32."""
+    if precision == "bf16":
+        return Flops(bf16=flops.total)
+    return flops if precision == "tf32" else Flops(fp32=flops.tf32 + flops.fp32)

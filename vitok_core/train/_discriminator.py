@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from vitok_core.discriminator import Discriminator
+from vitok_core.features import placed
 from vitok_core.losses import (
     LogitMeans,
     adaptive_factor,
@@ -34,6 +35,7 @@ from vitok_core.losses import (
     moved,
 )
 from vitok_core.settings import Adversarial, Optimiser
+from vitok_core.spec import NetworkPrecision
 from vitok_core.train._guard import skip_unless
 from vitok_core.train._history import History
 from vitok_core.train._optimise import adamw, clip_gradients, set_learning_rate
@@ -55,6 +57,7 @@ class DiscriminatorLearner:
         width: factor of its channels.
         seed: of its first weights.
         device: where it runs.
+        precision: of its passes.
 
     Raises:
         SpecError: see `vitok_core.discriminator.check_discriminator`.
@@ -69,12 +72,13 @@ class DiscriminatorLearner:
         width: float,
         seed: int,
         device: torch.device,
+        precision: NetworkPrecision = "tf32",
     ) -> None:
         # Drawn on the CPU from a generator of its own: the same on every device.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = Discriminator(resolution, width)
-        self.network.to(device)
+            network = Discriminator(resolution, width, bf16=precision == "bf16")
+        self.network = placed(network, device)
         self.loss, self.optimiser = loss, optimiser
         self.adamw = adamw(self.network, optimiser, device)
         self._means = LogitMeans.none(device)

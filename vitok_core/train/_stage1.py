@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from vitok_core.data import Samples
+from vitok_core.features import convolutions
 from vitok_core.losses import loss_networks, stage1_loss
 from vitok_core.settings import Run, Stage1
 from vitok_core.spec import TokenizerSpec
@@ -106,7 +107,7 @@ def train_stage1(
     last = check_run(config, run, until)
     check_samples(spec, samples)
     run = fitted(run, lambda again: config.memory(spec, recompute=again), config.batch)
-    networks = loss_networks(config.loss, torch.device(run.device))
+    networks = loss_networks(config.loss, run.device, config.network_precision)
     learner = Learner(_first_model(spec, config.seed).to(run.device), config, run)
     learner.model.recompute_activations(bool(run.recompute_activations))
     loop = Loop(
@@ -127,7 +128,8 @@ def train_stage1(
     learner.room.tell(loop.history)
     shown = fixed_samples(samples)
     batches = sample_batches(samples, config, loop.remaining, learner.device)
-    with contextlib.closing(batches), contextlib.closing(loop):
+    arithmetic = convolutions(config.network_precision)
+    with contextlib.closing(batches), contextlib.closing(loop), arithmetic:
         for step in loop.steps():
             terms, norm = _gradients(learner, networks, config, next(batches), step)
             numbers_N = torch.cat(

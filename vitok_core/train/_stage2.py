@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from vitok_core.data import Samples
+from vitok_core.features import convolutions
 from vitok_core.files import sha256_of
 from vitok_core.losses import adversarial_weight, loss_networks, stage1_loss
 from vitok_core.settings import Run, Stage2, whole_steps
@@ -120,7 +121,7 @@ def train_stage2(
     others = () if discriminator is None else (discriminator.network,)
     learner = Learner(model, config, run, others=others)
     learner.model.recompute_activations(bool(run.recompute_activations))
-    networks = loss_networks(config.loss, learner.device)
+    networks = loss_networks(config.loss, learner.device, config.network_precision)
     sha256 = sha256_of(tokenizer)
     loop = Loop(
         folder,
@@ -142,7 +143,8 @@ def train_stage2(
     loop.watch(CollapseWatch(loop.history, since=config.discriminator.rising(steps)).look)
     shown = fixed_samples(samples)
     batches = sample_batches(samples, config, loop.remaining, learner.device)
-    with contextlib.closing(batches), contextlib.closing(loop):
+    arithmetic = convolutions(config.network_precision)
+    with contextlib.closing(batches), contextlib.closing(loop), arithmetic:
         for step in loop.steps():
             terms, norms, weight = _gradients(
                 learner, discriminator, networks, config, next(batches), step
@@ -229,6 +231,7 @@ def _first_discriminator(
         width=config.discriminator_width,
         seed=stream(config.seed, 0, purpose=WEIGHTS),
         device=device,
+        precision=config.network_precision,
     )
 
 

@@ -1,0 +1,39 @@
+"""Where and how a pretrained network or a discriminator computes: device, layout, convolutions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from vitok_core.spec import NetworkPrecision
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def placed(network: Network, device: str | torch.device) -> Network:
+    """The network on a device; on a GPU its convolutions are laid out channels last.
+
+    That is the layout of the fast kernels there. It changes the order of sums, so on a CPU weights
+    stay as they are.
+    """
+    device = torch.device(device)
+    network = network.to(device)
+    return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network
+
+
+@contextlib.contextmanager
+def convolutions(precision: NetworkPrecision) -> Iterator[None]:
+    """Whether float32 convolutions of GPUs may use TF32 while this is entered: not with fp32.
+
+    A setting of the process, because backward passes read it, too. On CPUs it means nothing.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
