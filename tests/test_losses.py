@@ -19,7 +19,7 @@ from torch.distributions import Normal, kl_divergence
 from vitok_core.data import open_prepared, prepare
 from vitok_core.discriminator import Discriminator
 from vitok_core.errors import SpecError, WeightsError
-from vitok_core.features import DinoV2Trunk, convolutions, feature_network, placed
+from vitok_core.features import DinoV2Trunk, compiled, convolutions, feature_network, placed
 from vitok_core.features._dino import DinoV2
 from vitok_core.losses import TERMS, loss_networks, stage1_loss
 from vitok_core.metrics import ssim
@@ -432,3 +432,27 @@ def test_channels_last_changes_nothing_but_the_order_of_sums() -> None:
     network.to(memory_format=torch.channels_last)
     for one, other in zip(before, results(), strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_networks_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graphs that a GPU would compile, run as they are."""
+    compiler: Any = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda network, **how: compiler(network, backend="aot_eager", **how)
+    )
+    torch.manual_seed(0)
+    network = Discriminator(8, 0.1)
+    fast = compiled(network, "cuda")
+    assert fast is not network and compiled(network, "cpu") is network
+    x = torch.rand(2, 3, 8, 8, requires_grad=True)
+    found = []
+    for one in (network, fast):
+        logits = one(x)
+        (slope,) = torch.autograd.grad(logits.mean(), x, retain_graph=True)
+        weights = torch.autograd.grad(logits.sum(), list(network.parameters()))
+        found.append([logits.detach(), slope, *weights])
+    for eager, other in zip(*found, strict=True):
+        assert torch.allclose(eager, other, atol=1e-6)
+    with pytest.raises(RuntimeError, match="double backward"):
+        torch.autograd.grad(fast(x).sum(), x, create_graph=True)[0].sum().backward()

@@ -161,6 +161,37 @@ def test_all_trains_everything_and_forgets_the_statistics_of_the_codes(
     assert load_tokenizer(result.weights).normalisation is None
 
 
+@pytest.mark.parametrize(("r1", "compiled_passes"), [(0.0, 2), (0.5, 1)])
+def test_passes_that_are_differentiated_twice_are_not_compiled(
+    monkeypatch: pytest.MonkeyPatch, r1: float, compiled_passes: int
+) -> None:
+    passes: list[torch.Size] = []
+
+    def spy(network: torch.nn.Module, device: object) -> torch.nn.Module:
+        fast = torch.nn.Sequential(network)
+        fast.register_forward_hook(lambda _, given, found: passes.append(given[0].shape))
+        return fast
+
+    monkeypatch.setattr("vitok_core.train._discriminator.compiled", spy)
+    found = []
+    for fast in (True, False):
+        discriminator = DiscriminatorLearner(
+            Adversarial(r1=r1),
+            CONFIG.discriminator,
+            resolution=16,
+            width=WIDTH,
+            seed=1,
+            device=torch.device("cpu"),
+            fast=fast,
+        )
+        torch.manual_seed(0)
+        x, x_hat = torch.rand(2, 3, 3, 16, 16)
+        discriminator.backward(x, x_hat.requires_grad_(), share=1.0, generator=True)
+        found.append([one.grad for one in discriminator.network.parameters()])
+    assert len(passes) == compiled_passes
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_gradients_are_those_of_the_written_losses(photos: SampleSet) -> None:
     """One joint pass gives what two separate ones with the other side held still would give."""
     loss = Adversarial(r1=0.5, lecam=0.1, adaptive=True)

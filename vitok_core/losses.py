@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vitok_core.features import feature_network, placed
+from vitok_core.features import compiled, feature_network, placed
 from vitok_core.settings import SSIM_SMALLEST, Adversarial, Loss
 from vitok_core.spec import NetworkPrecision
 from vitok_core.tokenizer import Posterior
@@ -79,7 +79,11 @@ TERMS: dict[str, TermFunction] = {"lpips": _lpips, "ssim": _ssim, "dino": _dino}
 
 
 def loss_networks(
-    loss: Loss, device: str | torch.device = "cpu", precision: NetworkPrecision = "tf32"
+    loss: Loss,
+    device: str | torch.device = "cpu",
+    precision: NetworkPrecision = "tf32",
+    *,
+    fast: bool = False,
 ) -> dict[str, nn.Module]:
     """Load the frozen networks that `loss` needs, by term, and nothing else.
 
@@ -88,6 +92,7 @@ def loss_networks(
         device: where the networks compute.
         precision: of their arithmetic. With bf16 weights and activations are bfloat16, and what
             comes out is float32; the others differ in `features.convolutions` only.
+        fast: whether to compile them on a GPU.
 
     Raises:
         WeightsError: a pretrained file is missing or not the pinned one.
@@ -97,7 +102,9 @@ def loss_networks(
         for name, backbone in loss.networks.items()
     }
     if precision == "bf16":
-        return {name: network.to(torch.bfloat16) for name, network in networks.items()}
+        networks = {name: network.to(torch.bfloat16) for name, network in networks.items()}
+    if fast:
+        return {name: compiled(network, device) for name, network in networks.items()}
     return networks
 
 

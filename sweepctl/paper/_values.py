@@ -398,12 +398,16 @@ def _own_stage2(config: Mapping[str, Any]) -> dict[str, Any]:
     if stage2 is None or stage2.get("steps") is None:
         return {"stage 2 steps": None}
     weight = float(stage2["adversarial"]["weight"])
+    rate, own_rate = (  # the paper's are of a batch of 256
+        stage2[name]["lr"] * 256 / stage2["batch"] for name in ("optimiser", "discriminator")
+    )
     return {
         "stage 2 steps": stage2["steps"],
         "GAN weight": weight,
-        "discriminator lr": stage2["discriminator"]["lr"] if weight > 0 else None,
+        "discriminator lr": own_rate if weight > 0 else None,
         "stage 2 trains": stage2["train"],
         **_stated(config, {**_STAGE2_RECIPE, **_ADVERSARY}),
+        "stage 2 lr": rate,
     }
 
 

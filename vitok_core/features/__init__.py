@@ -16,7 +16,7 @@ from torch import nn
 from vitok_core.features._clip import ClipTrunk
 from vitok_core.features._dino import DinoV2Trunk
 from vitok_core.features._inception import FidInception
-from vitok_core.features._placed import convolutions, placed
+from vitok_core.features._placed import compiled, convolutions, placed
 from vitok_core.features._videomae import VideoMaeTrunk
 from vitok_core.protocols import BACKBONES
 
@@ -25,6 +25,7 @@ __all__ = [
     "DinoV2Trunk",
     "FidInception",
     "VideoMaeTrunk",
+    "compiled",
     "convolutions",
     "feature_network",
     "placed",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -23,6 +23,17 @@ def placed(network: Network, device: str | torch.device) -> Network:
     device = torch.device(device)
     network = network.to(device)
     return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network
+
+
+def compiled(network: nn.Module, device: str | torch.device) -> nn.Module:
+    """The network compiled for one shape of its input; on a CPU as it is.
+
+    There compiling a trunk takes minutes and gives little. What is compiled has one derivative:
+    a gradient of a gradient needs the network itself.
+    """
+    if torch.device(device).type != "cuda":
+        return network
+    return cast(nn.Module, torch.compile(network, dynamic=False))
 
 
 @contextlib.contextmanager

@@ -87,7 +87,9 @@ class Stage1:
     ] = "tf32"
     flip: Annotated[bool, Doc("Mirror each training sample with probability one half.")] = True
     compile: Annotated[
-        bool, Doc("Compile the model by torch.compile."), AddedLater(before=False)
+        bool,
+        Doc("Compile the model by torch.compile, on GPUs also LPIPS and DINOv2."),
+        AddedLater(before=False),
     ] = False
     ema: Annotated[
         Decay | None,
@@ -150,7 +152,13 @@ class Stage2:
         AddedLater(before="tf32"),
     ] = "tf32"
     flip: Annotated[bool, Doc("Mirror each training sample with probability one half.")] = True
-    compile: Annotated[bool, Doc("Compile the tokenizer by torch.compile.")] = False
+    compile: Annotated[
+        bool,
+        Doc(
+            "Compile the tokenizer by torch.compile, on GPUs also LPIPS, DINOv2 and the "
+            "discriminator."
+        ),
+    ] = False
     ema: Annotated[
         Decay | None,
         Doc(

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from vitok_core.discriminator import Discriminator
-from vitok_core.features import placed
+from vitok_core.features import compiled, placed
 from vitok_core.losses import (
     LogitMeans,
     adaptive_factor,
@@ -58,6 +58,7 @@ class DiscriminatorLearner:
         seed: of its first weights.
         device: where it runs.
         precision: of its passes.
+        fast: whether to compile it on a GPU. Passes that R1 differentiates twice are not.
 
     Raises:
         SpecError: see `vitok_core.discriminator.check_discriminator`.
@@ -73,12 +74,15 @@ class DiscriminatorLearner:
         seed: int,
         device: torch.device,
         precision: NetworkPrecision = "tf32",
+        fast: bool = False,
     ) -> None:
         # Drawn on the CPU from a generator of its own: the same on every device.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Discriminator(resolution, width, bf16=precision == "bf16")
         self.network = placed(network, device)
+        self._fake = compiled(self.network, device) if fast else self.network
+        self._real = self.network if loss.r1 > 0 else self._fake
         self.loss, self.optimiser = loss, optimiser
         self.adamw = adamw(self.network, optimiser, device)
         self._means = LogitMeans.none(device)
@@ -111,16 +115,14 @@ class DiscriminatorLearner:
             the detached parts: those of `discriminator_loss` and, with a generator loss,
             "adversarial".
         """
-        fake_logits = self.network(x_hat)
+        fake_logits = self._fake(x_hat)
         gradient, parts = None, {}
         if generator:
             term = generator_loss(fake_logits)
             (gradient,) = torch.autograd.grad(term, x_hat, retain_graph=True)
             parts["adversarial"] = term.detach()
         real = x.detach().requires_grad_(self.loss.r1 > 0)
-        total, own = discriminator_loss(
-            self.loss, real, self.network(real), fake_logits, self._means
-        )
+        total, own = discriminator_loss(self.loss, real, self._real(real), fake_logits, self._means)
         # With respect to its own weights only: below x_hat is the decoder's graph.
         torch.autograd.backward(share * total, inputs=list(self.network.parameters()))
         return gradient, {**parts, **own}

@@ -107,7 +107,7 @@ def train_stage1(
     last = check_run(config, run, until)
     check_samples(spec, samples)
     run = fitted(run, lambda again: config.memory(spec, recompute=again), config.batch)
-    networks = loss_networks(config.loss, run.device, config.network_precision)
+    networks = loss_networks(config.loss, run.device, config.network_precision, fast=config.compile)
     learner = Learner(_first_model(spec, config.seed).to(run.device), config, run)
     learner.model.recompute_activations(bool(run.recompute_activations))
     loop = Loop(

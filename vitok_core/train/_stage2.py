@@ -121,7 +121,9 @@ def train_stage2(
     others = () if discriminator is None else (discriminator.network,)
     learner = Learner(model, config, run, others=others)
     learner.model.recompute_activations(bool(run.recompute_activations))
-    networks = loss_networks(config.loss, learner.device, config.network_precision)
+    networks = loss_networks(
+        config.loss, learner.device, config.network_precision, fast=config.compile
+    )
     sha256 = sha256_of(tokenizer)
     loop = Loop(
         folder,
@@ -232,6 +234,7 @@ def _first_discriminator(
         seed=stream(config.seed, 0, purpose=WEIGHTS),
         device=device,
         precision=config.network_precision,
+        fast=config.compile,
     )
 
 
