@@ -53,9 +53,6 @@ def checks(place: Place, tell: Tell) -> None:
         if check.gpu_only and place.device != "cuda":
             tell("check", name=name, state="left out", said="needs a GPU")
             continue
-        if name == "compiled" and not place.compiles:
-            tell("check", name=name, state="left out", said="at toy size, see --compile")
-            continue
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             try:

@@ -474,6 +474,6 @@ CHECKS: dict[str, Check] = {
     "not a number stops": Check(run=not_a_number_stops),
     "same bytes when deterministic": Check(run=same_bytes_when_deterministic),
     "ranks": Check(run=one_process_of_nccl),
-    "compiled": Check(run=compiled),
+    "compiled": Check(run=compiled, gpu_only=True),
 }
 """By name, the most important first: where time runs out, the last ones are left out."""

@@ -14,10 +14,11 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import gpu_plain
 import gpu_trainings
@@ -41,9 +42,6 @@ from vitok_core.settings import (
 from vitok_core.spec import DEVICES, DiTSpec, Flops, Memory, TokenizerSpec, least_seconds
 from vitok_core.tokenizer import Normalisation, ViTok, save_tokenizer
 from vitok_core.train import train_dit, train_stage1, train_stage2
-
-WARM_STEPS = 3
-COUNTED_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +118,7 @@ class Clock:
 
     def __init__(self, place: Place, seconds: float) -> None:
         self.place, self.seconds, self.calls = place, seconds, 0
+        self.warm, self.counted = (1, 1) if place.toy else (3, 4)
         self.first_s = self.step_s = 0.0
         self.steps = 0
         self.blocking: float | None = None
@@ -130,20 +129,20 @@ class Clock:
         """Called before every step."""
         self.calls += 1
         if self._counting is not None:
-            if self.calls == self._count_from + COUNTED_STEPS:
+            if self.calls == self._count_from + self.counted:
                 self._end_counting()
                 raise Enough
-        elif self.calls in (1, 2, 2 + WARM_STEPS):
+        elif self.calls in (1, 2, 2 + self.warm):
             self.place.sync()
             now = time.perf_counter()
             if self.calls == 2:
                 self.first_s = now - self._began
             self._began = now
-        elif self.calls > 2 + WARM_STEPS + 2 and (
+        elif self.calls > 2 + self.warm + self.warm and (
             time.perf_counter() - self._began >= self.seconds or self.place.left() < 2
         ):
             self.place.sync()
-            self.steps = self.calls - 2 - WARM_STEPS
+            self.steps = self.calls - 2 - self.warm
             self.step_s = (time.perf_counter() - self._began) / self.steps
             self._begin_counting()
         return False
@@ -163,7 +162,7 @@ class Clock:
         if self.place.device == "cuda":
             torch.cuda.set_sync_debug_mode("default")
             waits = sum("synchronizing" in str(one.message) for one in seen)
-            self.blocking = waits / COUNTED_STEPS
+            self.blocking = waits / self.counted
         caught.__exit__(None, None, None)
 
 
@@ -257,33 +256,66 @@ class Switch:
 
     Attributes:
         label: in the table; what is on, with everything before it.
-        changes: of the stage's settings.
+        networks: precision of perceptual networks and discriminator.
         repeats: whether torch is asked for kernels that repeat, `run: deterministic`.
-        compiles: whether it compiles.
+        contiguous: whether networks are laid out as they come, not channels last.
+        compiles: whether the model is compiled.
+        of_networks: whether it is about these networks, which a DiT does not have.
     """
 
     label: str
-    changes: Mapping[str, Any]
+    networks: str
     repeats: bool = False
+    contiguous: bool = False
     compiles: bool = False
+    of_networks: bool = False
 
 
 SWITCHES = (
-    Switch(label="eager, deterministic", changes={}, repeats=True),
-    Switch(label="+ not deterministic", changes={}),
-    Switch(label="+ compiled model", changes={"compile": True}, compiles=True),
+    Switch(label="eager, deterministic", networks="fp32", repeats=True, contiguous=True),
+    Switch(label="+ not deterministic", networks="fp32", contiguous=True),
+    Switch(label="+ channels last", networks="fp32", of_networks=True),
+    Switch(label="+ tf32 networks", networks="tf32", of_networks=True),
+    Switch(label="+ bf16 networks", networks="bf16", of_networks=True),
+    Switch(label="+ compiled model", networks="bf16", compiles=True),
 )
 
 
-def switched(place: Place, tell: Tell, make: Callable[[Mapping[str, Any]], Case]) -> None:
-    """Tell one row for each switch."""
+def switched(
+    place: Place, tell: Tell, make: Callable[[Mapping[str, Any]], Case], *, networks: bool = True
+) -> None:
+    """Tell one row for each switch; without `networks` those that are about the model only.
+
+    A revision before `network_precision` has rows of the model only, so that two can be compared.
+    """
+    networks = networks and any(one.name == "network_precision" for one in fields(Stage1))
     for switch in SWITCHES:
+        if switch.of_networks and not networks:
+            continue
         if switch.compiles and not place.compiles:
             tell("note", text=f"{switch.label}: left out at toy size, see --compile")
             continue
+        changes: dict[str, Any] = {"compile": switch.compiles}
+        if networks:
+            changes["network_precision"] = switch.networks
         gpu_trainings.repeat(switch.repeats)
         torch._dynamo.reset()
-        row(place, tell, make(switch.changes), switch.label)
+        with laid_out(contiguous=switch.contiguous):
+            row(place, tell, make(changes), switch.label)
+
+
+@contextlib.contextmanager
+def laid_out(*, contiguous: bool) -> Iterator[None]:
+    """Networks channels last, as they always are on a GPU, or as they were before that."""
+
+    def as_it_comes(network: torch.nn.Module, device: Any) -> torch.nn.Module:
+        return network.to(device)
+
+    with contextlib.ExitStack() as stack:
+        for module in ("losses", "train._discriminator") if contiguous else ():
+            place = mock.patch(f"vitok_core.{module}.placed", as_it_comes, create=True)
+            stack.enter_context(place)
+        yield
 
 
 # --- the parts ----------------------------------------------------------------------------------
@@ -421,7 +453,7 @@ def dit(place: Place, tell: Tell) -> None:
                 ),
             )
 
-        switched(place, tell, case)
+        switched(place, tell, case, networks=False)
         plain_rows(place, tell, case({}), lambda: gpu_plain.Generating(spec, batch, place.device))
 
 
@@ -487,8 +519,8 @@ def sampling(place: Place, tell: Tell) -> None:
         flops = how.flops(model.spec, count)
         tell(
             "row",
-            case=f"samples of DiT-{spec.size}, {name} {steps} steps, cfg",
-            row="bf16, eager",
+            case=f"{name} {steps}, DiT-{spec.size}",
+            row="bf16, guided, decoded",
             batch=count,
             step_s=times[1],
             images_per_s=count / times[1],
