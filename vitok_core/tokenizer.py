@@ -122,6 +122,10 @@ class Normalisation:
             )
         return self
 
+    def to(self, device: str | torch.device) -> Normalisation:
+        """The same with its statistics on a device: their use then sends nothing there."""
+        return dataclasses.replace(self, mean_C=self.mean_C.to(device), std_C=self.std_C.to(device))
+
     def normalise(self, z_BLC: Tensor) -> Tensor:
         """Codes as a generator sees them."""
         if self.mode == "per-channel":

@@ -32,7 +32,7 @@ from vitok_core.errors import DataError
 from vitok_core.latents import LatentSet
 from vitok_core.settings import INITIAL_SHARE, DiTTraining, Run, whole_steps
 from vitok_core.spec import DiTSpec
-from vitok_core.tokenizer import load_tokenizer
+from vitok_core.tokenizer import Normalisation, load_tokenizer
 from vitok_core.train._batches import read_ahead, ready
 from vitok_core.train._grids import write_class_grid
 from vitok_core.train._guard import NORM, Side, all_finite
@@ -126,10 +126,11 @@ def train_dit(
     )
     learner.room.tell(loop.history)
     loop.notes += _average_notes(config.ema, steps)
+    statistics = latents.normalisation.to(learner.device)
     batches = read_ahead(_loader(config, latents, learner.device), loop.remaining)
     with contextlib.closing(batches), contextlib.closing(loop):
         for step in loop.steps():
-            batch = _draw(learner, config, latents, next(batches), step)
+            batch = _draw(learner, config, statistics, next(batches), step)
             sums_N, norm = _gradients(learner, config, batch, step)
             lr = learning_rate(config.optimiser, step, steps)
             summed_N = torch.cat([loop.sum(sums_N), norm[None].double()])
@@ -242,7 +243,7 @@ class _Batch:
 
 
 def _draw(
-    learner: Learner[DiT], config: DiTTraining, latents: LatentSet, read: _Read, step: int
+    learner: Learner[DiT], config: DiTTraining, statistics: Normalisation, read: _Read, step: int
 ) -> _Batch:
     """Normalised codes, times, noise and labels of a step.
 
@@ -268,7 +269,7 @@ def _draw(
         labels_B = read.labels_B.to(device, non_blocking=True)
         labels_B = labels_B.masked_fill(dropped_B < config.class_dropout, learner.model.null)
     return _Batch(
-        z_BLC=latents.normalisation.normalise(z_BLC),
+        z_BLC=statistics.normalise(z_BLC),
         noise_BLC=noise_BLC[rows],
         time_B=time_B[rows],
         labels_B=labels_B,
