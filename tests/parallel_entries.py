@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vitok_core.data import open_prepared
-from vitok_core.errors import VitokError
-from vitok_core.settings import Loss, Optimiser, Run, Stage1
-from vitok_core.spec import TokenizerSpec
+from vitok_core.data import SampleSet, open_prepared
+from vitok_core.dit import DiT
+from vitok_core.errors import DataError, VitokError
+from vitok_core.evaluate import measure_generation, reconstruct, reference_features
+from vitok_core.generate import sample_to_file
+from vitok_core.latents import compute_latents
+from vitok_core.settings import Loss, Optimiser, Run, Sampling, Stage1
+from vitok_core.spec import DiTSpec, TokenizerSpec
+from vitok_core.tokenizer import Normalisation, ViTok
 from vitok_core.train import distributed, train_stage1, world
 from vitok_core.train._parallel import GradientSum
 from vitok_core.train._room import Room
@@ -79,7 +85,7 @@ def run_alike(data: Path, folder: Path) -> dict[str, Any]:
 
 
 RANKS = multiprocessing.get_context("forkserver")
-RANKS.set_forkserver_preload(["vitok_core.train"])
+RANKS.set_forkserver_preload(["vitok_core.train", "vitok_core.evaluate"])
 
 
 def environment(rank: int, processes: int, port: int) -> dict[str, str]:
@@ -216,6 +222,105 @@ def _sum_of_random_tries(seed: int) -> list[str]:
                 if not same or (found is not None and not torch.allclose(found, right.grad)):
                     wrong.append(f"seed {seed}, step {step}, module {at}, parameter {name}")
     return wrong
+
+
+SMALL = TokenizerSpec(encoder="nano", decoder="nano", p=8, c=4, resolution=16)
+
+
+class Broken:
+    """Samples of which one cannot be read."""
+
+    def __init__(self, samples: SampleSet) -> None:
+        self.samples, self.labels = samples.samples, samples.labels
+        self.frames, self.resolution = samples.frames, samples.resolution
+        self._whole = samples
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def batch(self, indices: NDArray[np.int64], flips: Any = None) -> NDArray[np.uint8]:
+        """Raises for sample 20."""
+        if 20 in indices:
+            raise DataError("sample 20 cannot be read")
+        return self._whole.batch(indices, flips)
+
+
+def few_samples(count: int) -> SampleSet:
+    pixels = np.random.Generator(np.random.Philox(1)).integers(0, 256, (count, 16, 16, 3), np.uint8)
+    return SampleSet(samples=pixels, labels=np.arange(count) % 3)
+
+
+def fixed(model: Callable[[], nn.Module]) -> Any:
+    """A model with the same weights in every process, none of them 0."""
+    torch.manual_seed(0)
+    built = model()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape))
+    return built
+
+
+def make(folder: Path, what: str, *, stop_at: int | None = None, broken: bool = False) -> Any:
+    """Do what every process of a world does with the same arguments; its result or its error.
+
+    Only the last process is told to stop, and only one of them meets the broken sample.
+    """
+    whole = few_samples(43)
+    samples: Any = Broken(whole) if broken else whole
+    asked, told = iter(range(10**6)), list[Any]()
+    with distributed():
+        here = world()
+        common = {
+            "batch": 4,
+            "progress": lambda *at: told.append(at),
+            "should_stop": lambda: next(asked) == stop_at and here.rank == here.size - 1,
+        }
+        tokenizer = fixed(partial(ViTok, SMALL))
+        try:
+            if what == "latents":
+                made: Any = compute_latents(
+                    tokenizer,
+                    samples,
+                    folder,
+                    normalisation="per-channel",
+                    flip=True,
+                    made_by={"test": 1},
+                    **common,
+                ).sha256
+            elif what == "samples":
+                dit = fixed(partial(DiT, DiTSpec.for_tokenizer(SMALL, size="nano", classes=3)))
+                c = SMALL.c
+                tokenizer.normalisation = Normalisation(
+                    mode="none",
+                    mean_C=torch.zeros(c),
+                    std_C=torch.ones(c),
+                    mean=0.0,
+                    std=1.0,
+                    samples=1,
+                )
+                made = sample_to_file(
+                    folder / "all.npy",
+                    dit,
+                    tokenizer,
+                    whole.labels,
+                    sampling=Sampling(steps=2),
+                    seed=5,
+                    made_by={"test": 1},
+                    **common,
+                ).tolist()
+            elif what == "features":
+                made = reference_features(samples, folder=folder, **common).name
+            elif what == "reconstruct":
+                names = ["psnr", "ssim", "rfd_lite0", "code_kl", "code_scale_error"]
+                made = reconstruct(tokenizer, samples, metrics=names, folder=folder, **common)
+            else:
+                known = {"lite0": reference_features(whole, folder=folder / "known")}
+                made = measure_generation(
+                    samples, metrics=["gfd_lite0"], references=known, folder=folder, **common
+                )
+        except VitokError as error:
+            return {"error": type(error).__name__, "text": str(error)}
+    return {"made": made, "told": bool(told) == (here.rank == 0)}
 
 
 def train_in_processes(

@@ -14,7 +14,7 @@ Imports go only downward:
     layers | artefacts | settings
     weights
     spec | protocols | sources
-    files | errors
+    files | errors | ranks
 
 Nothing is imported here before it is asked for: `spec`, `settings`, `protocols`, `weights`,
 `files`, `errors` and `data` stay free of torch: planning ten thousand cells does not wait for it.

@@ -30,6 +30,10 @@ class SpecError(VitokError):
         self.field = field
         self.message = message
 
+    def __reduce__(self) -> tuple[type[SpecError], tuple[str, str]]:
+        """Errors travel between processes, pickled."""
+        return type(self), (self.field, self.message)
+
 
 class DataError(VitokError):
     """A data set that is unknown, missing or not what it should be."""

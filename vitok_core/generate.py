@@ -39,6 +39,7 @@ from vitok_core.diffusion import (
 from vitok_core.dit import DiT
 from vitok_core.errors import NonFiniteError, SpecError, Stopped
 from vitok_core.files import write_json
+from vitok_core.ranks import from_first, share_out
 from vitok_core.settings import Sampling
 from vitok_core.spec import DiTSpec
 from vitok_core.tokenizer import ViTok, to_uint8
@@ -135,6 +136,10 @@ def sample_to_file(
 ) -> NDArray[np.uint8]:
     """As `sample`, batch by batch into a .npy file; resumes where an interrupted call ended.
 
+    Inside of `vitok_core.ranks.distributed` every process calls this with the same arguments and
+    gets the result; they share the batches, and the first one writes the file, which is the same
+    byte for byte for any number of processes.
+
     Beside the file, `progress_of(path)` says how many samples are safe on disk and what they were
     made by. Samples of anything else are made again. Memory is needed for one batch only.
 
@@ -149,8 +154,9 @@ def sample_to_file(
         batch: samples at a time; with another one the samples are made again.
         device: where both run.
         to_bytes: how decoded samples become uint8; `made_by` has to tell which.
-        progress: called with (done, total) after every batch.
-        should_stop: asked before every batch.
+        progress: called in the first process with (done, total) after every turn of batches, one
+            for each process.
+        should_stop: asked before every turn, in every process.
 
     Returns:
         What `sample` returns, mapped from the file, read-only.
@@ -172,44 +178,97 @@ def sample_to_file(
         "labels": hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest(),
         "shape": list(shape),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = _made_before(path, identity)
-    with path.open("r+b" if done else "w+b") as file:
-        np.lib.format.write_array_header_2_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    file = _SampleFile(path, identity)
+
+    def compute(rows: range) -> NDArray[np.uint8]:
+        return sample(
+            dit,
+            tokenizer,
+            labels[rows.start : rows.stop],
+            sampling=sampling,
+            seed=seed,
+            first=rows.start,
+            batch=batch,
+            device=device,
+            to_bytes=to_bytes,
         )
-        # What follows the samples that are known to be safe is written again.
-        file.seek(done * math.prod(shape[1:]), os.SEEK_CUR)
-        file.truncate()
-        safe, synced = done, time.monotonic()
-        try:
-            while done < len(labels):
-                if should_stop is not None and should_stop():
-                    raise Stopped(f"sampling stopped at {done} of {len(labels)}; they are kept")
-                rows = labels[done : done + batch]
-                made = sample(
-                    dit,
-                    tokenizer,
-                    rows,
-                    sampling=sampling,
-                    seed=seed,
-                    first=done,
-                    batch=batch,
-                    device=device,
-                    to_bytes=to_bytes,
-                )
-                file.write(made.data)
-                done += len(rows)
-                if time.monotonic() - synced >= SYNC_S:
-                    _sync(file, path, identity, done)
-                    safe, synced = done, time.monotonic()
-                if progress is not None:
-                    progress(done, len(labels))
-        finally:
-            if done > safe:
-                _sync(file, path, identity, done)
+
+    def report(number: int) -> None:
+        if progress is not None and number:
+            progress(left[number - 1].stop, len(labels))
+
+    with file:
+        done = from_first(file.open)
+        starts = range(done, len(labels), max(batch, 1))
+        left = [range(start, min(start + batch, len(labels))) for start in starts]
+        finished = share_out(left, compute, file.write, report=report, should_stop=should_stop)
+        safe = from_first(file.close)
+    if not finished:
+        raise Stopped(f"sampling stopped at {safe} of {len(labels)}; they are kept")
     mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     return mapped
+
+
+class _SampleFile:
+    """The .npy file of the first process; nothing is touched before `open`.
+
+    Attributes:
+        done: samples that are written.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self._path, self._identity = path, identity
+        self._file: IO[bytes] | None = None
+        self.done = self._safe = 0
+        self._synced = 0.0
+
+    def __enter__(self) -> _SampleFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self) -> int:
+        """Open it behind the samples that are known to be safe and of this identity; how many."""
+        shape = self._identity["shape"]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.done = self._safe = _made_before(self._path, self._identity)
+        self._file = self._path.open("r+b" if self.done else "w+b")
+        np.lib.format.write_array_header_2_0(
+            self._file, {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+        )
+        # What follows the samples that are known to be safe is written again.
+        self._file.seek(self.done * math.prod(shape[1:]), os.SEEK_CUR)
+        self._file.truncate()
+        self._synced = time.monotonic()
+        return self.done
+
+    def write(self, made: NDArray[np.uint8]) -> None:
+        """Add the next batch; about once a second what was written is made safe."""
+        assert self._file is not None
+        self._file.write(made.data)
+        self.done += len(made)
+        if time.monotonic() - self._synced >= SYNC_S:
+            self._sync()
+
+    def close(self) -> int:
+        """Make safe what was written; how many samples that is."""
+        if self._file is not None:
+            try:
+                if self.done > self._safe:
+                    self._sync()
+            finally:
+                self._file.close()
+                self._file = None
+        return self.done
+
+    def _sync(self) -> None:
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        # Only now: what it says has to be there.
+        write_json(progress_of(self._path), {"identity": self._identity, "done": self.done})
+        self._safe, self._synced = self.done, time.monotonic()
 
 
 def balanced_labels(count: int, classes: int) -> NDArray[np.int64]:
@@ -233,13 +292,6 @@ def _made_before(path: Path, identity: Mapping[str, Any]) -> int:
     done: int = state["done"]
     held = path.stat().st_size // math.prod(identity["shape"][1:])
     return done if held >= done else 0
-
-
-def _sync(file: IO[bytes], path: Path, identity: Mapping[str, Any], done: int) -> None:
-    """Make what was written safe, and only then say so."""
-    file.flush()
-    os.fsync(file.fileno())
-    write_json(progress_of(path), {"identity": identity, "done": done})
 
 
 def sample_codes(

@@ -1,25 +1,22 @@
-"""Which samples a process evaluates, and how processes put their parts together.
+"""Which samples a process evaluates, in a world of several.
 
-Batches are cut from the samples in order. Where torch.distributed is initialised, each process
-takes a run of whole batches; what it has collected is then exchanged and put into the order of the
-samples. So the number of processes changes no number at all.
+Batches are cut from the samples in order, and each process takes a run of whole ones. What they
+have collected goes to the first process, in the order of the samples, which computes every value
+and writes every file. So the number of processes changes no number at all.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-import torch.distributed
 from numpy.typing import NDArray
 
 from vitok_core.data import SampleSet
 from vitok_core.errors import SpecError, Stopped
-
-Part = TypeVar("Part")
+from vitok_core.ranks import agree, fail_together, world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,63 +34,56 @@ class EvaluateProgress:
     samples_per_s: float
 
 
-def rank_and_size() -> tuple[int, int]:
-    """This process among those of its group; (0, 1) without one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def batches(
+def each_batch(
     samples: SampleSet,
+    action: Callable[[NDArray[np.int64]], None],
+    *,
     batch: int,
     progress: Callable[[EvaluateProgress], None] | None,
     should_stop: Callable[[], bool] | None,
     what: str,
-) -> Iterator[NDArray[np.int64]]:
-    """Consecutive indices of this process's share; stops before a batch, reports after it.
+) -> None:
+    """Do something with consecutive indices of this process's share, batch by batch.
 
     Args:
         samples: all of them.
+        action: given the indices of a batch.
         batch: images, or frames of whole clips, at a time.
-        progress: called after every batch.
-        should_stop: called before every batch.
+        progress: called after every batch, in the first process.
+        should_stop: called before every batch, in every process.
         what: name of the work, for the message of a stop.
 
     Raises:
         SpecError: a batch below 1.
-        Stopped: `should_stop` said so.
+        Stopped: `should_stop` of any process said so.
+        Exception: in every process, what was raised in one of them.
     """
     if batch < 1:
         raise SpecError("batch", f"batch = {batch}: must be at least 1")
-    size = max(1, batch // samples.frames)
-    rank, processes = rank_and_size()
+    size, here = max(1, batch // samples.frames), world()
     count = -(-len(samples) // size)
-    first, last = (min(at * size, len(samples)) for at in share(count, rank, processes))
-    begun = time.perf_counter()
-    for at in range(first, last, size):
-        if should_stop is not None and should_stop():
+    turns = [
+        range(rank * count // here.size, (rank + 1) * count // here.size)
+        for rank in range(here.size)
+    ]
+    own, begun, done = turns[here.rank], time.perf_counter(), 0
+    total = min(own.stop * size, len(samples)) - own.start * size
+    for turn in range(max(map(len, turns))):
+        if agree(should_stop is not None and should_stop()):
             raise Stopped(
-                f"{what} stopped at sample {at} of {len(samples)}; it starts again from 0"
+                f"{what} stopped at sample {turn * size * here.size} of {len(samples)}; it starts "
+                "again from 0"
             )
-        end = min(at + size, last)
-        yield np.arange(at, end)
-        if progress is not None:
-            done = end - first
-            speed = done / max(time.perf_counter() - begun, 1e-9)
-            progress(EvaluateProgress(done=done, total=last - first, samples_per_s=speed))
-
-
-def share(count: int, rank: int, processes: int) -> tuple[int, int]:
-    """First and one past the last of the things, out of `count`, that a process does."""
-    return rank * count // processes, (rank + 1) * count // processes
-
-
-def gathered(part: Part) -> list[Part]:
-    """What every process has, in the order of the processes; on every process."""
-    _, processes = rank_and_size()
-    if processes == 1:
-        return [part]
-    parts: list[Part | None] = [None] * processes
-    torch.distributed.all_gather_object(parts, part)
-    return [one for one in parts if one is not None]
+        error = None
+        try:
+            if turn < len(own):
+                first = own[turn] * size
+                indices = np.arange(first, min(first + size, len(samples)))
+                action(indices)
+                done += len(indices)
+                if progress is not None and here.rank == 0:
+                    speed = done / max(time.perf_counter() - begun, 1e-9)
+                    progress(EvaluateProgress(done=done, total=total, samples_per_s=speed))
+        except Exception as failure:  # noqa: BLE001  # raised below, in all processes
+            error = failure
+        fail_together(error)

@@ -28,9 +28,10 @@ from torch.nn import functional
 
 from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, SpecError
-from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered
+from vitok_core.evaluate._batches import EvaluateProgress, each_batch
 from vitok_core.metrics import Codes, Measured
 from vitok_core.protocols import METRICS, not_of_code
+from vitok_core.ranks import collected, from_first
 from vitok_core.spec import TokenizerSpec
 from vitok_core.tokenizer import Posterior, ViTok, from_uint8
 
@@ -72,13 +73,28 @@ def code_metrics(
     """
     tokenizer = tokenizer.to(device).eval()
     codes = CodeSet(tokenizer, metrics, length=length)
-    for indices in batches(samples, batch, progress, should_stop, "the evaluation of codes"):
+
+    def look(indices: NDArray[np.int64]) -> None:
         x = from_uint8(torch.from_numpy(samples.batch(indices)).to(device))
         with torch.no_grad():
             posterior = tokenizer.encode(x)
         codes.update(x, posterior, samples.labels[indices])
-    codes.replace(gathered(codes.seen()))
-    return codes.compute()
+
+    each_batch(
+        samples,
+        look,
+        batch=batch,
+        progress=progress,
+        should_stop=should_stop,
+        what="the evaluation of codes",
+    )
+    parts = collected(codes.seen())
+
+    def values() -> list[Measured]:
+        codes.replace(parts)
+        return codes.compute()
+
+    return from_first(values)
 
 
 @dataclass(slots=True, kw_only=True)

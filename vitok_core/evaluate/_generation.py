@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from vitok_core.data import SampleSet
-from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
+from vitok_core.evaluate._batches import EvaluateProgress, each_batch
 from vitok_core.evaluate._reference import read_features, save
 from vitok_core.features import convolutions
 from vitok_core.files import replacing
 from vitok_core.metrics import Measured, MetricSet, protocol
+from vitok_core.ranks import collected, from_first
 
 KEPT = 64
 """Samples that stay as samples.npy; the first ones."""
@@ -87,14 +88,28 @@ def measure_generation(
         bootstrap=bootstrap,
         device=device,
     )
-    for indices in batches(samples, batch, progress, should_stop, "the evaluation"):
+
+    def look(indices: NDArray[np.int64]) -> None:
         measures.add(torch.from_numpy(samples.batch(indices)).to(device))
-    measures.replace(gathered(measures.seen()))
-    if rank_and_size()[0] == 0:
+
+    each_batch(
+        samples,
+        look,
+        batch=batch,
+        progress=progress,
+        should_stop=should_stop,
+        what="the evaluation",
+    )
+    parts = collected(measures.seen())
+
+    def write() -> list[Measured]:
+        measures.replace(parts)
         folder.mkdir(parents=True, exist_ok=True)
         save(folder / "samples.npy", np.asarray(samples.samples[:KEPT]))
         write_class_sheet(folder / "sheet.png", samples)
-    return measures.compute()
+        return measures.compute()
+
+    return from_first(write)
 
 
 def write_class_sheet(path: Path, samples: SampleSet) -> None:

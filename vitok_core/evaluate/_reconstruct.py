@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from vitok_core.data import SampleSet
 from vitok_core.errors import NonFiniteError, SpecError
-from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
+from vitok_core.evaluate._batches import EvaluateProgress, each_batch
 from vitok_core.evaluate._codes import CodeSet
 from vitok_core.evaluate._reference import read_features, save
 from vitok_core.features import convolutions
 from vitok_core.metrics import Measured, MetricSet, check_metrics, protocol, rounded
 from vitok_core.protocols import METRICS
+from vitok_core.ranks import collected, from_first
 from vitok_core.spec import TokenizerSpec
 from vitok_core.tokenizer import ViTok, from_uint8
 
@@ -100,7 +101,8 @@ def reconstruct(
     codes = CodeSet(tokenizer, of_codes, length=length) if of_codes else None
     shown = _distinct(samples, SAMPLES)
     kept: dict[int, NDArray[np.uint8]] = {}
-    for indices in batches(samples, batch, progress, should_stop, "the evaluation"):
+
+    def look(indices: NDArray[np.int64]) -> None:
         originals = torch.from_numpy(samples.batch(indices)).to(device)
         x = from_uint8(originals)
         with torch.no_grad():
@@ -118,18 +120,30 @@ def reconstruct(
         for index in shown[np.isin(shown, indices)]:
             picture = reconstructions[index - indices[0]].movedim(0, -1)
             kept[int(index)] = picture.cpu().numpy()
-    parts = gathered((measures.seen(), codes.seen() if codes is not None else None, kept))
-    measures.replace([part[0] for part in parts])
-    pictures = {index: picture for part in parts for index, picture in part[2].items()}
-    if rank_and_size()[0] == 0:
+
+    each_batch(
+        samples,
+        look,
+        batch=batch,
+        progress=progress,
+        should_stop=should_stop,
+        what="the evaluation",
+    )
+    parts = collected((measures.seen(), codes.seen() if codes is not None else None, kept))
+
+    def write() -> list[Measured]:
+        pictures = {index: picture for part in parts for index, picture in part[2].items()}
         folder.mkdir(parents=True, exist_ok=True)
         save(folder / "originals.npy", np.asarray(samples.samples[shown]))
         save(folder / "reconstructions.npy", np.stack([pictures[int(index)] for index in shown]))
-    found = {one.name: one for one in measures.compute()}
-    if codes is not None:
-        codes.replace([part[1] for part in parts if part[1] is not None])
-        found |= {one.name: one for one in codes.compute()}
-    return [found[name] for name in metrics]
+        measures.replace([part[0] for part in parts])
+        found = {one.name: one for one in measures.compute()}
+        if codes is not None:
+            codes.replace([part[1] for part in parts if part[1] is not None])
+            found |= {one.name: one for one in codes.compute()}
+        return [found[name] for name in metrics]
+
+    return from_first(write)
 
 
 def _check(spec: TokenizerSpec, samples: SampleSet, length: int | None) -> None:

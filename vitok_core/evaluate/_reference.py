@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, SpecError
-from vitok_core.evaluate._batches import EvaluateProgress, batches, gathered, rank_and_size
+from vitok_core.evaluate._batches import EvaluateProgress, each_batch
 from vitok_core.features import convolutions, feature_network, placed
 from vitok_core.files import replacing
 from vitok_core.metrics import backbone_of, frames_of, protocol
 from vitok_core.protocols import Protocol
+from vitok_core.ranks import collected, from_first
 
 FEATURES_FILE = "features.npy"
 
@@ -58,15 +59,27 @@ def reference_features(
         raise SpecError("features", f"{backbone.name} compares pairs; it has no features of one")
     network = placed(feature_network(backbone.name), device)
     found = []
-    for indices in batches(samples, batch, progress, should_stop, "the features"):
+
+    def look(indices: NDArray[np.int64]) -> None:
         originals = torch.from_numpy(samples.batch(indices)).to(device)
         seen = originals if backbone.sees == "clips" else frames_of(originals)
         found.append(network(seen).cpu().numpy())
-    path = folder / FEATURES_FILE
-    parts = gathered(found)
-    if rank_and_size()[0] == 0:
+
+    each_batch(
+        samples,
+        look,
+        batch=batch,
+        progress=progress,
+        should_stop=should_stop,
+        what="the features",
+    )
+    parts, path = collected(found), folder / FEATURES_FILE
+
+    def write() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save(path, np.concatenate([one for part in parts for one in part]))
+
+    from_first(write)
     return path
 
 

@@ -20,6 +20,7 @@ computation can be resumed: what was written stays under a hidden name, with the
 and the same batches follow, so that the files are the same byte for byte.
 
     _compute     encode everything, once
+    _posteriors  the files, written batch by batch in order
     _statistics  mean and variance of drawn codes
     _stored      float32 or bfloat16 on disk
     _part        files that are whole, or can be resumed

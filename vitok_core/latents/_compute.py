@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,9 +12,11 @@ import torch
 
 from vitok_core.data import SampleSet
 from vitok_core.errors import DataError, NonFiniteError, SpecError, Stopped
-from vitok_core.latents._part import Part, Unfinished
+from vitok_core.latents._part import Part
+from vitok_core.latents._posteriors import Posteriors
 from vitok_core.latents._read import WEIGHTS_FILE
-from vitok_core.latents._stored import DTYPES, as_stored, rounded
+from vitok_core.latents._stored import DTYPES, rounded
+from vitok_core.ranks import from_first, share_out
 from vitok_core.settings import StoredType
 from vitok_core.spec import TokenizerSpec
 from vitok_core.tokenizer import Mode, Normalisation, Posterior, ViTok, from_uint8, save_tokenizer
@@ -63,6 +64,10 @@ def compute_latents(
 ) -> LatentsInfo:
     """Encode all samples and write posteriors, labels and the tokenizer with its statistics.
 
+    Inside of `vitok_core.ranks.distributed` every process calls this with the same arguments and
+    gets the result; they share the batches, and the first one writes the files, which are the same
+    byte for byte for any number of processes.
+
     Args:
         tokenizer: moved to `device`, set to evaluation, given the normalisation.
         samples: images or clips of the tokenizer's shape.
@@ -79,9 +84,9 @@ def compute_latents(
             of their files: an interrupted call of the same is resumed. None starts over and
             leaves nothing behind when it is interrupted.
         about: plain data for the tokenizer's file, see `vitok_core.tokenizer.save_tokenizer`.
-        progress: called with (done, total) before every batch and at the end; mirrored copies
-            count.
-        should_stop: called before every batch.
+        progress: called in the first process with (done, total) before every turn of batches, one
+            for each process, and at the end; mirrored copies count.
+        should_stop: called before every turn, in every process.
 
     Raises:
         DataError: samples of another shape than the tokenizer's.
@@ -94,46 +99,36 @@ def compute_latents(
     spec = tokenizer.spec
     _check(spec, samples, normalisation, dtype, batch)
     tokenizer.to(device).eval()
-    copies = 2 if flip else 1
-    shape = (copies * len(samples), spec.tokens, spec.c)
-    random = spec.bottleneck in ("kl", "noise")
-    names = ["mean.npy", *(["logvar.npy"] if random else []), "labels.npy"]
-    folder.mkdir(parents=True, exist_ok=True)
-    part = Part(folder, made_by, shape, dtype, batch)
-    done, statistics = part.found(spec.c)
-    with contextlib.ExitStack() as stack:
-        files = [
-            stack.enter_context(Unfinished(folder / name, part=part.kept)) for name in names[:-1]
-        ]
-        for file in files:
-            file.begin(
-                _npy_header(shape, DTYPES[dtype]),
-                done * DTYPES[dtype].itemsize * spec.tokens * spec.c,
-            )
-        stack.callback(lambda: part.save(done, statistics, files))
-        for exact in _encoded(tokenizer, samples, copies, batch, device, done):
-            _report(done, shape[0], part.kept, progress, should_stop)
-            posterior = rounded(exact, dtype)
-            _write_posterior(files, posterior, dtype, done)
-            statistics.add(posterior)
-            done += len(posterior.mean)
-            if part.due():
-                part.save(done, statistics, files)
-        labels_file = stack.enter_context(Unfinished(folder / "labels.npy"))
-        labels = np.ascontiguousarray(samples.labels, np.int64)
-        labels_file.begin(_npy_header(labels.shape, labels.dtype), 0)
-        labels_file.write(labels.data)
-        found = statistics.normalisation(normalisation, samples=len(samples)).check(spec)
-        # From here on the folder changes; until the tokenizer is there, it cannot be opened.
-        part.forget()
-        for stale in ("logvar.npy", WEIGHTS_FILE):
-            (folder / stale).unlink(missing_ok=True)
-        sha256 = {file.path.name: file.finish() for file in (*files, labels_file)}
+    names = ["mean.npy", *(["logvar.npy"] if spec.bottleneck in ("kl", "noise") else [])]
+    batches = _batches(len(samples), 2 if flip else 1, batch)
+    rows = batches[-1].stop
+    part = Part(folder, made_by, (rows, spec.tokens, spec.c), dtype, batch)
+    posteriors = Posteriors(folder, names, part, spec, dtype)
+
+    def report(number: int) -> None:
+        if progress is not None:
+            progress(left[number].start if number < len(left) else rows, rows)
+
+    with posteriors:
+        done = from_first(posteriors.open)
+        left = [one for one in batches if one.start >= done]
+        finished = share_out(
+            left,
+            lambda one: _encoded(tokenizer, samples, one, dtype, device),
+            posteriors.write,
+            report=report,
+            should_stop=should_stop,
+        )
+        if not finished:
+            kept = "they are kept" if part.kept else "nothing was written"
+            safe = from_first(lambda: posteriors.done)
+            raise Stopped(f"computing latents stopped at {safe} of {rows}; {kept}")
+        found, sha256 = from_first(
+            lambda: posteriors.finish(samples.labels, normalisation, len(samples))
+        )
     tokenizer.normalisation = found
     weights = folder / WEIGHTS_FILE
-    save_tokenizer(tokenizer, weights, about)
-    if progress is not None:
-        progress(shape[0], shape[0])
+    from_first(lambda: save_tokenizer(tokenizer, weights, about))
     return LatentsInfo(
         weights=weights,
         samples=len(samples),
@@ -142,7 +137,7 @@ def compute_latents(
         c=spec.c,
         normalisation=found,
         sha256=sha256,
-        arrays_bytes=sum((folder / name).stat().st_size for name in names),
+        arrays_bytes=from_first(lambda: sum((folder / name).stat().st_size for name in sha256)),
     )
 
 
@@ -165,66 +160,35 @@ def _check(
         )
 
 
+def _batches(samples: int, copies: int, batch: int) -> list[range]:
+    """Rows of the arrays that are computed together: of all samples, then of all mirrored ones."""
+    return [
+        range(copy * samples + first, copy * samples + min(first + batch, samples))
+        for copy in range(copies)
+        for first in range(0, samples, batch)
+    ]
+
+
 @torch.no_grad()
 def _encoded(
     tokenizer: ViTok,
     samples: SampleSet,
-    copies: int,
-    batch: int,
+    rows: range,
+    dtype: StoredType,
     device: str | torch.device,
-    done: int,
-) -> Iterator[Posterior]:
-    """The posteriors of all samples and then, with two copies, of all mirrored ones.
-
-    Those of the first `done` rows, which end with a batch, are left out.
-    """
-    for copy in range(copies):
-        for first in range(0, len(samples), batch):
-            if copy * len(samples) + first < done:
-                continue
-            indices = np.arange(first, min(first + batch, len(samples)))
-            flips = np.full(len(indices), copy == 1)
-            pixels = torch.from_numpy(samples.batch(indices, flips)).to(device)
-            yield tokenizer.encode(from_uint8(pixels))
-
-
-def _write_posterior(
-    files: Sequence[Unfinished], posterior: Posterior, dtype: StoredType, done: int
-) -> None:
-    for file, values in zip(files, (posterior.mean, posterior.logvar), strict=False):
-        assert values is not None  # the bottleneck decides how many files there are
-        if not torch.isfinite(values).all():
+) -> Posterior:
+    """The posteriors of a batch as they will be read again, on the CPU."""
+    copy, first = divmod(rows.start, len(samples))
+    indices = np.arange(first, first + len(rows))
+    pixels = torch.from_numpy(samples.batch(indices, np.full(len(rows), copy == 1))).to(device)
+    exact = rounded(tokenizer.encode(from_uint8(pixels)), dtype)
+    posterior = Posterior(
+        mean=exact.mean.cpu(), logvar=None if exact.logvar is None else exact.logvar.cpu()
+    )
+    for values in (posterior.mean, posterior.logvar):
+        if values is not None and not torch.isfinite(values).all():
             raise NonFiniteError(
-                f"codes of samples {done} to {done + len(values) - 1} are not all numbers; the "
+                f"codes of samples {rows.start} to {rows.stop - 1} are not all numbers; the "
                 "tokenizer's weights are broken"
             )
-        file.write(as_stored(values, dtype).data)
-
-
-def _npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    from io import BytesIO
-
-    header = BytesIO()
-    np.lib.format.write_array_header_2_0(
-        header,
-        {
-            "descr": np.lib.format.dtype_to_descr(dtype),
-            "fortran_order": False,
-            "shape": shape,
-        },
-    )
-    return header.getvalue()
-
-
-def _report(
-    done: int,
-    total: int,
-    kept: bool,
-    progress: Callable[[int, int], None] | None,
-    should_stop: Callable[[], bool] | None,
-) -> None:
-    if should_stop is not None and should_stop():
-        left = "they are kept" if kept else "nothing was written"
-        raise Stopped(f"computing latents stopped at {done} of {total}; {left}")
-    if progress is not None:
-        progress(done, total)
+    return posterior

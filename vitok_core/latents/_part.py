@@ -35,6 +35,10 @@ class Part:
         shape: of the arrays.
         dtype: of their numbers.
         batch: samples at a time.
+
+    Attributes:
+        kept: whether interrupted work stays, to be resumed.
+        shape: of the arrays.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class Part:
         dtype: str,
         batch: int,
     ) -> None:
-        self.kept = made_by is not None
+        self.kept, self.shape = made_by is not None, shape
         self._path, self._saved, self._at = folder / PROGRESS_FILE, 0, time.monotonic()
         self._identity = {
             "made_by": dict(made_by or {}),

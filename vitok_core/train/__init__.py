@@ -24,10 +24,10 @@ machine, same thread and process count, deterministic kernels chosen by the call
 Settings of the whole process (threads, deterministic algorithms, TF32) are the caller's.
 """
 
+from vitok_core.ranks import distributed, world
 from vitok_core.train._checkpoints import discard_checkpoints, link_checkpoint
 from vitok_core.train._dit import DiTResult, train_dit
 from vitok_core.train._loop import SKIPPED
-from vitok_core.train._parallel import distributed, world
 from vitok_core.train._progress import Event, TrainingProgress, TrainingResult
 from vitok_core.train._stage1 import Stage1Result, train_stage1
 from vitok_core.train._stage2 import Stage2Result, train_stage2

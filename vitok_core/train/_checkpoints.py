@@ -30,10 +30,10 @@ from torch import Tensor
 
 from vitok_core.errors import CheckpointError
 from vitok_core.files import replacing, sha256_of, write_bytes
+from vitok_core.ranks import from_first, world
 from vitok_core.settings import DiTTraining, Stage1, Stage2, before_added
 from vitok_core.train import _history
 from vitok_core.train._history import History, HistoryFile
-from vitok_core.train._parallel import from_first, world
 from vitok_core.train._progress import Event
 
 CHECKPOINT_FORMAT = 3

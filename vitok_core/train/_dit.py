@@ -30,6 +30,7 @@ from vitok_core.diffusion import STEPS, add_noise, diffusion_loss, draw_times
 from vitok_core.dit import DiT, save_dit
 from vitok_core.errors import DataError
 from vitok_core.latents import LatentSet
+from vitok_core.ranks import from_first
 from vitok_core.settings import INITIAL_SHARE, DiTTraining, Run, whole_steps
 from vitok_core.spec import DiTSpec
 from vitok_core.tokenizer import Normalisation, load_tokenizer
@@ -38,7 +39,7 @@ from vitok_core.train._grids import write_class_grid
 from vitok_core.train._guard import NORM, Side, all_finite
 from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, stream
-from vitok_core.train._parallel import from_first, part
+from vitok_core.train._parallel import part
 from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
 from vitok_core.train._room import fitted
 

@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 from vitok_core.errors import NonFiniteError, SpecError, Stopped
+from vitok_core.ranks import agree, world
 from vitok_core.settings import DiTTraining, Run, Stage1, Stage2, whole_steps
 from vitok_core.spec import Flops
 from vitok_core.train._checkpoints import Checkpoints
 from vitok_core.train._guard import NORM, Later, Side, what_is_not_finite
 from vitok_core.train._history import History, SpikeWatch
-from vitok_core.train._parallel import agree, part, sum_tensor, world
+from vitok_core.train._parallel import part, sum_tensor
 from vitok_core.train._progress import Event, TrainingProgress
 from vitok_core.train._room import Room
 from vitok_core.train._speed import peak_memory_bytes, share_of_peak

@@ -7,84 +7,28 @@ micro-batch, changes float rounding and nothing else, and there is no wrapper be
 the model: accumulation, a second optimiser, penalties on gradients and compiled functions work as
 they do in one process.
 
-Processes find each other by the environment that `torchrun` sets. Outside of it there is one
-process, and nothing here costs anything.
+Who the processes are and how they agree is in `vitok_core.ranks`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as processes
 
 from vitok_core.errors import SpecError
+from vitok_core.ranks import agree_on, world
 
 BUCKET_BYTES = 25 * 2**20
 """Gradients that are added up in one message; of torch's DistributedDataParallel, too."""
 
 ALIGNMENT = 64
 """Bytes."""
-
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """Who is here.
-
-    Attributes:
-        rank: number of this process, from 0; only process 0 writes files.
-        size: number of processes.
-    """
-
-    rank: int
-    size: int
-
-
-def world() -> World:
-    """This process among those that train together; one of one outside of `distributed`."""
-    if not (processes.is_available() and processes.is_initialized()):
-        return World(rank=0, size=1)
-    return World(rank=processes.get_rank(), size=processes.get_world_size())
-
-
-@contextlib.contextmanager
-def distributed(device: str | torch.device = "cpu") -> Iterator[torch.device]:
-    """Join the processes that `torchrun` started, and leave them at the end.
-
-    Without torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) this is
-    one process.
-
-    Args:
-        device: "cpu" (gloo), or "cuda" (nccl): each process takes the GPU of its local rank.
-
-    Yields:
-        The device of this process; pass it on to the training.
-
-    Threads of gloo can abort an interpreter that is ending (pytorch pull request 179291): a script
-    whose work is on disk may leave by `os._exit(0)`.
-    """
-    chosen = torch.device(device)
-    if "WORLD_SIZE" not in os.environ:
-        yield chosen
-        return
-    if str(device) == "cuda":
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(chosen)
-    # Flags and errors travel on the CPU whatever the gradients are on.
-    processes.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
-    try:
-        yield chosen
-    finally:
-        processes.destroy_process_group()
 
 
 def part(batch: int) -> slice:
@@ -259,42 +203,3 @@ def sum_tensor(tensor: Tensor) -> Tensor:
     if world().size > 1:
         processes.all_reduce(tensor)
     return tensor
-
-
-def agree(flag: bool) -> bool:
-    """Whether any process says so; all of them must ask at the same point."""
-    return agree_on([flag])[0]
-
-
-def agree_on(flags: Sequence[bool]) -> list[bool]:
-    """As `agree`, of several flags in one message."""
-    if world().size == 1:
-        return list(flags)
-    said = torch.tensor(flags, dtype=torch.uint8)
-    processes.all_reduce(said, op=processes.ReduceOp.MAX)
-    return [bool(one) for one in said.tolist()]
-
-
-def from_first(action: Callable[[], Result]) -> Result:
-    """Do something in the first process only; every process gets its result or raises its error.
-
-    All processes must come here at the same point, and none leaves before the first is done. What
-    travels is pickled, so results are plain data.
-    """
-    here = world()
-    if here.size == 1:
-        return action()
-    cpu = torch.device("cpu")
-    answer: list[Any] = [None, None]
-    if here.rank == 0:
-        try:
-            answer[0] = action()
-        except Exception as error:
-            processes.broadcast_object_list([None, error], device=cpu)
-            raise
-    processes.broadcast_object_list(answer, device=cpu)
-    result, failure = answer
-    if failure is not None:
-        raise failure
-    given: Result = result
-    return given

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from vitok_core.data import Samples
 from vitok_core.features import convolutions
 from vitok_core.losses import loss_networks, stage1_loss
+from vitok_core.ranks import from_first
 from vitok_core.settings import Run, Stage1
 from vitok_core.spec import TokenizerSpec
 from vitok_core.tokenizer import ViTok, from_uint8, save_tokenizer
@@ -35,7 +36,7 @@ from vitok_core.train._grids import fixed_samples, write_grid
 from vitok_core.train._guard import NORM, Side, all_finite
 from vitok_core.train._loop import Loop, check_run
 from vitok_core.train._optimise import Learner, learning_rate, stream
-from vitok_core.train._parallel import from_first, part
+from vitok_core.train._parallel import part
 from vitok_core.train._progress import TrainingProgress, TrainingResult, with_metrics
 from vitok_core.train._room import fitted
 
