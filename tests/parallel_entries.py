@@ -10,9 +10,11 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
@@ -120,7 +122,10 @@ def in_ranks(processes: int, function: Callable[..., Any], *given: Any) -> list[
         started.append((process, here))
     answers = []
     for process, here in started:
-        answers.append(here.recv() if here.poll(120) else None)
+        try:
+            answers.append(here.recv() if here.poll(120) else "silent")
+        except EOFError:
+            answers.append("killed")
         process.join(20)
         assert not process.is_alive()
     return answers
@@ -138,6 +143,24 @@ def _rank(
     there.send(answer)
     # Threads of gloo can abort an interpreter that is ending (pytorch pull request 179291).
     os._exit(0)
+
+
+def wait_for_a_dead_one(victim: int, numbers: int) -> float | str:
+    """Seconds after which a process learns that another was killed in the middle of a sum."""
+    with distributed():
+        values = torch.zeros(numbers)
+        torch.distributed.all_reduce(values)
+        began = time.monotonic()
+        try:
+            if world().rank == victim:
+                sent = torch.distributed.all_reduce(values, async_op=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+                sent.wait()
+            for _ in range(100):
+                torch.distributed.all_reduce(values)
+        except RuntimeError:
+            return time.monotonic() - began
+        return "nothing was raised"
 
 
 def one_sample_too_many(rank: int) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from parallel_entries import in_ranks, make
+from parallel_entries import in_ranks, make, wait_for_a_dead_one
 
 from vitok_core.errors import SpecError
 from vitok_core.ranks import agree, collected, fail_together, from_first, share_out
@@ -56,6 +56,14 @@ def test_all_processes_stop_when_one_is_told_to(what: str, tmp_path: Path) -> No
     for answer in in_ranks(2, partial(make, stop_at=2), tmp_path, what):
         assert answer["error"] == "Stopped"
         assert "starts again from 0" in answer["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 2])
+def test_no_process_waits_for_one_that_was_killed(victim: int) -> None:
+    answers = in_ranks(3, wait_for_a_dead_one, victim, 2_000_000)
+    assert answers.pop(victim) == "killed"
+    assert all(isinstance(seconds, float) and seconds < 30 for seconds in answers), answers
 
 
 def test_one_process_shares_with_nobody() -> None:
