@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sweepctl.plan import (
         Calibration,
         Measured,
+        Need,
         On,
         Plan,
         Recorded,
@@ -48,6 +49,7 @@ def what_would_run(made: Plan, on: On | None, *, as_json: bool) -> None:
                 "on": on,
                 "device": calibration.device,
                 "memory": _memory([made], calibration),
+                "memory_without_gradients": _needs([made], calibration),
                 "ruled_rates": ruled_rates(made),
                 "reasons": why,
                 "dropped": list(made.dropped),
@@ -127,6 +129,7 @@ def what_they_share(plans: Sequence[Plan], on: On | None, *, as_json: bool) -> N
                 "on": on,
                 "device": calibration.device,
                 "memory": _memory(plans, calibration),
+                "memory_without_gradients": _needs(plans, calibration),
             }
         )
         return
@@ -217,6 +220,16 @@ def _memory(plans: Sequence[Plan], calibration: Calibration) -> list[StageMemory
     return memory_on(tasks.values(), calibration.memory_bytes, measured)
 
 
+def _needs(plans: Sequence[Plan], calibration: Calibration) -> list[Need]:
+    """What tasks that train nothing need of the device; nothing where that is not known."""
+    from sweepctl.plan import needs_on
+
+    if calibration.memory_bytes is None:
+        return []
+    tasks = {name: task for plan in plans for name, task in plan.tasks.items()}
+    return needs_on(tasks.values(), calibration.memory_bytes)
+
+
 def _measured(plans: Sequence[Plan], device: str | None) -> dict[str, Measured]:
     """What fitted such a device in earlier trainings of one process."""
     from sweepctl.ledger import ledger_exists
@@ -259,6 +272,14 @@ def _say_memory(plans: Sequence[Plan], calibration: Calibration) -> None:
                 f"warning: {which} {calibration.device}: {in_bytes(one.bytes)} are needed, by a "
                 "closed form; set run.micro_batch or run.recompute to auto, or take a device with "
                 "more memory"
+            )
+    for need in _needs(plans, calibration):
+        for task, label, taken in need.misfits[:1]:
+            others = len(need.misfits) - 1
+            more = f", and {others:,} more" if others else ""
+            say(
+                f"warning: {task} ({label}) takes {in_bytes(taken)} for {need.samples} samples at "
+                f"once, by a closed form, more than {calibration.device} has{more}"
             )
 
 

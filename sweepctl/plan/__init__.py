@@ -33,7 +33,7 @@ from sweepctl.plan._identity import (
     lasting,
     settings_of,
 )
-from sweepctl.plan._memory import Measured, StageMemory, configuration, memory_on
+from sweepctl.plan._memory import Measured, Need, StageMemory, configuration, memory_on, needs_on
 from sweepctl.plan._model import Cell, Plan, Task, Trial
 from sweepctl.plan._operations import Cost
 from sweepctl.plan._points import MOST_COUNTED, about_points, about_search, look_at_points
@@ -68,6 +68,7 @@ __all__ = [
     "Derived",
     "Left",
     "Measured",
+    "Need",
     "On",
     "Open",
     "Plan",
@@ -92,6 +93,7 @@ __all__ = [
     "make_plan",
     "measuring_stage",
     "memory_on",
+    "needs_on",
     "parse_on",
     "reasons",
     "ruled_rates",

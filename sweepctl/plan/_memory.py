@@ -14,6 +14,54 @@ from sweepctl.plan._identity import canonical
 from sweepctl.plan._model import Task
 from vitok_core.spec import Memory, chosen
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """The tasks of a kind that run models and train none, on one device.
+
+    Attributes:
+        stage: the kind of task.
+        tasks: how many.
+        samples: most that are in memory together; it is fixed.
+        bytes: most that one of them takes, in closed form, without the networks that judge.
+        misfits: id, label and bytes of those that do not fit, in the order of the plan.
+    """
+
+    stage: str
+    tasks: int
+    samples: int
+    bytes: int
+    misfits: tuple[tuple[str, str, int], ...]
+
+
+def needs_on(tasks: Iterable[Task], available_bytes: int) -> list[Need]:
+    """What tasks need of a device that run models and train none, one line per kind.
+
+    Args:
+        tasks: of one or several plans.
+        available_bytes: memory of the device.
+    """
+    found: dict[str, list[tuple[Task, int, int]]] = defaultdict(list)
+    for task in tasks:
+        if task.cost.without_gradients is not None:
+            samples, memory = task.cost.without_gradients
+            found[task.kind].append((task, samples, memory.bytes(samples, samples)))
+    return [
+        Need(
+            stage=stage,
+            tasks=len(of_kind),
+            samples=max(samples for _, samples, _ in of_kind),
+            bytes=max(taken for _, _, taken in of_kind),
+            misfits=tuple(
+                (task.id, task.label, taken)
+                for task, _, taken in of_kind
+                if taken > available_bytes
+            ),
+        )
+        for stage, of_kind in found.items()
+    ]
+
+
 Measured = tuple[int | None, bool, int | None]
 """Of a training that fitted: samples at once (None for all), whether activations were recomputed,
 and bytes at the peak where they are known."""

@@ -18,7 +18,18 @@ from vitok_core.settings import (
     Stage2,
     whole_steps,
 )
-from vitok_core.spec import DiTSpec, Flops, TokenizerSpec, discriminator_parameters
+from vitok_core.spec import (
+    FRAMES_AT_ONCE,
+    DiTSpec,
+    Flops,
+    Memory,
+    TokenizerSpec,
+    decoding_memory,
+    discriminator_parameters,
+    encoding_memory,
+    reconstruction_memory,
+    sampling_memory,
+)
 
 RECONSTRUCTIONS_KEPT = 16
 """Originals and reconstructions that stay on disk."""
@@ -37,6 +48,8 @@ class Cost:
         samples: images or clips that the task goes through; 0 where there are none.
         disk_bytes: what it takes on disk while it runs, checkpoints and all; less stays.
         training: of a training, what its memory follows from: the model and the settings.
+        without_gradients: of a task that runs models and trains none, how many samples are in
+            memory together, and their memory; networks that judge are not counted.
     """
 
     parameters: int = 0
@@ -49,6 +62,7 @@ class Cost:
     training: tuple[TokenizerSpec, Stage1 | Stage2] | tuple[DiTSpec, DiT] | None = field(
         default=None, compare=False
     )
+    without_gradients: tuple[int, Memory] | None = field(default=None, compare=False)
 
     def scaled(self, share: float) -> Cost:
         """What a share of its steps takes; models and disk stay as large."""
@@ -99,6 +113,7 @@ def of_latents(spec: TokenizerSpec, images: int, how: Latents) -> Cost:
         macs=spec.encoder_macs,
         samples=samples,
         disk_bytes=how.value_bytes * codes + 4 * spec.parameters + 8 * images,
+        without_gradients=(_at_once(spec), encoding_memory(spec)),
         **_counted(Flops(fp32=2 * spec.encoder_macs * samples)),
     )
 
@@ -123,6 +138,7 @@ def of_generate(spec: TokenizerSpec, dit: DiTSpec, how: Sampling, images: int) -
         samples=images,
         # All samples are kept until they are measured; 64 of them stay.
         disk_bytes=images * 3 * spec.frames * spec.resolution**2,
+        without_gradients=(_at_once(spec), _sampling(spec, dit, how)),
         **_counted(how.flops(dit, images) + Flops(fp32=2 * spec.decoder_macs * images)),
     )
 
@@ -134,7 +150,22 @@ def of_reconstruct(spec: TokenizerSpec, images: int) -> Cost:
         macs=spec.macs,
         samples=images,
         disk_bytes=2 * RECONSTRUCTIONS_KEPT * 3 * spec.frames * spec.resolution**2,
+        without_gradients=(_at_once(spec), reconstruction_memory(spec)),
         **_counted(Flops(fp32=2 * spec.macs * images)),
+    )
+
+
+def _at_once(spec: TokenizerSpec) -> int:
+    return max(1, FRAMES_AT_ONCE // spec.frames)
+
+
+def _sampling(spec: TokenizerSpec, dit: DiTSpec, how: Sampling) -> Memory:
+    """Both models are there; codes are drawn and decoded one after the other."""
+    drawn = sampling_memory(dit, how.precision, guided=how.cfg != 1)
+    decoded = decoding_memory(spec)
+    return Memory(
+        fixed=drawn.fixed + decoded.fixed,
+        per_sample=max(drawn.per_sample, decoded.per_sample),
     )
 
 

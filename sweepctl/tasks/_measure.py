@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweepctl import runs
 from sweepctl.runs import MetricValue
-from sweepctl.tasks._work import FRAMES_AT_A_TIME, Made, Work, log
+from sweepctl.tasks._work import Made, Work, log
+from vitok_core.spec import FRAMES_AT_ONCE
 
 if TYPE_CHECKING:
     from vitok_core.metrics import Measured
@@ -72,7 +73,7 @@ def generate(work: Work) -> Made:
                 for role in ("dit", "latents")
             },
         },
-        batch=max(1, FRAMES_AT_A_TIME // tokenizer.spec.frames),
+        batch=max(1, FRAMES_AT_ONCE // tokenizer.spec.frames),
         device=work.device,
         to_bytes=functools.partial(rounded, rules=rules),
         progress=lambda done, total: work.event({"step": done, "steps": total, "phase": "sample"}),

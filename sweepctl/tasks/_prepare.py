@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 
-from sweepctl.tasks._work import BROKEN_SHOWN, FRAMES_AT_A_TIME, Made, Work, log
+from sweepctl.tasks._work import BROKEN_SHOWN, Made, Work, log
+from vitok_core.spec import FRAMES_AT_ONCE
 
 
 def prepare(work: Work) -> Made:
@@ -81,7 +82,7 @@ def latents(work: Work) -> Made:
         flip=settings["flip"],
         dtype=settings["dtype"],
         device=work.device,
-        batch=max(1, FRAMES_AT_A_TIME // tokenizer.spec.frames),
+        batch=max(1, FRAMES_AT_ONCE // tokenizer.spec.frames),
         # Of the folder's one task, whose identity names tokenizer and data.
         made_by={"task": work.task},
         # Still the weights of that training, with its numbers.

@@ -15,9 +15,6 @@ from typing import Any
 
 from sweepctl.runs import Fitted, MetricValue
 
-FRAMES_AT_A_TIME = 64
-"""Images, or frames of whole clips, that are in memory together where nothing is trained."""
-
 BROKEN_SHOWN = 20
 """Broken files of a data set that a log names."""
 

@@ -217,6 +217,71 @@ def dit_memory(
     )
 
 
+FRAMES_AT_ONCE = 64
+"""Images, or frames of whole clips, that are in memory together where nothing is trained."""
+
+
+def encoding_memory(spec: TokenizerSpec) -> Memory:
+    """Memory of a tokenizer that encodes, in float32 and without gradients.
+
+    The most is there in the MLP of a block: the stream, what goes into the block, its norms, gate
+    and up, silu(gate) and the product. Of 1-D codes the tubelets are in the sequence too.
+    """
+    pixels = IMAGE_CHANNELS * spec.frames * spec.resolution**2
+    # Pixels as bytes and as float32.
+    per_sample = pixels + FLOAT * (pixels + _tower_numbers(SIZES[spec.encoder], _sequence(spec)))
+    return Memory(fixed=FLOAT * spec.parameters, per_sample=per_sample)
+
+
+def decoding_memory(spec: TokenizerSpec) -> Memory:
+    """Memory of a tokenizer that decodes codes, in float32 and without gradients."""
+    numbers = spec.E + _tower_numbers(SIZES[spec.decoder], _sequence(spec))
+    return Memory(fixed=FLOAT * spec.parameters, per_sample=FLOAT * numbers)
+
+
+def reconstruction_memory(spec: TokenizerSpec) -> Memory:
+    """Memory of a tokenizer that encodes and decodes, without the networks that judge.
+
+    While it decodes, the originals and the moments and draws of the code are there.
+    """
+    pixels = IMAGE_CHANNELS * spec.frames * spec.resolution**2
+    held = pixels + FLOAT * (pixels + 2 * spec.E)
+    return Memory(
+        fixed=FLOAT * spec.parameters,
+        per_sample=max(encoding_memory(spec).per_sample, held + decoding_memory(spec).per_sample),
+    )
+
+
+def sampling_memory(dit: DiTSpec, precision: Precision, *, guided: bool) -> Memory:
+    """Memory of a generator that draws codes, without the tokenizer that decodes them.
+
+    Args:
+        dit: the generator.
+        precision: of its forward passes.
+        guided: whether each sample is computed with and without its label, together.
+    """
+    number, size = _bytes_of(precision), DIT_SIZES[dit.size]
+    # The stream stays float32 under autocast, and then the block keeps one tensor less of it.
+    stream = FLOAT * size.width * (4 if number == FLOAT else 3)
+    block = dit.tokens * (stream + 4 * size.hidden * number) + 12 * size.width * number
+    code = FLOAT * dit.tokens * dit.c
+    copies = FLOAT if number == FLOAT else FLOAT + number
+    return Memory(
+        fixed=copies * dit.parameters,
+        # The code on its way, its noise, and what is made of the prediction.
+        per_sample=(2 if guided else 1) * block + 6 * code,
+    )
+
+
+def _sequence(spec: TokenizerSpec) -> int:
+    return spec.patches + (spec.latent_tokens or 0)
+
+
+def _tower_numbers(size: Size, tokens: int) -> int:
+    """The most numbers that a tower holds at once for a sample, without gradients."""
+    return tokens * (4 * size.width + 4 * size.hidden)
+
+
 def discriminator_memory(
     resolution: int, width: float, *, r1: bool, precision: NetworkPrecision = "tf32"
 ) -> Memory:
