@@ -113,9 +113,12 @@ def test_a_tokenizer_takes_what_the_closed_form_says(name: str) -> None:
         assert memory.per_sample == pytest.approx(per_sample(run), rel=0.1)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("cfg", [1.0, 2.0])
-@pytest.mark.parametrize(("size", "side"), [("nano", 128), ("S", 64)])
+@pytest.mark.parametrize(
+    ("size", "side", "precision"),
+    # Products of bfloat16 numbers are slow on a CPU.
+    [("nano", 128, "fp32"), ("nano", 128, "bf16"), ("S", 64, "fp32")],
+)
 def test_sampling_takes_what_the_closed_form_says(
     size: str, side: int, cfg: float, precision: Any
 ) -> None:
