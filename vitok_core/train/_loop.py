@@ -241,6 +241,8 @@ class Loop:
             ok, *wishes = values[len(names) :]
             if wishes:
                 self._granted = [wish > 0 for wish in wishes]
+                # A wish from before the checkpoint that was begun last has come true by it.
+                self._granted[SAVE] &= step >= (self._checkpoints.begun or 0)
             if ok:
                 self.history.add(step, {k: v for k, v in numbers.items() if k != NORM})
                 for look in self._watches:
