@@ -34,7 +34,7 @@ from vitok_core.ranks import from_first
 from vitok_core.settings import INITIAL_SHARE, DiTTraining, Run, whole_steps
 from vitok_core.spec import DiTSpec
 from vitok_core.tokenizer import Normalisation, load_tokenizer
-from vitok_core.train._batches import read_ahead, ready
+from vitok_core.train._batches import ahead, read_ahead, ready
 from vitok_core.train._grids import write_class_grid
 from vitok_core.train._guard import NORM, Side, all_finite
 from vitok_core.train._loop import Loop, check_run
@@ -128,7 +128,9 @@ def train_dit(
     learner.room.tell(loop.history)
     loop.notes += _average_notes(config.ema, steps)
     statistics = latents.normalisation.to(learner.device)
-    batches = read_ahead(_loader(config, latents, learner.device), loop.remaining)
+    codes = part(config.batch).stop - part(config.batch).start
+    depth = ahead(codes * 2 * 4 * spec.tokens * spec.c)  # mean and log-variance, float32
+    batches = read_ahead(_loader(config, latents, learner.device), loop.remaining, depth)
     with contextlib.closing(batches), contextlib.closing(loop):
         for step in loop.steps():
             batch = _draw(learner, config, statistics, next(batches), step)
