@@ -29,6 +29,7 @@ class Kind:
         weights: role that the weights it leaves play for the tasks that read them; "" without.
         measures: role of the weights that it measures; "" for kinds that do not measure.
         pictures: which pictures it leaves, by the names that the dashboard shows them under.
+        in_ranks: whether several processes, each with a GPU of its own, can do one task together.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Kind:
     weights: str = ""
     measures: str = ""
     pictures: tuple[str, ...] = ("original", "reconstruction")
+    in_ranks: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -56,6 +58,7 @@ KINDS: dict[str, Kind] = {
             group="stages.stage1",
             in_only=True,
             weights="tokenizer",
+            in_ranks=True,
         ),
         Kind(
             name="stage2",
@@ -66,6 +69,7 @@ KINDS: dict[str, Kind] = {
             absent="no cell has stage 2",
             in_only=True,
             weights="tokenizer",
+            in_ranks=True,
         ),
         Kind(
             name="latents",
@@ -84,6 +88,7 @@ KINDS: dict[str, Kind] = {
             absent="no cell has a DiT",
             in_only=True,
             weights="dit",
+            in_ranks=True,
         ),
         Kind(
             name="reconstruct",
@@ -116,6 +121,11 @@ def trainings(weights: str = "") -> tuple[str, ...]:
     """The kinds that train, in order; with a role, those whose weights play it."""
     kinds = [kind for kind in KINDS.values() if kind.work == "train"]
     return tuple([kind.name for kind in kinds if weights in ("", kind.weights)])
+
+
+def in_ranks() -> tuple[str, ...]:
+    """The kinds whose tasks several GPUs can do together, in order."""
+    return tuple(kind.name for kind in KINDS.values() if kind.in_ranks)
 
 
 def trainings_behind(name: str) -> tuple[str, ...]:

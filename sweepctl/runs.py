@@ -5,6 +5,7 @@ Files are the truth of an attempt, the ledger is the truth of the study. One fol
     runs/<task id>/
         task.json                frozen when the task is first submitted
         attempts/<n>/log.txt     everything the child process printed
+        attempts/<n>/log-<r>.txt     the same of process r of several, from 1
         attempts/<n>/events.jsonl    progress, one JSON object a line
         attempts/<n>/outcome.json    how the attempt ended, in the child's own words
         attempts/<n>/started     which worker took the attempt; no second one may
@@ -151,6 +152,8 @@ class AttemptRequest:
         fitted: what fitted devices in earlier trainings of the same memory; `Fitted` as plain data.
         decoders: samples that are decoded at the same time; None for one for each core of its slot.
         slots: of the worker's machine, which share its cores; the pool says how many.
+        ranks: processes that work on it together, each with a GPU or a slot of its own.
+        devices: ids of the GPUs that it may use, given by the worker; empty for what it sees.
     """
 
     task_id: str
@@ -168,6 +171,8 @@ class AttemptRequest:
     decoders: int | None = None
     slots: int = 1
     fitted: tuple[Mapping[str, Any], ...] = ()
+    ranks: int = 1
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +186,8 @@ class AttemptOutcome:
         failure: class of the failure; None unless `state` is "failed".
         message: one line for people; empty when done.
         seconds: wall time of the child.
-        peak_memory_bytes: largest resident size of the child; 0 where it is not known.
+        peak_memory_bytes: largest resident size of the child, of several processes the sum; 0 where
+            it is not known.
         exit_code: of the child; negative for a signal; None when there was no child.
         host: host name.
         worker: name of the worker that ran it.
@@ -243,7 +249,8 @@ class TaskResult:
         values: other facts worth keeping (plain JSON), for example the last loss.
         provenance: where the numbers come from: git commit, versions, device, host, environment.
         seconds: wall time of the finishing attempt.
-        peak_memory_bytes: largest resident size of the finishing attempt.
+        peak_memory_bytes: largest resident size of the finishing attempt, of several processes the
+            sum.
         flops: floating point operations of all its attempts, 0 where they are not counted.
     """
 

@@ -192,6 +192,20 @@ def test_speeds_are_those_of_whole_tasks_on_a_kind_of_device(ledger: Ledger) -> 
     }
 
 
+def test_seconds_of_a_speed_are_those_of_one_device(ledger: Ledger) -> None:
+    plan = make_plan()
+    ledger.studies.record(plan, submission())
+    task = by_kind(plan, "stage1")[0]
+    # Stopped on four devices after 3 s, ended on one after 2 more.
+    assert ledger.attempts.start(task.fingerprint, provenance={"ranks": 4}) == 1
+    assert ledger.tasks.states([task.fingerprint])[task.fingerprint].ranks == 4
+    assert ledger.attempts.finish(outcome(task, 1, "stopped", seconds=3.0))
+    assert ledger.attempts.start(task.fingerprint, provenance={"ranks": 1}) == 2
+    assert ledger.attempts.finish(outcome(task, 2), result(task, attempt=2))
+    (speed,) = ledger.tasks.speeds()
+    assert speed.seconds == 4 * 3.0 + 2.0
+
+
 def test_failing_stopping_and_trying_again(ledger: Ledger) -> None:
     plan = make_plan()
     ledger.studies.record(plan, submission())

@@ -33,6 +33,7 @@ def what_would_run(made: Plan, on: On | None, *, as_json: bool) -> None:
 
     known = what_is_known([made])
     calibration = Calibration(known.speeds, on)
+    gpus = _gpus([made], calibration)
     lines = summary(made, known.states, calibration)
     whole = total([made], known.states, calibration)
     why = reasons(made, known.states, known.recorded, known.attempts)
@@ -45,12 +46,13 @@ def what_would_run(made: Plan, on: On | None, *, as_json: bool) -> None:
                 "tasks": len(made.tasks),
                 "stages": lines,
                 "total": whole,
-                "wall_hours": _wall_hours([made], known.states, calibration),
+                "wall_hours": _wall_hours([made], known.states, calibration, gpus),
                 "on": on,
                 "device": calibration.device,
-                "memory": _memory([made], calibration),
                 "memory_without_gradients": _needs([made], calibration),
                 "ruled_rates": ruled_rates(made),
+                "memory": _memory([made], calibration, gpus),
+                "gpus": _counts([made], gpus),
                 "reasons": why,
                 "dropped": list(made.dropped),
                 "notices": list(made.notices),
@@ -65,8 +67,9 @@ def what_would_run(made: Plan, on: On | None, *, as_json: bool) -> None:
     )
     _give_stages(lines)
     if whole.new:
-        _say_hours([made], known.states, calibration, whole)
-    _say_memory([made], calibration)
+        _say_hours([made], known.states, calibration, whole, gpus)
+    _say_gpus([made], gpus)
+    _say_memory([made], calibration, gpus)
     for rate in ruled_rates(made):
         of = "" if rate.cells == len(made.cells) else f" ({many(rate.cells, 'cell')})"
         say(f"{rate.path}: {rate.per_256:g} per 256 is {rate.lr:g} at batch {rate.batch}{of}")
@@ -112,6 +115,7 @@ def what_they_share(plans: Sequence[Plan], on: On | None, *, as_json: bool) -> N
 
     known = what_is_known(plans)
     calibration = Calibration(known.speeds, on)
+    gpus = _gpus(plans, calibration)
     each = [total([plan], known.states, calibration) for plan in plans]
     whole = total(plans, known.states, calibration)
     if as_json:
@@ -125,11 +129,12 @@ def what_they_share(plans: Sequence[Plan], on: On | None, *, as_json: bool) -> N
                 "tasks_of_the_studies": sum(one.tasks for one in each),
                 "hours_of_the_studies": sum(one.hours for one in each),
                 "total": whole,
-                "wall_hours": _wall_hours(plans, known.states, calibration),
+                "wall_hours": _wall_hours(plans, known.states, calibration, gpus),
                 "on": on,
                 "device": calibration.device,
-                "memory": _memory(plans, calibration),
                 "memory_without_gradients": _needs(plans, calibration),
+                "memory": _memory(plans, calibration, gpus),
+                "gpus": _counts(plans, gpus),
             }
         )
         return
@@ -173,13 +178,18 @@ def what_they_share(plans: Sequence[Plan], on: On | None, *, as_json: bool) -> N
             f"tasks, {in_hours(whole.hours_unshared)} if each cell had"
         )
     if whole.new:
-        _say_hours(plans, known.states, calibration, whole)
-    _say_memory(plans, calibration)
+        _say_hours(plans, known.states, calibration, whole, gpus)
+    _say_gpus(plans, gpus)
+    _say_memory(plans, calibration, gpus)
     notices(*plans)
 
 
 def _say_hours(
-    plans: Sequence[Plan], states: Mapping[str, str], calibration: Calibration, whole: Total
+    plans: Sequence[Plan],
+    states: Mapping[str, str],
+    calibration: Calibration,
+    whole: Total,
+    gpus: Mapping[str, int],
 ) -> None:
     """How long it takes, where that is known from, and what is missing."""
     if whole.hours:
@@ -189,9 +199,10 @@ def _say_hours(
         said = f"in all {in_hours(whole.hours)}{ends} on one device or slot"
         if calibration.on is not None and calibration.on.devices > 1:
             devices = calibration.on.devices
+            each = "one task per device" if not gpus else "with the GPUs that each task needs"
             said += (
-                f"; on {devices}, one task per device, "
-                f"{in_hours(_wall_hours(plans, states, calibration))}; "
+                f"; on {devices}, {each}, "
+                f"{in_hours(_wall_hours(plans, states, calibration, gpus))}; "
                 f"{in_hours(whole.hours / devices)} if all tasks were spread over all"
             )
         say(said)
@@ -204,7 +215,45 @@ def _say_hours(
         say(f"hours leave out what was never measured here: {kinds}{hint}")
 
 
-def _memory(plans: Sequence[Plan], calibration: Calibration) -> list[StageMemory]:
+def _gpus(plans: Sequence[Plan], calibration: Calibration) -> dict[str, int]:
+    """GPUs of the tasks that get several.
+
+    Raises:
+        StudyError: --on says fewer than a task needs.
+    """
+    from sweepctl.plan import check_room, gpus_of_tasks
+
+    on = calibration.on
+    gpus = gpus_of_tasks(plans, calibration, None if on is None else on.devices)
+    if on is not None:
+        check_room(plans, gpus, on.devices, f"--on says {many(on.devices, 'device')}")
+    return gpus
+
+
+def _counts(plans: Sequence[Plan], gpus: Mapping[str, int]) -> dict[str, dict[int, int]]:
+    """Stage -> GPUs of a task -> how many tasks; of stages where some task gets several."""
+    tasks = {name: task for plan in plans for name, task in plan.tasks.items()}
+    kinds = {tasks[name].kind for name in gpus}
+    counts: dict[str, dict[int, int]] = {}
+    for name, task in tasks.items():
+        if task.kind in kinds:
+            of_kind, number = counts.setdefault(task.kind, {}), gpus.get(name, 1)
+            of_kind[number] = of_kind.get(number, 0) + 1
+    return counts
+
+
+def _say_gpus(plans: Sequence[Plan], gpus: Mapping[str, int]) -> None:
+    """How many GPUs a task of each stage gets, where that is not one."""
+    for stage, counts in _counts(plans, gpus).items():
+        said = ", ".join(
+            f"{number} for {many(counts[number], 'task')}" for number in sorted(counts)
+        )
+        say(f"GPUs of {stage}: {said}")
+
+
+def _memory(
+    plans: Sequence[Plan], calibration: Calibration, gpus: Mapping[str, int]
+) -> list[StageMemory]:
     """What the trainings need of the device's memory; nothing where that is not known."""
     from sweepctl.plan import memory_on
 
@@ -217,7 +266,7 @@ def _memory(plans: Sequence[Plan], calibration: Calibration) -> list[StageMemory
         for name, task in plan.tasks.items()
     }
     measured = _measured(plans, calibration.device)
-    return memory_on(tasks.values(), calibration.memory_bytes, measured)
+    return memory_on(tasks.values(), calibration.memory_bytes, measured, gpus)
 
 
 def _needs(plans: Sequence[Plan], calibration: Calibration) -> list[Need]:
@@ -247,9 +296,9 @@ def _measured(plans: Sequence[Plan], device: str | None) -> dict[str, Measured]:
         }
 
 
-def _say_memory(plans: Sequence[Plan], calibration: Calibration) -> None:
+def _say_memory(plans: Sequence[Plan], calibration: Calibration, gpus: Mapping[str, int]) -> None:
     """How many samples of a step fit the device, and what does not fit at all."""
-    for line in _memory(plans, calibration):
+    for line in _memory(plans, calibration, gpus):
         small, large = line.smallest, line.largest
         if small is not None and large is not None:
             fits = f"{small.micro_batch:,} of {small.batch:,} samples at once"
@@ -284,12 +333,15 @@ def _say_memory(plans: Sequence[Plan], calibration: Calibration) -> None:
 
 
 def _wall_hours(
-    plans: Sequence[Plan], states: Mapping[str, str], calibration: Calibration
+    plans: Sequence[Plan],
+    states: Mapping[str, str],
+    calibration: Calibration,
+    gpus: Mapping[str, int],
 ) -> float:
     from sweepctl.plan import whole_run
 
     devices = 1 if calibration.on is None else calibration.on.devices
-    return whole_run(plans, states, calibration, devices).seconds / 3600
+    return whole_run(plans, states, calibration, devices, gpus).seconds / 3600
 
 
 def _hours(hours: float | None) -> str:

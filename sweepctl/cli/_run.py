@@ -31,7 +31,8 @@ def run(
         typer.Option("--cluster", help="local, inline, or a Dask scheduler's tcp:// address."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", "-w", min=1, help="Worker processes.")
+        int | None,
+        typer.Option("--workers", "-w", min=1, help="Slots: tasks of one GPU that run at once."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads of an attempt.")
@@ -76,6 +77,7 @@ def run(
         timeout_s=how.timeout_s,
         memory=how.memory,
         deterministic=how.deterministic,
+        needs=how.gpus,
         fail_fast=fail_fast,
     )
     live = sys.stderr.isatty() and not quiet

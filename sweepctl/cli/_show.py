@@ -514,6 +514,8 @@ def _give_closest(told: Mapping[str, Any]) -> None:
 def _give_attempt(one: Mapping[str, Any]) -> None:
     expected = "" if one["predicted_s"] is None else f" ({one['predicted_s']:.1f} s expected)"
     where = ", ".join(filter(None, (one["host"], one["device_name"] or one["device"])))
+    ranks = one["provenance"].get("ranks", 1)
+    where += f", {ranks} processes" if ranks > 1 else ""
     took = f"attempt {one['attempt']} {one['state']}"
     if one["state"] != "running":
         took += f" in {one['seconds']:.1f} s"

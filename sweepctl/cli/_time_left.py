@@ -66,8 +66,10 @@ def study_left(study: str, tasks: Mapping[str, TaskState], ledger: Ledger) -> Le
             running=running,
             fraction=fraction,
             rest_s=rest_s,
+            gpus=task.ranks if running else 1,
         )
-    slots = sum(task.state == "running" for task in open_tasks.values())
+    # How many GPUs the tasks to come will have is not recorded: they are spread over these.
+    slots = sum(task.ranks for task in open_tasks.values() if task.state == "running")
     return time_left(rest, Calibration(ledger.tasks.speeds()), max(slots, 1))
 
 

@@ -9,6 +9,7 @@ Dask only carries requests and outcomes. It keeps no queue (the driver submits w
 nothing (the driver counts attempts), and the work itself happens in a child process of the worker
 (`_isolated`, `_fork_server`), so whatever happens to the child, the worker can tell.
 
+    _slots       what a worker has: slots, and the GPUs that attempts take and give back
     open_pool    _inline.InlinePool or _dask.DaskPool, as `sweepctl.clusters` says
     find_gpus    the GPUs of a machine, see _devices
 """
@@ -22,6 +23,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from sweepctl.cluster._devices import Gpu, child_variables, find_gpus, memory_takers
+from sweepctl.cluster._slots import Node
 from sweepctl.clusters import find_cluster
 from sweepctl.errors import UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest
@@ -30,6 +32,7 @@ __all__ = [
     "HERE",
     "Answer",
     "Gpu",
+    "Node",
     "Pool",
     "PoolRequest",
     "child_variables",
@@ -63,16 +66,29 @@ class Pool(Protocol):
 
     Attributes:
         notices: what the user should know about this pool, for example that it is not encrypted.
+        grows: whether workers may still join, so that what finds no room now may find it later.
     """
 
     notices: tuple[str, ...]
+    grows: bool
 
     @property
     def slots(self) -> int:
-        """How many attempts can run at the same time now; changes when workers come and go."""
+        """How many ranks can run at the same time now; changes when workers come and go."""
 
-    def submit(self, request: AttemptRequest) -> None:
+    def room(self) -> list[Node]:
+        """The workers that are connected now, and what is free on them.
+
+        Raises:
+            UnreachableError: the cluster is gone.
+        """
+
+    def submit(self, request: AttemptRequest, node: str = "") -> None:
         """Start an attempt; never waits. The caller submits no more than there are free slots.
+
+        Args:
+            request: what to run.
+            node: name of the worker; "" for any, where every attempt has one rank.
 
         Raises:
             RunFolderError: the attempt's folder cannot be written.
@@ -136,6 +152,7 @@ class PoolRequest:
     preload: str | None
     grace_s: float
     gpus: bool
+    ranks: int
 
 
 def open_pool(
@@ -147,21 +164,25 @@ def open_pool(
     preload: str | None = None,
     grace_s: float = 30.0,
     gpus: bool = False,
+    ranks: int = 1,
 ) -> Pool:
     """Open a pool.
 
     Args:
         where: name or address of a cluster, see `sweepctl.clusters`: "inline", "local",
             "tcp://host:port" or "tls://host:port".
-        workers: local: number of worker processes, by default as many as the cores allow;
-            a scheduler: use at most so many slots; inline: 1.
+        workers: local: number of slots, by default one for each GPU, else as many as the cores
+            allow; a scheduler: use at most so many slots; inline: 1.
         threads: CPU threads of one attempt, at least 1.
         entry: "module:function" that runs a request.
         preload: "module:function" called once in each fork server before the first attempt, to
             import what attempts need; it must not start threads or touch a GPU. Inline needs none.
         grace_s: seconds between asking an attempt to stop and killing it; inline cannot kill.
-        gpus: whether attempts may use GPUs: then local workers take those of this machine in turn,
-            one each, and there are as many workers as GPUs unless `workers` says otherwise.
+        gpus: whether attempts may use GPUs: then each gets one of its worker's for each rank, and
+            no other attempt has it while there are as many GPUs as slots.
+        ranks: of the largest attempt that is to come. With GPUs, or where it is above 1, all local
+            slots belong to one worker process; else each has a process of its own, whose death
+            costs one attempt.
 
     Raises:
         UsageError: a `where` that does not exist, or numbers that make no sense with it.
@@ -169,6 +190,8 @@ def open_pool(
     """
     if threads < 1 or (workers is not None and workers < 1):
         raise UsageError(f"workers ({workers}) and threads ({threads}) must be at least 1")
+    if ranks < 1:
+        raise UsageError(f"an attempt has at least 1 rank, not {ranks}")
     if entry.count(":") != 1 or (preload is not None and preload.count(":") != 1):
         raise UsageError(f'entry {entry!r} and preload {preload!r} must read "module:function"')
     try:
@@ -183,6 +206,7 @@ def open_pool(
         preload=preload,
         grace_s=grace_s,
         gpus=gpus,
+        ranks=ranks,
     )
     module, _, function = kind.opener.partition(":")
     pool: Pool = getattr(importlib.import_module(module), function)(asked)

@@ -148,9 +148,20 @@ def settle(
     )
     own, damage = _own_words(request)
     if own is not None and (asked != "timeout" or own.state == "done"):
+        # Several processes know the sum of their memory; what was seen is that of the largest.
+        peak_bytes = max(peak_memory_bytes, own.peak_memory_bytes)
+        failure = own.failure
+        if failure == "killed" and out_of_memory:
+            failure = "out_of_memory"  # one of its processes, and the kernel counts it
         # The child does not know whose it is, and which machine to look after is what matters.
-        where = f"worker {worker} on {host}: " if own.failure == "no_device" else ""
-        return replace(seen, state=own.state, failure=own.failure, message=f"{where}{own.message}")
+        where = f"worker {worker} on {host}: " if failure == "no_device" else ""
+        return replace(
+            seen,
+            state=own.state,
+            failure=failure,
+            message=f"{where}{own.message}",
+            peak_memory_bytes=peak_bytes,
+        )
     if asked == "timeout":
         message = f"ended after {seconds:.1f} s; its time limit is {request.timeout_s:g} s"
         return replace(seen, failure="timeout", message=message)

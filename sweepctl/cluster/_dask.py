@@ -7,7 +7,8 @@ is. Every setting is in `SETTINGS` with its reason.
 
 Who dies with whom: the scheduler and the nannies live in the driver; a worker leaves when its nanny
 is gone; a fork server kills its children when its worker is gone. So nothing outlives a driver that
-is killed, and a worker that is killed costs one attempt. On a scheduler that the user started, the
+is killed, and a worker that is killed costs the attempts it ran: one, unless it has several slots
+(`open_local`). On a scheduler that the user started, the
 workers stay, see that nobody waits for the attempt any more, and stop it after a checkpoint.
 """
 
@@ -21,7 +22,6 @@ import ipaddress
 import logging
 import multiprocessing.resource_tracker
 import os
-import platform
 import queue
 import signal
 import socket
@@ -29,7 +29,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -42,16 +41,11 @@ from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker, NoValidWorkerError
 
 from sweepctl.cluster import HERE, Answer
-from sweepctl.cluster._attempt import (
-    ask_to_stop,
-    claim,
-    make_ready,
-    outcome_from,
-    settle,
-)
+from sweepctl.cluster._attempt import ask_to_stop, make_ready, outcome_from, settle
+from sweepctl.cluster._dask_worker import Job, Runner, gpus_here, name_of, run_on_worker, silenced
 from sweepctl.cluster._devices import Found, find_gpus
 from sweepctl.cluster._fork_server import resolve
-from sweepctl.cluster._isolated import ForkServer, run_isolated
+from sweepctl.cluster._slots import Node
 from sweepctl.errors import RunFolderError, UnreachableError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, Failure
 
@@ -104,106 +98,16 @@ SETTINGS: Mapping[str, Any] = {
 _START_S = 120.0
 _CONNECT_S = 10.0
 _CLOSE_S = 5.0
-_SLOTS_AGE_S = 2.0  # how old the number of a remote scheduler's slots may be
+_SLOTS_AGE_S = 2.0  # how old what is known of a remote scheduler's workers may be
+_STRAY_S = 10.0  # how long an attempt waits for a worker that is gone
 
 _Reply = tuple[AttemptRequest, distributed.Future]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What every worker of a pool has to know.
-
-    Attributes:
-        entry: "module:function" that runs a request.
-        preload: "module:function" called once in a fork server, or None.
-        threads: CPU threads of one attempt.
-        grace_s: seconds between SIGTERM and SIGKILL.
-        own_workers: whether the pool starts the workers itself, and so decides where they log.
-        gpus: ids of GPUs that the pool's own workers take in turn, one each; empty for none.
-    """
-
-    entry: str
-    preload: str | None
-    threads: int
-    grace_s: float
-    own_workers: bool
-    gpus: tuple[str, ...] = ()
-
-    def gpu_of(self, worker: object) -> str | None:
-        """The GPU of a worker that the pool has started itself: those have numbers for names."""
-        if not (self.own_workers and self.gpus and isinstance(worker, int)):
-            return None
-        return self.gpus[worker % len(self.gpus)]
-
-
-class _Runner(distributed.WorkerPlugin):  # type: ignore[misc]  # distributed has no types
-    """Gives each worker its fork server, also a worker that joins or is restarted later."""
-
-    def __init__(self, name: str, job: Job) -> None:
-        self.name = name
-        self.job = job
-        self.server: ForkServer | None = None
-        self.worker_name = ""
-        self._logs = contextlib.ExitStack()
-
-    def __reduce__(self) -> tuple[type[_Runner], tuple[str, Job]]:
-        # Sent to every worker as it was made, without what it has on the worker it runs on.
-        return _Runner, (self.name, self.job)
-
-    def setup(self, worker: Any) -> None:
-        """Start the fork server; its imports overlap with whatever the worker does next."""
-        self.worker_name = _name_of(worker)
-        if self.job.own_workers:
-            self._logs.enter_context(_silenced())
-        self.server = ForkServer(
-            entry=self.job.entry,
-            preload=self.job.preload,
-            threads=self.job.threads,
-            gpu=self.job.gpu_of(worker.name),
-        )
-        self.server.start()
-
-    def teardown(self, worker: Any) -> None:
-        """End the fork server and what still runs in it."""
-        if self.server is not None:
-            self.server.close()
-
-
-def _name_of(worker: Any) -> str:
-    # A number is what LocalCluster gives; a worker without a name of its own has its address.
-    return f"local-{worker.name}" if isinstance(worker.name, int) else str(worker.name)
-
-
-def _run_on_worker(payload: dict[str, Any], runner_name: str) -> dict[str, Any]:
-    """Run one attempt on this worker; called by Dask in a thread of the worker."""
-    worker = distributed.get_worker()
-    runner: _Runner = worker.plugins[runner_name]
-    assert runner.server is not None
-    request = AttemptRequest(**payload)
-    host, name, key = platform.node(), runner.worker_name, worker.get_current_task()
-    if not claim(request, f"{name} on {host}"):
-        # The worker that had it died, and the scheduler tries again of its own accord.
-        return dataclasses.asdict(settle(request, code=None, host=host, worker=name))
-
-    def unwanted() -> bool:
-        task = worker.state.tasks.get(key)
-        return task is None or task.state == "cancelled"
-
-    outcome = run_isolated(
-        runner.server,
-        request,
-        host=host,
-        worker=name,
-        grace_s=runner.job.grace_s,
-        unwanted=unwanted,
-    )
-    return dataclasses.asdict(outcome)
 
 
 async def _answer(function: str, argument: Mapping[str, Any], dask_worker: Any = None) -> Answer:
     """What a function answers on this worker; in a thread, so that the worker stays reachable."""
     value = await asyncio.to_thread(resolve(function), argument)
-    return Answer(worker=_name_of(dask_worker), value=value)
+    return Answer(worker=name_of(dask_worker), value=value)
 
 
 def _answered(address: str, said: object) -> Answer:
@@ -219,11 +123,13 @@ class DaskPool:
     Args:
         client: connected client.
         cluster: the cluster that the pool started, None for one that runs by itself.
-        runner: name under which the workers' `_Runner` is registered.
+        runner: name under which the workers' `Runner` is registered.
+        job: what that was told.
         held: what to give back at the end: client, cluster, settings.
 
     Attributes:
         notices: what the user should know.
+        grows: whether workers may still join.
         most: largest number of slots to use, or None.
     """
 
@@ -233,15 +139,21 @@ class DaskPool:
         client: distributed.Client,
         cluster: distributed.LocalCluster | None,
         runner: str,
+        job: Job,
         held: contextlib.ExitStack,
     ) -> None:
         self.notices: tuple[str, ...] = ()
+        self.grows = cluster is None
         self.most: int | None = None
         self._client = client
         self._cluster = cluster
         self._name = runner
+        self._job = job
         self._held = held
         self._running: dict[str, _Reply] = {}
+        self._nodes: dict[str, str] = {}  # key of a running attempt -> its worker
+        self._strays: dict[str, float] = {}  # the same -> when its worker was first seen gone
+        self._gpus: dict[str, int] = {}  # worker -> how many GPUs it has for us
         self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._arrived: list[str] = []
         self._ready: list[AttemptOutcome] = []
@@ -254,6 +166,26 @@ class DaskPool:
         """Threads of all workers that are connected now."""
         threads = sum(self._connected().values())
         return threads if self.most is None else min(threads, self.most)
+
+    def room(self) -> list[Node]:
+        """The connected workers, and what is free on them; see `Pool.room`."""
+        threads, used = self._connected(), Counter[str]()
+        for key, (request, _) in self._running.items():
+            used[self._nodes[key]] += request.ranks
+        left = sum(threads.values()) if self.most is None else self.most - used.total()
+        nodes = []
+        for name, slots in threads.items():
+            gpus = self._gpus_of(name)
+            most = slots if gpus == 0 else min(slots, gpus)
+            nodes.append(
+                Node(
+                    name=name,
+                    slots=slots,
+                    free=max(0, min(slots - used[name], left)),
+                    most=most if self.most is None else min(most, self.most),
+                )
+            )
+        return nodes
 
     def _connected(self) -> dict[str, int]:
         """Address of each worker that is connected now -> its threads."""
@@ -275,27 +207,42 @@ class DaskPool:
         most = max(slots.values(), default=1)
         return most if self.most is None else min(most, self.most)
 
+    def _gpus_of(self, worker: str) -> int:
+        if self._job.gpus is not None:
+            return len(self._job.gpus)
+        if worker not in self._gpus:
+            # One that leaves just now says nothing; it is gone from the list at the next look.
+            answers = self._ask(
+                self._client.run, gpus_here, self._name, workers=[worker], on_error="ignore"
+            )
+            if worker not in answers:
+                return 0
+            self._gpus[worker] = answers[worker]
+        return self._gpus[worker]
+
     def _ask(self, call: Any, *arguments: Any, **options: Any) -> Any:
         try:
             return call(*arguments, **options)
         except (OSError, TimeoutError, RuntimeError) as error:
             raise _unreachable(self._client, error) from error
 
-    def submit(self, request: AttemptRequest) -> None:
-        """Send a request to a free worker; see `Pool.submit`."""
+    def submit(self, request: AttemptRequest, node: str = "") -> None:
+        """Send a request to a worker; see `Pool.submit`."""
         request = dataclasses.replace(request, slots=self._slots_of_a_machine())
         make_ready(request)
         # The pool's name keeps drivers of one scheduler apart: the same key is the same future.
         key = f"{request.kind}-{request.task_id}-a{request.attempt}-{self._name}"
         future = self._client.submit(
-            _run_on_worker,
+            run_on_worker,
             dataclasses.asdict(request),
             self._name,
             key=key,
             pure=False,
             retries=0,
+            **({"workers": [node], "allow_other_workers": False} if node else {}),
         )
         self._running[key] = (request, future)
+        self._nodes[key] = node
         future.add_done_callback(functools.partial(_tell, self._ended, key))
 
     def completed(self, timeout_s: float) -> list[AttemptOutcome]:
@@ -316,8 +263,35 @@ class DaskPool:
                 self._arrived.append(self._ended.get_nowait())
         while self._arrived:
             key = self._arrived[0]
-            self._ready.append(_outcome(*self._running[key]))
-            del self._running[key], self._arrived[0]
+            if key in self._running:  # else it was given up as a stray
+                self._ready.append(_outcome(*self._running[key]))
+                self._forget(key)
+            del self._arrived[0]
+        self._give_up_strays()
+
+    def _forget(self, key: str) -> None:
+        del self._running[key], self._nodes[key]
+        self._strays.pop(key, None)
+
+    def _give_up_strays(self) -> None:
+        """Report attempts whose worker is gone before it has begun with them.
+
+        They were sent to that worker and no other, so the scheduler would wait for one of that
+        address. One that was running there is reported by the scheduler itself.
+        """
+        sent = [key for key, node in self._nodes.items() if node]
+        if not sent or self._client.status != "running":
+            return
+        connected, now = self._connected(), time.monotonic()
+        for key in sent:
+            if self._nodes[key] in connected:
+                self._strays.pop(key, None)
+            elif now - self._strays.setdefault(key, now) >= _STRAY_S:
+                request, future = self._running[key]
+                lost: tuple[Failure, str] = ("worker_lost", f"worker {self._nodes[key]} is gone")
+                self._ready.append(settle(request, code=None, lost=lost))
+                self._forget(key)
+                future.cancel()
 
     def ask(self, function: str, argument: Mapping[str, Any]) -> list[Answer]:
         """Call a function on every worker, or once for this machine; see `Pool.ask`."""
@@ -374,7 +348,7 @@ def _outcome(request: AttemptRequest, future: distributed.Future) -> AttemptOutc
     try:
         return outcome_from(future.result(timeout=_CLOSE_S))
     except KilledWorker as error:
-        worker = _name_of(error.last_worker)
+        worker = name_of(error.last_worker)
         lost: tuple[Failure, str] = ("worker_lost", f"worker {worker} died while it ran this")
         return settle(request, code=None, worker=worker, lost=lost)
     except (NoValidWorkerError, FutureCancelledError, OSError, TimeoutError) as error:
@@ -394,7 +368,7 @@ def _unreachable(client: distributed.Client, error: Exception | None) -> Unreach
     )
 
 
-def _job(asked: PoolRequest, *, own_workers: bool, gpus: tuple[str, ...] = ()) -> Job:
+def _job(asked: PoolRequest, *, own_workers: bool, gpus: tuple[str, ...] | None) -> Job:
     return Job(
         entry=asked.entry,
         preload=asked.preload,
@@ -406,46 +380,50 @@ def _job(asked: PoolRequest, *, own_workers: bool, gpus: tuple[str, ...] = ()) -
 
 
 def open_local(asked: PoolRequest) -> DaskPool:
-    """Start worker processes on this machine, each with one slot, reachable from here only.
+    """Start worker processes on this machine, reachable from here only.
 
-    Without a number of workers there is one per GPU, and without GPUs one per `threads` of the
-    cores that this process may use.
+    Without a number of slots there is one per GPU, and without GPUs one per `threads` of the cores
+    that this process may use. GPUs are in one worker's hands, which knows which are free; so are
+    slots that attempts take several of. Other slots have a worker process each: one that dies
+    costs one attempt.
 
     Raises:
         UnreachableError: the worker processes do not come up.
     """
     found = find_gpus(os.environ) if asked.gpus else Found()
-    job = _job(asked, own_workers=True, gpus=tuple(gpu.id for gpu in found.gpus))
-    count = asked.workers or len(job.gpus) or max(1, dask.system.CPU_COUNT // job.threads)
+    gpus = tuple(gpu.id for gpu in found.gpus)
+    job = _job(asked, own_workers=True, gpus=gpus)
+    count = asked.workers or len(gpus) or max(1, dask.system.CPU_COUNT // job.threads)
+    processes = 1 if gpus or asked.ranks > 1 else count
     with contextlib.ExitStack() as held:
         # Dask's own defaults first: what the user's files and DASK_ variables say about encryption,
         # idle schedulers or memory is meant for clusters of his, not for these workers.
         held.enter_context(dask.config.set(dask.config.merge(*dask.config.defaults)))
         held.enter_context(dask.config.set(SETTINGS))
-        handler = held.enter_context(_silenced())
+        handler = held.enter_context(silenced())
         try:
             with _interrupts_blocked():
-                cluster = held.enter_context(_start_cluster(count))
+                cluster = held.enter_context(_start_cluster(processes, count // processes))
                 client = held.enter_context(distributed.Client(cluster, set_as_default=False))
             client.wait_for_workers(1, timeout=_START_S)
         except (OSError, TimeoutError, RuntimeError) as error:
             raise UnreachableError(
-                f"none of {count} worker processes was ready after {_START_S:g} s: {error}"
+                f"none of {processes} worker processes was ready after {_START_S:g} s: {error}"
                 if isinstance(error, TimeoutError)
-                else f"{count} worker processes could not be started: {error}",
+                else f"{processes} worker processes could not be started: {error}",
                 hint="free memory, or start fewer with --workers",
             ) from error
         handler.setLevel(logging.WARNING)  # silence_logs is for the workers, but sets this one too
         runner = _register(client, job)
-        pool = DaskPool(client=client, cluster=cluster, runner=runner, held=held.pop_all())
+        pool = DaskPool(client=client, cluster=cluster, runner=runner, job=job, held=held.pop_all())
     pool.notices = found.notices
     return pool
 
 
-def _start_cluster(count: int) -> distributed.LocalCluster:
+def _start_cluster(processes: int, slots: int) -> distributed.LocalCluster:
     return distributed.LocalCluster(
-        n_workers=count,
-        threads_per_worker=1,
+        n_workers=processes,
+        threads_per_worker=slots,
         processes=True,
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
@@ -465,12 +443,14 @@ def open_remote(asked: PoolRequest) -> DaskPool:
         UnreachableError: the scheduler does not answer.
         UsageError: an address without a port, or TLS without certificates.
     """
-    job, address = _job(asked, own_workers=False), asked.where
+    # Each worker finds its own.
+    job = _job(asked, own_workers=False, gpus=None if asked.gpus else ())
+    address = asked.where
     notices = _check_address(address)
     settings = {**SETTINGS, "distributed.comm.require-encryption": address.startswith("tls://")}
     with contextlib.ExitStack() as held:
         held.enter_context(dask.config.set(settings))
-        held.enter_context(_silenced())
+        held.enter_context(silenced())
         try:
             # A port where nobody listens says so at once; Dask would go on knocking.
             parts = urlsplit(address)
@@ -487,7 +467,7 @@ def open_remote(asked: PoolRequest) -> DaskPool:
             ) from error
         runner = _register(client, job)
         held.callback(_unregister, client, runner)
-        pool = DaskPool(client=client, cluster=None, runner=runner, held=held.pop_all())
+        pool = DaskPool(client=client, cluster=None, runner=runner, job=job, held=held.pop_all())
     pool.most, pool.notices = asked.workers, notices
     if pool.slots == 0:
         pool.notices += (f"no workers are connected to {address} yet",)
@@ -496,7 +476,7 @@ def open_remote(asked: PoolRequest) -> DaskPool:
 
 def _register(client: distributed.Client, job: Job) -> str:
     name = f"sweepctl-{uuid.uuid4().hex[:12]}"
-    client.register_plugin(_Runner(name, job), name=name)
+    client.register_plugin(Runner(name, job), name=name)
     return name
 
 
@@ -552,23 +532,3 @@ def _interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[logging.Handler]:
-    """Keep Dask's log of this process from the terminal.
-
-    What matters in it comes as an outcome or an error; the rest are remarks about connections,
-    most of them about those that we close ourselves.
-    """
-    logger = logging.getLogger("distributed")
-    before, level = logger.handlers, logger.level
-    handler: logging.Handler = logging.NullHandler()
-    logger.handlers = [handler]
-    logger.setLevel(logging.WARNING)
-    try:
-        yield handler
-    finally:
-        logger.handlers = before
-        logger.setLevel(level)
-        handler.close()

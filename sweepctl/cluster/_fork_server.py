@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sweepctl.cluster._devices import child_variables
 from sweepctl.runs import AttemptRequest, attempt_folder
 
 MESSAGE_BYTES = 1 << 16
@@ -234,6 +235,11 @@ def _child(
         if os.getppid() != parent:
             os._exit(1)  # the server died before the kernel knew about the tie
         _leave_server(server, channel)
+        if request.devices:
+            # Nothing has touched a GPU so far: CUDA reads these when it is first used.
+            chosen = child_variables(request.devices, os.environ)
+            os.environ.clear()
+            os.environ.update(chosen)
         _open_log(request)
         code = call(run, request)
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from sweepctl.cluster import HERE, Answer
 from sweepctl.cluster._attempt import Asked, ask_to_stop, folder_of, make_ready, settle
 from sweepctl.cluster._fork_server import call, resolve
+from sweepctl.cluster._slots import Node
 from sweepctl.errors import SweepctlError, UsageError
 from sweepctl.runs import AttemptOutcome, AttemptRequest
 
@@ -57,13 +58,18 @@ class InlinePool:
         self._running: AttemptRequest | None = None
         self._thread = 0
         self.notices: tuple[str, ...] = ()
+        self.grows = False
 
     @property
     def slots(self) -> int:
         """Always 1."""
         return 1
 
-    def submit(self, request: AttemptRequest) -> None:
+    def room(self) -> list[Node]:
+        """This process, with its slot."""
+        return [Node(name=_NAME, slots=1, free=0 if self._waiting or self._running else 1, most=1)]
+
+    def submit(self, request: AttemptRequest, node: str = "") -> None:
         """Queue a request for the next `completed`.
 
         Raises:

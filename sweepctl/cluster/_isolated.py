@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 from sweepctl.cluster._attempt import Asked, kernel_oom_kills, last_line, settle, stop_asked
-from sweepctl.cluster._devices import child_variables
 from sweepctl.cluster._fork_server import MESSAGE_BYTES
 from sweepctl.errors import SweepctlError
 from sweepctl.runs import AttemptOutcome, AttemptRequest, Failure
@@ -122,18 +121,9 @@ class ForkServer:
         entry: "module:function" that runs a request.
         preload: "module:function" called once in the server, or None.
         threads: CPU threads a child may use, at least 1.
-        gpu: id of the only GPU its children see, of `find_gpus`; None leaves what the worker sees.
     """
 
-    def __init__(
-        self,
-        *,
-        entry: str,
-        preload: str | None,
-        threads: int,
-        gpu: str | None = None,
-    ) -> None:
-        self._gpu = gpu
+    def __init__(self, *, entry: str, preload: str | None, threads: int) -> None:
         self._arguments = [entry] if preload is None else [entry, preload]
         self._threads = threads
         self._lock = threading.Lock()
@@ -168,15 +158,11 @@ class ForkServer:
                 stdout=log,
                 stderr=log,
                 pass_fds=(theirs.fileno(),),
-                env=self._environment(),
+                env=child_environment(self._threads, os.environ),
                 start_new_session=True,
             )
         self._control = ours
         return ours
-
-    def _environment(self) -> dict[str, str]:
-        environment = child_environment(self._threads, os.environ)
-        return environment if self._gpu is None else child_variables([self._gpu], environment)
 
     def _log_path(self) -> Path:
         if self._scratch is None:
@@ -272,7 +258,7 @@ def run_isolated(
         request,
         code=code,
         asked=watch.asked,
-        out_of_memory=code == -signal.SIGKILL and kernel_oom_kills() > kills,
+        out_of_memory=kernel_oom_kills() > kills,
         seconds=watch.end.get("seconds", 0.0),
         peak_memory_bytes=watch.end.get("peak", 0),
         host=host,

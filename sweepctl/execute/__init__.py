@@ -8,7 +8,8 @@ a training resumes from its last checkpoint.
 
     _settings   settings, events and summary of a run    _lock       one driver per run folder
     _driver     the loop                                 _searching  trials of a search meanwhile
-    _identity   which search it is                  _ready      what workers see before it begins
+    _identity   which search it is                       _placement  which task starts next
+    _ready      what workers see before it begins        _ranks      how many processes a task gets
 """
 
 from __future__ import annotations

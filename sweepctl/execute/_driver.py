@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import json
 import os
-import shutil
 import signal
 import socket
 import time
@@ -19,11 +19,12 @@ from typing import Any
 
 from sweepctl import runs
 from sweepctl.cluster import Pool, open_pool
-from sweepctl.errors import RunFolderError, SweepctlError
-from sweepctl.execute._ready import checks
+from sweepctl.errors import RunFolderError
+from sweepctl.execute._placement import Busy, next_start, order
+from sweepctl.execute._ranks import Ranks
+from sweepctl.execute._ready import check_disk, require_ready
 from sweepctl.execute._searching import Searching
 from sweepctl.execute._settings import RunSummary, Settings, Watcher
-from sweepctl.kinds import KINDS
 from sweepctl.ledger import AttemptProgress, Ledger
 from sweepctl.plan import Calibration, Open, Plan, Task, configuration, time_left
 from sweepctl.runs import FAILURES, NOT_ITS_FAULT, AttemptOutcome, AttemptRequest, TaskResult
@@ -42,18 +43,24 @@ EXPECT_S = 10.0
 SWEPT_WHOLE = 2_000
 """Entries of a run folder up to which all of it is searched for temporary files at the start."""
 
-SPARE_DISK_BYTES = 256 * 1024**2
-"""What must stay free on the disk beside a task's own files."""
-
 
 @dataclass(slots=True, kw_only=True)
 class _Running:
-    """An attempt in flight: its task, its number and what was last heard of it."""
+    """An attempt in flight: its task, its number, where it runs and what was last heard of it."""
 
     task: Task
     attempt: int
     events: Path
+    node: str
+    ranks: int
+    ends_at: float | None
     seen: dict[str, Any] | None = field(default=None)
+
+    def rest_s(self, now: float) -> float | None:
+        """Seconds until it ends, as it says itself, else as was expected; None for unknown."""
+        if self.seen is not None and self.seen.get("eta_s") is not None:
+            return float(self.seen["eta_s"])
+        return None if self.ends_at is None else max(0.0, self.ends_at - now)
 
 
 class Driver:
@@ -82,7 +89,8 @@ class Driver:
         self.tries: dict[str, int] = defaultdict(int)
         self.unmet: dict[str, int] = {}
         self.children: dict[str, list[str]] = defaultdict(list)
-        self.ready: list[tuple[int, int, str]] = []
+        self.ready: list[tuple[int, int, str]] = []  # sorted; the first goes first
+        self.ranks = Ranks(settings)
         self.later: list[tuple[float, str]] = []
         self.running: dict[str, _Running] = {}
         self.fast_failures = 0
@@ -215,8 +223,7 @@ class Driver:
 
     def _make_ready(self, task: Task) -> None:
         """Queue a task; among equals the longest first, so that no slot waits for it at the end."""
-        priority = KINDS[task.kind].priority
-        heapq.heappush(self.ready, (priority, -task.cost_left.flops, task.fingerprint))
+        bisect.insort(self.ready, order(task))
 
     def _search_on(self) -> None:
         """Let a search ask what it may, now that something has ended."""
@@ -241,6 +248,7 @@ class Driver:
 
     def _work(self) -> None:
         settings = self.settings
+        needed = self.ranks.of_the_rest(self.plan, self.done, self._calibration())
         pool = open_pool(
             settings.where,
             workers=settings.workers,
@@ -248,32 +256,17 @@ class Driver:
             entry=settings.entry,
             preload=settings.preload,
             grace_s=settings.grace_s,
-            # A device with a number is taken as it is; otherwise each worker gets a GPU of its own.
+            # A device with a number is taken as it is; otherwise each rank gets a GPU of its own.
             gpus=settings.device in ("auto", "cuda"),
+            ranks=max(needed.values(), default=1),
         )
         # The pool is closed while signals are held: Ctrl-C must not end that halfway.
         with self._signals(pool), pool:
             for notice in pool.notices:
                 self.watcher.notice(notice)
-            self._check_workers(pool)
+            self._check_room(pool)
+            require_ready(pool, settings, self.plan, self.watcher.notice)
             self._loop(pool)
-
-    def _check_workers(self, pool: Pool) -> None:
-        """Look at what workers see before anything is submitted.
-
-        Raises:
-            SweepctlError: one of them cannot run the study.
-        """
-        found = checks(pool, self.settings, self.plan)
-        for one in found:
-            if one.state == "warning" and one.said not in pool.notices:
-                self.watcher.notice(f"{one.where}: {one.name}: {one.said}")
-        wrong = [f"{one.where}: {one.name}: {one.said}" for one in found if one.state == "wrong"]
-        if wrong:
-            raise SweepctlError(
-                "nothing was started: " + "\n  ".join(wrong),
-                hint="`sweepctl doctor` with the study's file shows what every worker sees",
-            )
 
     def _loop(self, pool: Pool) -> None:
         looked = time.monotonic()
@@ -281,10 +274,12 @@ class Driver:
             self._tell_of_signals()
             self._wake_retries()
             self._search_on()
-            while self.ready and len(self.running) < pool.slots and not self.closing:
-                self._submit(pool, heapq.heappop(self.ready)[-1])
+            while self.ready and not self.closing and (start := self._next_start(pool)):
+                self._submit(pool, *start)
             if not self.running and (self.closing or not (self.ready or self.later)):
                 return
+            if not self.running and self.ready:
+                self._check_room(pool)
             for outcome in pool.completed(timeout_s=self._patience()):
                 self._tell_of_signals()  # before what they have brought about
                 self._record(outcome)
@@ -292,6 +287,26 @@ class Driver:
                 looked = time.monotonic()
                 self._look_at_progress()
                 self._estimate(pool.slots)
+
+    # -- placement -----------------------------------------------------------------------------
+
+    def _check_room(self, pool: Pool) -> None:
+        calibration = self._calibration()
+        self.ranks.check_room(pool, self.plan, self.done, calibration, self.watcher.notice)
+
+    def _next_start(self, pool: Pool) -> tuple[str, str] | None:
+        """The task to start next and the worker to start it on, None where nothing can."""
+        nodes = pool.room()
+        if all(node.free == 0 for node in nodes):
+            return None
+        calibration, now = self._calibration(), time.monotonic()
+        running: dict[str, list[Busy]] = defaultdict(list)
+        for flight in self.running.values():
+            running[flight.node].append(Busy(ranks=flight.ranks, rest_s=flight.rest_s(now)))
+
+        tasks = (self.plan.tasks[name] for *_, name in self.ready)
+        waiting = (self.ranks.waiting(task, calibration) for task in tasks)
+        return next_start(waiting, nodes, running)
 
     def _patience(self) -> float:
         """Seconds until something has to be looked at even if no attempt ends."""
@@ -304,18 +319,19 @@ class Driver:
             _, name = heapq.heappop(self.later)
             self._make_ready(self.plan.tasks[name])
 
-    def _submit(self, pool: Pool, name: str) -> None:
+    def _submit(self, pool: Pool, name: str, node: str) -> None:
         task = self.plan.tasks[name]
+        del self.ready[bisect.bisect_left(self.ready, order(task))]
         folder = self._folder(task)
-        self._check_disk(task)
+        check_disk(self.settings.folder, task)
         self._freeze(task, folder)
-        expected = self._calibration().expect(task.kind, task.cost_left)
+        start = self.ranks.waiting(task, self._calibration())
         attempt = self.ledger.attempts.start(
             name,
             host=socket.gethostname(),
-            predicted_s=None if expected is None else expected.seconds,
+            predicted_s=start.seconds,
             folder=folder,
-            provenance=self.provenance,
+            provenance={**self.provenance, "ranks": start.ranks},
         )
         if attempt is None:
             # Another driver with a run folder of its own has it in the same database.
@@ -323,7 +339,14 @@ class Driver:
             return
         log = runs.attempt_folder(folder, attempt)
         log.mkdir(parents=True, exist_ok=True)
-        self.running[task.id] = _Running(task=task, attempt=attempt, events=log / "events.jsonl")
+        self.running[task.id] = _Running(
+            task=task,
+            attempt=attempt,
+            events=log / "events.jsonl",
+            node=node,
+            ranks=start.ranks,
+            ends_at=None if start.seconds is None else time.monotonic() + start.seconds,
+        )
         micro_batch, recompute = self.settings.memory.get(task.kind, ("auto", "auto"))
         pool.submit(
             AttemptRequest(
@@ -341,7 +364,9 @@ class Driver:
                 device=self.settings.device,
                 fitted=self._fitted(task),
                 decoders=self.settings.decoders,
-            )
+                ranks=start.ranks,
+            ),
+            node,
         )
         self.watcher.submitted(task, attempt)
 
@@ -388,16 +413,6 @@ class Driver:
                 **continues,
             },
         )
-
-    def _check_disk(self, task: Task) -> None:
-        free = shutil.disk_usage(self.settings.folder).free
-        if free < task.cost.disk_bytes + SPARE_DISK_BYTES:
-            need = (task.cost.disk_bytes + SPARE_DISK_BYTES) / 1024**2
-            raise RunFolderError(
-                f"the disk under {self.settings.folder} is nearly full: {free / 1024**2:.0f} MiB "
-                f"are free, {task.id} needs {need:.0f} MiB",
-                hint="free some space and run the same command again; nothing is lost",
-            )
 
     def _record(self, outcome: AttemptOutcome) -> None:
         """Write down how an attempt ended and decide what follows from it."""
@@ -532,6 +547,7 @@ class Driver:
                 running=flight is not None,
                 fraction=event["step"] / event["steps"] if event.get("steps") else 0.0,
                 rest_s=event.get("eta_s"),
+                gpus=flight.ranks if flight else self.ranks.of(task, self._calibration()),
             )
         self.watcher.left(time_left(rest, self._calibration(), slots))
 

@@ -17,16 +17,16 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sweepctl.cluster import HERE, Answer, Gpu, Pool, child_variables, find_gpus, memory_takers
-from sweepctl.errors import RunFolderError
+from sweepctl.errors import RunFolderError, SweepctlError
 from sweepctl.execute._settings import Settings
 from sweepctl.plain import many
-from sweepctl.plan import Plan
+from sweepctl.plan import Plan, Task
 
 State = Literal["ok", "note", "warning", "wrong"]
 """How a check ended; a warning does not stop a run, and what is wrong does."""
@@ -43,6 +43,10 @@ try:
 except (RuntimeError, AssertionError) as error:
     print(json.dumps(str(error).split(chr(10))[0]))
 """
+
+
+SPARE_DISK_BYTES = 256 * 1024**2
+"""What must stay free on the disk beside a task's own files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +153,42 @@ def _see_folder(folder: Path, file: str, word: str) -> dict[str, Any]:
 
 
 # -- on the driver ---------------------------------------------------------------------------------
+
+
+def check_disk(folder: Path, task: Task) -> None:
+    """Refuse to start a task that the disk of the run folder has no room for.
+
+    Raises:
+        RunFolderError: it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < task.cost.disk_bytes + SPARE_DISK_BYTES:
+        need = (task.cost.disk_bytes + SPARE_DISK_BYTES) / 1024**2
+        raise RunFolderError(
+            f"the disk under {folder} is nearly full: {free / 1024**2:.0f} MiB are free, "
+            f"{task.id} needs {need:.0f} MiB",
+            hint="free some space and run the same command again; nothing is lost",
+        )
+
+
+def require_ready(
+    pool: Pool, settings: Settings, plan: Plan, notice: Callable[[str], None]
+) -> None:
+    """Look at what workers see before anything is submitted, and pass on warnings.
+
+    Raises:
+        SweepctlError: one of them cannot run the study.
+    """
+    found = checks(pool, settings, plan)
+    for one in found:
+        if one.state == "warning" and one.said not in pool.notices:
+            notice(f"{one.where}: {one.name}: {one.said}")
+    wrong = [f"{one.where}: {one.name}: {one.said}" for one in found if one.state == "wrong"]
+    if wrong:
+        raise SweepctlError(
+            "nothing was started: " + "\n  ".join(wrong),
+            hint="`sweepctl doctor` with the study's file shows what every worker sees",
+        )
 
 
 def checks(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from sweepctl.plan import Left, Plan, Task, Trial
 from sweepctl.runs import AttemptOutcome
+from sweepctl.study import Gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,7 @@ class Settings:
     Attributes:
         folder: the run folder, `runs/`.
         where: "local", "inline", or a scheduler's address.
-        workers: worker processes, or None for one each `threads` cores.
+        workers: slots, or None for one per GPU, or each `threads` cores.
         threads: CPU threads of an attempt.
         decoders: samples that an attempt decodes at the same time; None for as many as the cores of
             its slot.
@@ -31,6 +32,7 @@ class Settings:
         memory: kind of training -> samples in memory together, "all" or "auto", and whether
             activations are recomputed, or "auto"; both "auto" for one that is absent.
         deterministic: whether GPUs use deterministic algorithms; CPUs always do.
+        needs: kind of task -> how many GPUs a task gets; 1 for one that is absent.
         backoff_s: pause before the first retry; doubled each time, at most a minute.
         entry: what an attempt runs, "module:function".
         preload: what its fork server imports beforehand, "module:function".
@@ -50,6 +52,7 @@ class Settings:
     timeout_s: float | None = None
     memory: Mapping[str, tuple[int | str, bool | str]] = field(default_factory=dict)
     deterministic: bool = False
+    needs: Mapping[str, Gpus] = field(default_factory=dict)
     backoff_s: float = 1.0
     entry: str = "sweepctl.tasks:run"
     preload: str | None = "sweepctl.tasks:preload"

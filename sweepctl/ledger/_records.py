@@ -115,6 +115,7 @@ class TaskState:
         seconds: wall time of the newest attempt, 0 while it runs.
         host: host of the newest attempt.
         device: device of the newest attempt.
+        ranks: processes of the newest attempt, each with a device of its own.
     """
 
     fingerprint: str
@@ -136,6 +137,7 @@ class TaskState:
     seconds: float
     host: str
     device: str
+    ranks: int
 
     @property
     def shown(self) -> ShownState:

@@ -214,6 +214,7 @@ class Tasks:
     def speeds(self) -> list[Speed]:
         """How fast the newest finished tasks were, the newest last, to calibrate forecasts.
 
+        Seconds are those of one device: of an attempt on several, the sum over all of them.
         Tasks of which an attempt failed or was lost are left out: some of their work was done
         twice, or took an unknown number of seconds.
         """
@@ -221,6 +222,7 @@ class Tasks:
 
         every = t.attempt.alias("every")
         whole = every.c.state.in_(("done", "stopped"))
+        seconds = sa.func.sum(every.c.seconds * ranks_of(every))
         device = sa.func.coalesce(
             sa.func.nullif(t.attempt.c.device_name, ""), t.attempt.c.device
         ).label("device")
@@ -230,7 +232,7 @@ class Tasks:
                 t.task.c.samples,
                 t.attempt.c.flops,
                 device,
-                sa.func.sum(every.c.seconds).label("seconds"),
+                seconds.label("seconds"),
             )
             .join(t.attempt, t.RESULT_ATTEMPT)
             .join(every, every.c.task == t.task.c.fingerprint)
@@ -342,6 +344,12 @@ def study_states(connection: Connection, study: str) -> dict[str, TaskState]:
     return _states(connection, t.task.c.fingerprint.in_(t.tasks_of(study)))
 
 
+def ranks_of(attempts: sa.FromClause) -> sa.ColumnElement[int]:
+    """Processes, each with a device of its own, that worked on an attempt; 1 of old ones."""
+    ranks = sa.type_coerce(attempts.c.provenance, sa.JSON)["ranks"].as_integer()
+    return sa.func.coalesce(ranks, 1)
+
+
 _STATE_QUERY = sa.select(
     t.task.c.fingerprint,
     t.task.c.id,
@@ -361,6 +369,7 @@ _STATE_QUERY = sa.select(
     t.attempt.c.seconds,
     t.attempt.c.host,
     t.attempt.c.device,
+    ranks_of(t.attempt).label("ranks"),
 ).select_from(t.task.outerjoin(t.attempt, t.NEWEST_ATTEMPT))
 
 
@@ -388,6 +397,7 @@ def _states(connection: Connection, *conditions: sa.ColumnElement[bool]) -> dict
             seconds=row.seconds or 0.0,
             host=row.host or "",
             device=row.device or "",
+            ranks=row.ranks,
         )
         for condition in conditions
         for row in connection.execute(_STATE_QUERY.where(condition))

@@ -10,7 +10,7 @@ measured speeds) is an argument. The same study gives the same plan everywhere.
     _summary      what remains to be done, and why    _rungs       trials up to a rung of a search
     _design       what a plan will measure            _candidates  cells that a study could have
     _describe     one tokenizer without a study       _points      points of a search
-    _memory       what fits a GPU
+    _memory       what fits a GPU                     _needs       GPUs of a task
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from sweepctl.plan._identity import (
 )
 from sweepctl.plan._memory import Measured, Need, StageMemory, configuration, memory_on, needs_on
 from sweepctl.plan._model import Cell, Plan, Task, Trial
+from sweepctl.plan._needs import check_batches, check_room, gpus_of, gpus_of_tasks
 from sweepctl.plan._operations import Cost
 from sweepctl.plan._points import MOST_COUNTED, about_points, about_search, look_at_points
 from sweepctl.plan._rungs import measuring_stage, rung_stage, rung_steps, up_to
@@ -82,12 +83,15 @@ __all__ = [
     "candidates",
     "canonical",
     "cell_costs",
+    "check_room",
     "completed",
     "configuration",
     "describe_tokenizer",
     "design_rows",
     "expected_hours",
     "fingerprint",
+    "gpus_of",
+    "gpus_of_tasks",
     "group_of",
     "lasting",
     "make_plan",
@@ -127,7 +131,8 @@ def make_plan(
         first: number of the first cell.
 
     Raises:
-        StudyError: the grid is too large, empty, or holds a cell that cannot be run.
+        StudyError: the grid is too large, empty, or holds a cell that cannot be run, or a training
+            has more GPUs than samples per step.
     """
     needed: set[str] = set()
 
@@ -158,6 +163,8 @@ def make_plan(
                 datasets=tuple(point.config["evaluate"]["reconstruction"]["on"]),
             )
         )
+    if trials is None:
+        check_batches(study, maker.tasks)
     return Plan(
         study=study,
         axes=axis_names(study.grid.factors, study.search),

@@ -62,7 +62,7 @@ class Speed:
     Attributes:
         kind: its kind.
         device: kind of device it ran on, for example "NVIDIA H100 80GB HBM3".
-        seconds: wall time of the attempts that made it.
+        seconds: wall time of the attempts that made it, times the devices that each had.
         flops: floating point operations it did; 0 where they are not counted.
         samples: images or clips it went through; 0 where there are none.
     """

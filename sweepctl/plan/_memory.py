@@ -7,6 +7,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sweepctl.kinds import trainings
@@ -74,7 +75,7 @@ class Fit:
     Attributes:
         task: its id.
         label: of the task, for people.
-        batch: samples of a step.
+        batch: samples of a step, of several GPUs those of the one that has most.
         micro_batch: of them, those in memory together; None when it does not fit.
         recompute: whether activations are recomputed.
         bytes: at the peak, in closed form; of one sample, or the given ones, where it does not fit.
@@ -138,6 +139,7 @@ def memory_on(
     tasks: Iterable[tuple[Task, Mapping[str, tuple[int | str, bool | str]]]],
     available_bytes: int,
     measured: Mapping[str, Measured] | None = None,
+    gpus: Mapping[str, int] = MappingProxyType({}),
 ) -> list[StageMemory]:
     """What the trainings among tasks need of a device, one line per stage.
 
@@ -146,6 +148,7 @@ def memory_on(
         available_bytes: memory of the device.
         measured: configuration -> what fitted such a device; it takes precedence over the closed
             form.
+        gpus: fingerprint -> devices that share the batch, for tasks that have several.
     """
     known: dict[Any, tuple[int, int | None, bool, int, bool]] = {}
     fits: dict[str, list[Fit]] = defaultdict(list)
@@ -153,13 +156,15 @@ def memory_on(
         if task.cost.training is None:
             continue
         said = run.get(task.kind, ("auto", "auto"))
-        key = (task.cost.training, said)
+        together = gpus.get(task.fingerprint, 1)
+        key = (task.cost.training, said, together)
         if key not in known:
-            found = measured.get(configuration(task) or "") if measured else None
+            # Of trainings in one process, which take the whole batch.
+            found = measured.get(configuration(task) or "") if measured and together == 1 else None
             if found is not None and said == ("auto", "auto"):
                 known[key] = _measured(task.cost.training, found)
             else:
-                known[key] = (*_fit(task.cost.training, available_bytes, *said), False)
+                known[key] = (*_fit(task.cost.training, available_bytes, together, *said), False)
         batch, micro_batch, recompute, taken, is_measured = known[key]
         fits[task.kind].append(
             Fit(
@@ -186,7 +191,11 @@ def _measured(
 
 
 def _fit(
-    training: tuple[Any, Any], available_bytes: int, said: int | str, again: bool | str
+    training: tuple[Any, Any],
+    available_bytes: int,
+    together: int,
+    said: int | str,
+    again: bool | str,
 ) -> tuple[int, int | None, bool, int]:
     spec, how = training
 
@@ -194,7 +203,7 @@ def _fit(
         found: Memory = how.memory(spec, recompute=recompute)
         return found
 
-    batch: int = how.batch
+    batch: int = -(-how.batch // together)
     given = {"auto": None, "all": batch}.get(said, said) if isinstance(said, str) else said
     micro_batch, recompute = chosen(
         memory,

@@ -12,6 +12,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sweepctl import paths
@@ -336,9 +337,9 @@ class Left:
         seconds: until the end, by starting the longest ready task whenever a slot is free; of the
             tasks whose time is known.
         low, high: ends of its 95 % interval, that of the work; None where it is not known.
-        work_seconds: of all those tasks, one after the other.
+        work_seconds: of all those tasks, one after the other on one GPU.
         chain_seconds: of the longest chain of tasks that wait for each other.
-        slots: tasks that run at the same time.
+        slots: GPUs, or tasks that run at the same time.
         unknown: tasks that nothing is known of, by kind; the time is then too short.
     """
 
@@ -362,6 +363,7 @@ class Open:
         running: whether it runs now; running tasks come before all others.
         fraction: done of it, from 0 to 1.
         rest_s: seconds left by its own rate; None when it has not reported one.
+        gpus: that compute it together; it takes as many slots.
     """
 
     kind: str
@@ -370,12 +372,25 @@ class Open:
     running: bool = False
     fraction: float = 0.0
     rest_s: float | None = None
+    gpus: int = 1
 
 
 def whole_run(
-    plans: Sequence[Plan], states: Mapping[str, str], calibration: Calibration, devices: int
+    plans: Sequence[Plan],
+    states: Mapping[str, str],
+    calibration: Calibration,
+    devices: int,
+    gpus: Mapping[str, int] = MappingProxyType({}),
 ) -> Left:
-    """How long running plans will take on so many devices, one task per device."""
+    """How long running plans will take on so many devices.
+
+    Args:
+        plans: one or several.
+        states: fingerprint -> state; unknown tasks are new.
+        calibration: how long tasks take.
+        devices: how many, all of one worker.
+        gpus: fingerprint -> devices of a task, for those that have several.
+    """
     tasks = {name: task for plan in plans for name, task in plan.tasks.items()}
     blocked = blocked_tasks(tasks, states)
     rest = {
@@ -383,6 +398,7 @@ def whole_run(
             kind=task.kind,
             cost=task.cost,
             parents=tuple(parent for _, parent in task.parents),
+            gpus=gpus.get(name, 1),
         )
         for name, task in tasks.items()
         if states.get(name) != "done" and name not in blocked
@@ -396,23 +412,29 @@ def time_left(tasks: Mapping[str, Open], calibration: Calibration, slots: int) -
     Args:
         tasks: name -> what is still to be done.
         calibration: how long tasks take.
-        slots: tasks that run at the same time, at least 1.
+        slots: GPUs, or on CPUs tasks of one rank that run at the same time; at least 1. A task
+            with more GPUs than that is computed by as many as there are.
     """
+    slots = max(slots, 1)
     parts: dict[str, Expected] = {}
     unknown: Counter[str] = Counter()
     for name, task in tasks.items():
         whole = calibration.expect(task.kind, task.cost)
         if task.rest_s is not None and task.fraction >= OWN_PACE:
             basis = None if whole is None else whole.basis
-            parts[name] = Expected(seconds=task.rest_s, low=None, high=None, basis=basis)
+            rest_s = task.rest_s * min(task.gpus, slots)
+            parts[name] = Expected(seconds=rest_s, low=None, high=None, basis=basis)
         elif whole is None:
             unknown[task.kind] += 1
         else:
             rest_s = whole.seconds * (1.0 - task.fraction)
             parts[name] = Expected(seconds=rest_s, low=None, high=None, basis=whole.basis)
     work = together(parts.values())
-    durations = {name: parts[name].seconds if name in parts else 0.0 for name in tasks}
-    end, chain_seconds = _ends(tasks, durations, max(slots, 1))
+    together_on = {name: min(task.gpus, slots) for name, task in tasks.items()}
+    durations = {
+        name: parts[name].seconds / together_on[name] if name in parts else 0.0 for name in tasks
+    }
+    end, chain_seconds = _ends(tasks, durations, together_on, slots)
     known = work.low is not None and work.high is not None and work.seconds > 0
     return Left(
         seconds=end,
@@ -420,15 +442,21 @@ def time_left(tasks: Mapping[str, Open], calibration: Calibration, slots: int) -
         high=end * work.high / work.seconds if known and work.high is not None else None,
         work_seconds=work.seconds,
         chain_seconds=chain_seconds,
-        slots=max(slots, 1),
+        slots=slots,
         unknown=dict(unknown),
     )
 
 
 def _ends(
-    tasks: Mapping[str, Open], durations: Mapping[str, float], slots: int
+    tasks: Mapping[str, Open],
+    durations: Mapping[str, float],
+    together_on: Mapping[str, int],
+    slots: int,
 ) -> tuple[float, float]:
-    """When the last task ends: with so many slots, the longest ready task first; and with any."""
+    """When the last task ends: with so many slots, the longest ready task first; and with any.
+
+    A task that does not find all its slots free waits for them, and nothing starts before it.
+    """
     unmet = {name: sum(parent in tasks for parent in task.parents) for name, task in tasks.items()}
     children: dict[str, list[str]] = defaultdict(list)
     for name, task in tasks.items():
@@ -441,13 +469,15 @@ def _ends(
         if waits == 0
     ]
     heapq.heapify(ready)
-    now, busy = 0.0, list[tuple[float, str]]()
+    now, free, busy = 0.0, slots, list[tuple[float, str]]()
     chain = dict(durations)  # until the end of each, with any number of slots
     while ready or busy:
-        while ready and len(busy) < slots:
+        while ready and together_on[ready[0][-1]] <= free:
             name = heapq.heappop(ready)[-1]
+            free -= together_on[name]
             heapq.heappush(busy, (now + durations[name], name))
         now, ended = heapq.heappop(busy)
+        free += together_on[ended]
         for child in children.get(ended, ()):
             chain[child] = max(chain[child], chain[ended] + durations[child])
             unmet[child] -= 1

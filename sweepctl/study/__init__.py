@@ -32,6 +32,7 @@ from sweepctl.study._claims import (
 from sweepctl.study._grid import Conditional, Factor, Grid, Match, StudyFile
 from sweepctl.study._load import load_study
 from sweepctl.study._model import Config, Run, Study
+from sweepctl.study._needs import WITHIN, Gpus, Needs
 from sweepctl.study._paths import (
     Condition,
     added_later,
@@ -51,6 +52,7 @@ from sweepctl.study._values import NAME, Comparison, Margin, MarginText, Text, p
 __all__ = [
     "CLAIM_KINDS",
     "DEVICE",
+    "WITHIN",
     "AnyClaim",
     "Claim",
     "Comparison",
@@ -62,6 +64,7 @@ __all__ = [
     "Factor",
     "FactorClaim",
     "Fit",
+    "Gpus",
     "Grid",
     "HoldoutClaim",
     "Keep",
@@ -70,6 +73,7 @@ __all__ = [
     "MarginText",
     "Match",
     "MonotoneClaim",
+    "Needs",
     "Objective",
     "OptimumClaim",
     "OwnSet",

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from sweepctl.kinds import KINDS, trainings
+from sweepctl.kinds import KINDS, in_ranks, trainings
 from sweepctl.study._claims import Claim, Fit
+from sweepctl.study._needs import Gpus, Needs
 from sweepctl.study._search_block import SearchBlock
 from sweepctl.study._values import NAME, Count, Flag, Number, Strict, Text, Whole, model_of
 from vitok_core import settings
@@ -34,10 +35,12 @@ Recompute = Literal["auto"] | Flag
 if TYPE_CHECKING:
     Stage = str
     Training = str
+    InRanks = str
     Fixable = str
 else:
     Stage = Literal[STAGES]
     Training = Literal[trainings()]
+    InRanks = Literal[in_ranks()]
     Fixable = Literal[FIXABLE]
 
 # --- what a cell is made of -------------------------------------------------------------------
@@ -261,6 +264,27 @@ class Run(Strict):
             "always used."
         ),
     )
+
+    needs: dict[InRanks, Needs] = Field(
+        default_factory=dict,
+        description="What tasks of a stage get to run on; 1 GPU each for what is not named.",
+    )
+
+    @property
+    def gpus(self) -> dict[str, Gpus]:
+        """Kind of task -> how many GPUs a task gets; 1 for what is not named."""
+        return {kind: needs.gpus for kind, needs in self.needs.items()}
+
+    @field_validator("needs")
+    @classmethod
+    def _rules_are_of_trainings(cls, needs: dict[str, Needs]) -> dict[str, Needs]:
+        for kind, one in needs.items():
+            if one.gpus.by_size and kind not in trainings():
+                raise ValueError(
+                    f"{kind}: a rule by size is for trainings ({', '.join(trainings())}); give a "
+                    "number, or {within: 12 h}"
+                )
+        return needs
 
     @property
     def skip_non_finite(self) -> int:

@@ -49,7 +49,7 @@ class Workers(Strict):
     Attributes:
         where: "local" (worker processes here), "inline" (in this process), or a scheduler's
             address, tcp://... or tls://...
-        count: worker processes of "local"; by default one a GPU, else one for each `threads` cores.
+        count: slots of "local"; by default one per GPU, else one for each `threads` cores.
         threads: CPU threads an attempt may use.
         decoders: pictures or clips an attempt decodes at the same time, when it prepares or streams
             a data set; by default one for each core of its slot (the machine's cores, divided by

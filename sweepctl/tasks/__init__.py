@@ -9,6 +9,7 @@ who runs it, where, or how often it was interrupted.
     _work       what goes into a kind's function and comes out of it
     _attempt    one attempt in a child process, by class of failure
     _device     the device of an attempt, which must be usable
+    _gang       the same attempt in several processes
     _software   the code and versions that made the numbers
 
 Nothing heavy is imported with this package.

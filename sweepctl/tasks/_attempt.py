@@ -2,13 +2,14 @@
 
 `run` is what a worker's child process executes for an attempt: it reads the frozen task.json, calls
 the kind's function with the folders of the task's parents, writes result.json when that succeeds
-and, in any case, outcome.json.
+and, in any case, outcome.json. An attempt of several ranks does so in as many processes (`_gang`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import platform
 import signal
@@ -27,6 +28,7 @@ from sweepctl.kinds import trainings
 from sweepctl.runs import AttemptOutcome, AttemptRequest, FileRecord, Fitted, TaskResult
 from sweepctl.secrets import hidden, known
 from sweepctl.tasks._device import NoDevice, device_name, device_of, its_gpu, lost_device
+from sweepctl.tasks._gang import Told, in_ranks
 from sweepctl.tasks._measure import generate, reconstruct
 from sweepctl.tasks._prepare import latents, prepare, reference
 from sweepctl.tasks._train import dit, stage1, stage2
@@ -82,21 +84,14 @@ def run(request: AttemptRequest) -> None:
         SystemExit: with code ENOSPC (28), the disk is too full for the outcome.
     """
     started = time.monotonic()
-    folder = Path(request.folder)
-    attempt = runs.attempt_folder(folder, request.attempt)
+    attempt = runs.attempt_folder(Path(request.folder), request.attempt)
     attempt.mkdir(parents=True, exist_ok=True)
-    outcome: dict[str, Any]
     with _StopAsked(attempt / "stop") as stop:
-        try:
-            _do(request, folder, attempt, stop, started)
-            outcome = {"state": "done"}
-        except KeyboardInterrupt:
-            outcome = {"state": "stopped", "message": "interrupted by SIGINT"}
-        except Exception as error:  # noqa: BLE001 - the border: every failure becomes an outcome
-            outcome = _classify(error)
-            if outcome["state"] == "failed":
-                with contextlib.suppress(OSError):  # a full disk has no room for it either
-                    log(f"failed\n{_without_secrets(traceback.format_exc()).rstrip()}")
+        if request.ranks == 1:
+            outcome = _ended(lambda: _do(request, _settle(request), stop, started))
+        else:
+            work = functools.partial(_as_rank, request, stop, started)
+            outcome = _ended(lambda: in_ranks(request.ranks, attempt, work))
     try:
         runs.write_json(
             attempt / "outcome.json",
@@ -115,19 +110,50 @@ def run(request: AttemptRequest) -> None:
         sys.exit(errno.ENOSPC)
 
 
-def _do(
-    request: AttemptRequest,
-    folder: Path,
-    attempt: Path,
-    stop: _StopAsked,
-    started: float,
+def _as_rank(
+    request: AttemptRequest, stop: _StopAsked, started: float, say: Callable[[Told], None]
 ) -> None:
+    """One of several processes of an attempt; says how it ended while the others still hear it."""
+    from vitok_core import train
+
+    def work() -> None:
+        with train.distributed(_settle(request)) as device:
+            # An error is said before the group is left: what the others then see is its effect.
+            ended = _ended(lambda: _do(request, str(device), stop, started))
+            said.append({**ended, "peak_memory_bytes": _peak_memory_bytes()})
+            say(said[0])
+
+    said: list[Told] = []
+    ended = _ended(work)
+    if not said:  # it did not even join
+        say({**ended, "peak_memory_bytes": _peak_memory_bytes()})
+
+
+def _ended(work: Callable[[], Told | None]) -> Told:
+    """Do something, and say how it ended as fields of an outcome; done where it says nothing."""
+    try:
+        return work() or {"state": "done"}
+    except KeyboardInterrupt:
+        return {"state": "stopped", "message": "interrupted by SIGINT"}
+    except Exception as error:  # noqa: BLE001 - the border: every failure becomes an outcome
+        outcome = _classify(error)
+        if outcome["state"] == "failed":
+            with contextlib.suppress(OSError):  # a full disk has no room for it either
+                log(f"failed\n{_without_secrets(traceback.format_exc()).rstrip()}")
+        return outcome
+
+
+def _do(request: AttemptRequest, device: str, stop: _StopAsked, started: float) -> None:
+    """Do the task on a device; of several processes the first one leaves the result."""
+    folder = Path(request.folder)
+    attempt = runs.attempt_folder(folder, request.attempt)
     task = runs.read_json(folder / "task.json")
     identity = task["identity"]
-    device = _settle(request)
     log(f"{request.task_id}  {task['label']}  attempt {request.attempt}")
     decoders = request.decoders or cores_of_a_slot(request.slots)
     log(f"on {socket.gethostname()}, {device}, {request.threads} thread(s), {decoders} decoder(s)")
+    if request.ranks > 1:
+        log(f"process {os.environ['RANK']} of {request.ranks}, the first is 0")
     made = TASKS[task["kind"]](
         Work(
             task=request.task_id,
@@ -144,10 +170,19 @@ def _do(
             micro_batch=request.micro_batch,
             recompute=request.recompute,
             fitted=tuple(Fitted(**one) for one in request.fitted),
-            event=_events(attempt / "events.jsonl"),
+            event=_events(attempt / "events.jsonl") if _is_first() else _nothing,
             should_stop=stop,
         )
     )
+    peak = _peak_memory_bytes()
+    if request.ranks > 1:
+        import torch
+
+        total = torch.tensor(peak)
+        torch.distributed.all_reduce(total)
+        peak = int(total)
+        if not _is_first():
+            return
     flops = task.get("cost", {}).get("flops", 0)
     files: tuple[FileRecord, ...] = tuple(runs.file_record(folder, name) for name in made.files)
     runs.write_result(
@@ -158,9 +193,9 @@ def _do(
             metrics=made.metrics,
             files=files,
             values=made.values,
-            provenance=_provenance(request, device),
+            provenance=_provenance(request, device, made.values),
             seconds=time.monotonic() - started,
-            peak_memory_bytes=_peak_memory_bytes(),
+            peak_memory_bytes=peak,
             flops=flops if made.share == 1 else round(flops * made.share),
         ),
     )
@@ -198,6 +233,11 @@ def _settle(request: AttemptRequest) -> str:
     # Nothing here reads memory that was never written, so filling it would only take time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not repeatable  # every step has the same shapes
+    if request.ranks > 1 and device == "cuda" and torch.cuda.device_count() < request.ranks:
+        raise NoDevice(
+            f"{request.ranks} processes need a GPU each, and torch sees "
+            f"{torch.cuda.device_count()} ({its_gpu()})"
+        )
     return device
 
 
@@ -212,6 +252,14 @@ def _events(path: Path) -> Callable[[Mapping[str, Any]], None]:
             log("  ".join(f"{key} {_short(value)}" for key, value in event.items()))
 
     return write
+
+
+def _nothing(event: Mapping[str, Any]) -> None:
+    """What a process that is not the first of several writes of its progress."""
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _short(value: object) -> str:
@@ -254,7 +302,7 @@ class _StopAsked:
         return self.asked
 
 
-def _classify(error: Exception) -> dict[str, Any]:
+def _classify(error: Exception) -> Told:
     """An exception as the state, failure class and one-line message of an outcome."""
     from vitok_core.errors import NonFiniteError, Stopped, VitokError
 
@@ -295,15 +343,19 @@ def _is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def _provenance(request: AttemptRequest, device: str) -> dict[str, Any]:
+def _provenance(request: AttemptRequest, device: str, values: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
+    together = {"micro_batch": values["micro_batch"]} if "micro_batch" in values else {}
     return {
         "host": socket.gethostname(),
         "device": device,
         "device_name": device_name(device, request.threads),
         "threads": request.threads,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "ranks": request.ranks,
+        **({"devices": list(request.devices)} if request.devices else {}),
+        **together,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "environment": {key: os.environ[key] for key in KEPT_ENVIRONMENT if key in os.environ},

@@ -36,7 +36,7 @@ def stage1(work: Work) -> Made:
 
     config = work.identity["config"]
     settings = settings_of(Stage1, config["stage1"], seed=config["seed"])
-    telling, continued_from = _Telling(work), _go_on(work)
+    telling, continued_from = _Telling(work), _gone_on(work)
     with _samples(work) as samples:
         result = train.train_stage1(
             tokenizer_spec(config),
@@ -74,7 +74,7 @@ def stage2(work: Work) -> Made:
     config = work.identity["config"]
     settings = settings_of(Stage2, config["stage2"], seed=config["seed"])
     tokenizer = work.parents["tokenizer"] / "weights.safetensors"
-    telling, continued_from = _Telling(work), _go_on(work)
+    telling, continued_from = _Telling(work), _gone_on(work)
     with _samples(work) as samples:
         result = train.train_stage2(
             tokenizer,
@@ -112,7 +112,7 @@ def dit(work: Work) -> Made:
     settings = settings_of(DiT, config["dit"], flip=config["flip"], seed=config["seed"])
     latents = open_latents(work.parents["latents"])
     spec = settings.spec(load_tokenizer(latents.weights).spec, config["classes"])
-    telling, continued_from = _Telling(work), _go_on(work)
+    telling, continued_from = _Telling(work), _gone_on(work)
     result = train.train_dit(
         spec,
         settings,
@@ -196,7 +196,14 @@ class _Telling:
         )
 
     def keep(self, micro_batch: int | None, recompute: bool, peak: int | None = None) -> None:
-        """Keep what fits the device, once it has; that all fits a CPU is no news."""
+        """Keep what fits the device, once it has; that all fits a CPU is no news.
+
+        Of several processes the first one does.
+        """
+        from vitok_core import train
+
+        if train.world().rank > 0:
+            return
         fits = dataclasses.replace(
             self.device, micro_batch=micro_batch, recompute=recompute, peak_bytes=peak
         )
@@ -209,6 +216,20 @@ class _Telling:
             if text not in self.noted:
                 self.noted.add(text)
                 log(f"note: {text}")
+
+
+def _gone_on(work: Work) -> int:
+    """The same step in every process; the first one of several does it."""
+    from torch import distributed
+
+    from vitok_core import train
+
+    here = train.world()
+    found = [_go_on(work) if here.rank == 0 else 0]
+    if here.size > 1:
+        # An error of the first ends the others, see `_gang`.
+        distributed.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 def _go_on(work: Work) -> int:
@@ -247,6 +268,7 @@ def _trained(telling: _Telling, result: TrainingResult, continued_from: int, **o
             "mfu": result.mfu,
             "peak_memory_bytes": result.peak_memory_bytes,
             "resumed_from": result.resumed_from,
+            "ranks": train.world().size,
             "micro_batch": result.micro_batch,
             "recompute_activations": result.recompute_activations,
             "continued_from": continued_from,
