@@ -128,7 +128,7 @@ def stepper(model: nn.Module, case: Case, precision: Precision) -> Callable[[], 
     source = torch.Generator().manual_seed(0)
     x = torch.rand((case.batch, 3, spec.resolution, spec.resolution), generator=source) * 2 - 1
     noise_BLC = torch.randn((case.batch, spec.tokens, spec.c), generator=source)
-    optimiser = adamw(model.parameters(), OPTIMISER, torch.device("cpu"))
+    optimiser = adamw(model, OPTIMISER, torch.device("cpu"))
     networks = loss_networks(LOSS)
 
     def step() -> None:

@@ -99,7 +99,7 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
 def test_two_processes_stop_together_and_resume_to_the_byte(data: Path, tmp_path: Path) -> None:
     train_in_processes(2, data, tmp_path / "whole")
     for answer in train_in_processes(2, data, tmp_path / "run", stop_at=9):
-        assert (answer["error"], "step 9 of 20" in answer["text"]) == ("Stopped", True)
+        assert (answer["error"], "step 10 of 20" in answer["text"]) == ("Stopped", True)
     for answer in train_in_processes(2, data, tmp_path / "run"):
         assert answer["resumed_from"] == 10  # the wish travels with a step and is read in the next
     whole, resumed = (tmp_path / name / "weights.safetensors" for name in ("whole", "run"))

@@ -17,7 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from vitok_core.dit import DiTBlock
 from vitok_core.errors import SpecError
+from vitok_core.layers import Block
+from vitok_core.ranks import world
 from vitok_core.settings import DiTTraining, Optimiser, Run, Stage1, Stage2
 from vitok_core.train._guard import skip_unless
 from vitok_core.train._loop import Resumable
@@ -131,6 +134,20 @@ class Ema:
             average.copy_(state[name])
 
 
+def compiled(model: nn.Module) -> nn.Module:
+    """The model compiled, for fixed shapes: a short last micro-batch is compiled once more.
+
+    As one graph in one process. In several, each block of its towers is a graph of its own: one
+    graph would hand over all gradients at its end, and none could be sent before.
+    """
+    if world().size == 1:
+        return torch.compile(model, dynamic=False)  # type: ignore[return-value]  # it is a module
+    for block in model.modules():
+        if isinstance(block, Block | DiTBlock):
+            block.compile(dynamic=False)
+    return model
+
+
 class Learner(Generic[Model]):
     """A model in training, with its optimiser and, if asked for, the average of its weights.
 
@@ -160,8 +177,7 @@ class Learner(Generic[Model]):
         self.adamw = adamw(model, config.optimiser, self.device)
         self.ema = None if config.ema is None else Ema(model, config.ema)
         self._bf16 = config.precision == "bf16"
-        # Fixed shapes: a short last micro-batch is compiled once more instead of for any length.
-        self._call = torch.compile(model, dynamic=False) if config.compile else model
+        self._call = compiled(model) if config.compile else model
 
     @property
     def resumable(self) -> dict[str, Resumable | None]:
