@@ -50,7 +50,7 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind(name="prepare", work="prepare", priority=0, version=2),
-        Kind(name="reference", work="prepare", priority=1),
+        Kind(name="reference", work="prepare", priority=1, in_ranks=True),
         Kind(
             name="stage1",
             work="train",
@@ -78,6 +78,7 @@ KINDS: dict[str, Kind] = {
             group="stages.latents",
             switches=("stages.dit.steps",),
             absent="no cell has a DiT",
+            in_ranks=True,
         ),
         Kind(
             name="dit",
@@ -97,6 +98,7 @@ KINDS: dict[str, Kind] = {
             group="evaluate.reconstruction",
             in_only=True,
             measures="tokenizer",
+            in_ranks=True,
         ),
         Kind(
             name="generate",
@@ -108,6 +110,7 @@ KINDS: dict[str, Kind] = {
             in_only=True,
             measures="dit",
             pictures=("sample",),
+            in_ranks=True,
         ),
     )
 }

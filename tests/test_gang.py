@@ -176,6 +176,45 @@ def test_what_so_many_began_any_number_ends(
     assert difference(tmp_path / "cut", tmp_path / "whole") < 1e-5
 
 
+WHOLE = """\
+format: 1
+study: whole
+data: {train: photos-train, resolution: 32, images: 40}
+tokenizer: {encoder: nano, decoder: nano, p: 8, c: 4}
+stages:
+  stage1: {steps: 4, batch: 8, precision: fp32, loss: {lpips: 0}}
+  dit: {size: nano, steps: 4, batch: 8, precision: fp32}
+evaluate:
+  reconstruction: {on: [photos-eval], images: 24, metrics: [psnr, rfd_lite0]}
+  generation: {on: [photos-eval], images: 24, metrics: [gfd_lite0], steps: 3}
+"""
+
+
+@pytest.mark.slow
+def test_latents_and_samples_of_several_are_those_of_one(call: Call, tmp_path: Path) -> None:
+    kinds = ("reference", "latents", "reconstruct", "generate")
+    for gpus in (1, 2):
+        folder = tmp_path / str(gpus)
+        folder.mkdir()
+        needs = ", ".join(f"{kind}: {{gpus: {gpus}}}" for kind in kinds)
+        (folder / "study.yaml").write_text(f"{WHOLE}run: {{needs: {{{needs}}}}}\n")
+        os.chdir(folder)
+        words = ("--workers", "2", "--threads", "1", "--device", "cpu")
+        code, _, err = call("run", "study.yaml", *words)
+        assert code == 0, err
+    compared = 0
+    for kind in kinds:
+        (one,), (two,) = (list((tmp_path / n / "runs").glob(f"{kind}-*")) for n in ("1", "2"))
+        assert one.name == two.name
+        read = [json.loads((task / "result.json").read_text()) for task in (one, two)]
+        assert [made["provenance"]["ranks"] for made in read] == [1, 2]
+        assert read[0]["files"] == read[1]["files"]  # names, sizes and hashes
+        compared += len(read[0]["files"])
+        for left, right in zip(read[0]["metrics"], read[1]["metrics"], strict=True):
+            assert left["value"] == pytest.approx(right["value"], rel=1e-9)
+    assert compared >= 6
+
+
 @pytest.mark.slow
 def test_an_error_of_one_is_told_once_and_names_it(tmp_path: Path) -> None:
     from sweepctl.cluster._attempt import make_ready
