@@ -299,6 +299,19 @@ def test_a_wrong_number_of_gpus_is_refused_at_its_place(
     assert "study.yaml:9:" in told and "run.needs.stage1.gpus" in told
 
 
+@pytest.mark.parametrize(
+    ("given", "place"), [("9", "run.micro_batch"), ("{stage1: 9}", "run.micro_batch.stage1")]
+)
+def test_a_micro_batch_above_the_batch_is_refused(
+    call: Call, tmp_path: Path, given: str, place: str
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(f"{STUDY}run: {{micro_batch: {given}}}\n")
+    code, _, err = call("plan", str(file))
+    assert code == 3 and "study.yaml:9:" in err and f"{place}:" in err
+    assert "is to take 9 samples at once and has a batch of 8: give at most 8" in err
+
+
 def test_kinds_that_one_process_does_are_refused(call: Call, tmp_path: Path) -> None:
     file = study(tmp_path, 2)
     file.write_text(file.read_text().replace("{stage1: {gpus", "{prepare: {gpus"))

@@ -14,10 +14,15 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import distributed as processes
+
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others: one may measure or write for hours while they do. A
+process that ends is noticed without this, by its closed connections or by who started it."""
 
 Result = TypeVar("Result")
 Batch = TypeVar("Batch")
@@ -68,7 +73,8 @@ def distributed(device: str | torch.device = "cpu") -> Iterator[torch.device]:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
     # Flags and errors travel on the CPU whatever the gradients are on.
-    processes.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    processes.init_process_group(backend, timeout=PATIENCE)
     try:
         yield chosen
     finally:

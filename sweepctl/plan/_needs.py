@@ -72,28 +72,40 @@ def gpus_of_tasks(
 
 
 def check_batches(study: StudyFile, tasks: Mapping[str, Task]) -> None:
-    """Refuse trainings that share fewer samples per step than they have GPUs.
+    """Refuse trainings whose batch is smaller than their GPUs or their micro-batch.
 
     Raises:
         StudyError: with an entry for each stage.
     """
-    needs, calibration = study.study.run.gpus, Calibration()
-    wrong: dict[str, list[tuple[Task, int]]] = {}
+    run, calibration = study.study.run, Calibration()
+    wrong: dict[tuple[str, ...], list[tuple[Task, str]]] = {}
     for task in tasks.values():
         batch = _batch(task)
-        if task.kind in needs and batch is not None:
-            number = gpus_of(task, needs, calibration)
-            if number > batch:
-                wrong.setdefault(task.kind, []).append((task, number))
+        if batch is None:
+            continue
+        number = gpus_of(task, run.gpus, calibration)
+        if number > batch:
+            said = f"is to use {number} GPUs"
+            wrong.setdefault(("needs", task.kind, "gpus"), []).append((task, said))
+        together, _ = run.memory[task.kind]
+        if isinstance(together, int) and together > batch:
+            each = (task.kind,) if isinstance(run.micro_batch, dict) else ()
+            said = f"is to take {together} samples at once"
+            wrong.setdefault(("micro_batch", *each), []).append((task, said))
     problems = []
-    for kind, found in wrong.items():
-        task, number = found[0]
+    for place, found in wrong.items():
+        task, said = found[0]
         others = f", like {len(found) - 1:,} more" if len(found) > 1 else ""
-        said = (
-            f"{task.id} ({task.label}) is to use {number} GPUs and has a batch of {_batch(task)}"
-            f"{others}: some would have nothing to do; give fewer GPUs, or a larger batch"
+        what = (
+            "some would have nothing to do; give fewer GPUs"
+            if place[0] == "needs"
+            else f"give at most {_batch(task)}, or auto"
         )
-        problems.append(_problem(study, kind, said))
+        message = (
+            f"{task.id} ({task.label}) {said} and has a batch of {_batch(task)}{others}: {what}, "
+            "or a larger batch"
+        )
+        problems.append(study.document.problem(("run", *place), message))
     if problems:
         raise StudyError(problems)
 

@@ -44,7 +44,8 @@ def in_words(error: Mapping[str, Any], model: type[BaseModel] = Study) -> str:
         words = [one["ctx"]["expected"] for one in context["errors"] if "ctx" in one]
         others = [_NEEDS[one["type"]] for one in context["errors"] if one["type"] in _NEEDS]
         said = ", or ".join([*words, *(other.removeprefix("needs ") for other in others)])
-        return f"must be {said}, not {shown(given)}"
+        hints = (_instead(one["type"], given) for one in context["errors"])
+        return f"must be {said}, not {shown(given)}{next(filter(None, hints), '')}"
     if kind in _NEEDS:
         return f"{_NEEDS[kind]}, not {shown(given)}{_instead(kind, given)}"
     if kind == "missing":
