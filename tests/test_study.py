@@ -151,8 +151,8 @@ MISTAKES = {
     ),
     "a unit": (
         ("fits:", "run: {checkpoint_s: 30 s}\nfits:"),
-        "study.yaml:12:21: run.checkpoint_s: must be 'auto', or a number, not the text '30 s'; write "
-        "30 without",
+        "study.yaml:12:21: run.checkpoint_s: must be 'auto', or a number, not the text '30 s'; "
+        "write 30 without",
     ),
     "no format": (
         ("format: 1\n", ""),
