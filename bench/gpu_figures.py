@@ -277,7 +277,7 @@ SWITCHES = (
     Switch(label="+ channels last", networks="fp32", of_networks=True),
     Switch(label="+ tf32 networks", networks="tf32", of_networks=True),
     Switch(label="+ bf16 networks", networks="bf16", of_networks=True),
-    Switch(label="+ compiled model", networks="bf16", compiles=True),
+    Switch(label="+ compiled", networks="bf16", compiles=True),
 )
 
 
