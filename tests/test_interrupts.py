@@ -74,7 +74,7 @@ def test_a_child_takes_sigint_as_a_wish_to_stop(tmp_path: Path) -> None:
         "from sweepctl.tasks import _attempt\n"
         "from sweepctl.runs import AttemptRequest\n"
         "from vitok_core.errors import Stopped\n"
-        "def work(request, folder, attempt, stop, started):\n"
+        "def work(request, device, stop, started):\n"
         "    signal.raise_signal(signal.SIGINT)\n"
         "    assert stop()\n"
         "    raise Stopped('stopped at step 3')\n"

@@ -10,6 +10,7 @@ from ledger_plans import SmallPlan, finish, make_plan, metric, submission
 
 from sweepctl.errors import LedgerError, UsageError
 from sweepctl.ledger import VIEWS, Ledger, SearchRecord, TrialRecord, open_ledger
+from sweepctl.runs import Fitted
 
 ANYTHING_ELSE = [
     "INSERT INTO sweep_study VALUES ('x', '', '', '2025-01-01')",
@@ -77,6 +78,8 @@ def ledger(database: str) -> Iterator[Ledger]:
         published = dict.fromkeys(VIEWS["v_reference"][1]) | {"id": 1, "source": "paper"}
         published |= {"place": "Table 1", "name": "psnr", "value": 30.0, "protocol": "paper"}
         opened.fits.keep_reference("one", lambda: [published])
+        fitted = Fitted(device_name="A", memory_bytes=80, ranks=1, micro_batch=4, recompute=False)
+        opened.fitted.keep(next(iter(plan.tasks)), "configuration", fitted)
         yield opened
 
 

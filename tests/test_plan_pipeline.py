@@ -174,8 +174,10 @@ OTHER: dict[str, Any] = {
     "stages.stage2.loss.lpips_net": "alex",
     "stages.stage2.loss.ssim": 0.5,
     "stages.stage2.loss.dino": 0.5,
+    "stages.stage2.network_precision": "fp32",
     "stages.latents.normalisation": "scalar",
     "stages.latents.flip": False,
+    "stages.latents.dtype": "bfloat16",
     "stages.dit.steps": 9,
     "stages.dit.batch": 5,
     "stages.dit.size": "micro",
@@ -202,6 +204,8 @@ OTHER: dict[str, Any] = {
     for optimiser in ("stage2.optimiser", "stage2.discriminator", "dit.optimiser")
     for name, value in {
         "lr": 0.5,
+        "lr.per_256": 0.5,
+        "decay": "matrices",
         "betas": [0.5, 0.9],
         "weight_decay": 0.5,
         "warmup": 0.5,

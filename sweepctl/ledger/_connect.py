@@ -362,6 +362,8 @@ def transaction(engine: Engine, place: Place) -> Iterator[Connection]:
             yield connection
     except DBAPIError as error:
         explained = explain(error.orig or error, place)
+        if "malformed JSON" in str(error.orig):  # SQLite looked into it for a query
+            explained = damaged_json(engine, place) or explained
         if explained is None:
             raise
         raise explained from error
