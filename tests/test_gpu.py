@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 
+from vitok_core.protocols import BACKBONES
+
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 sys.path.append(str(BENCH))
 gpu_checks: Any = importlib.import_module("gpu_checks")
@@ -36,6 +38,15 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _backbones() -> Iterator[None]:
+    """Checks put random networks in place of those whose files are missing."""
+    before = dict(BACKBONES)
+    yield
+    BACKBONES.clear()
+    BACKBONES.update(before)
 
 
 @pytest.mark.gpu
@@ -118,7 +129,7 @@ def work(tell):
     child = subprocess.Popen(["sleep", "600"])
     tell("note", text=str(child.pid))
     time.sleep(600)
-for one in gpu.in_a_child(work, time.monotonic() + 2):
+for one in gpu.in_a_child(work, time.monotonic() + 20):
     print(one["text"])
 def broken(tell):
     tell("note", text="before")

@@ -224,7 +224,8 @@ def test_stopped_and_killed_it_ends_with_the_same_bytes(
     result = attempt(folder, 3)
     assert lasting(result) == lasting(photos.results[task.fingerprint])
     if kind in ("stage1", "stage2", "dit"):
-        assert result.values["resumed_from"] == stop + kill
+        # A kill loses the checkpoint that was on its way, and no more.
+        assert result.values["resumed_from"] in (stop + kill - 1, stop + kill)
     shutil.rmtree(folder)
 
 

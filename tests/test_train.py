@@ -351,7 +351,7 @@ def test_killed_process_gives_the_same_bytes(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL
     images = open_prepared(tmp_path / "data")
     resumed = train(tmp_path / "run", images)
-    assert resumed.resumed_from == 4
+    assert resumed.resumed_from in (3, 4)  # a kill loses the checkpoint that was on its way
     whole = train(tmp_path / "whole", images)
     assert resumed.weights.read_bytes() == whole.weights.read_bytes()
 

@@ -168,7 +168,8 @@ def _of_the_meant_form(errors: list[dict[str, Any]], filled: Any) -> list[dict[s
     whose type is right say enough; where none is, one error says what the forms are.
     """
     forms: dict[KeyPath, dict[str, list[dict[str, Any]]]] = {}
-    kept = []
+    kept: list[dict[str, Any]] = []
+    other_forms: list[tuple[KeyPath, dict[str, Any]]] = []
     found_at = [_in_data(error["loc"], filled) for error in errors]
     inside = {path for path, rest in found_at if len(rest) > 1}  # of a mapping, which is meant
     for error, (path, rest) in zip(errors, found_at, strict=True):
@@ -177,7 +178,8 @@ def _of_the_meant_form(errors: list[dict[str, Any]], filled: Any) -> list[dict[s
         elif error["type"] == "model_type" or (
             path in inside and len(rest) == 1 and is_of_form(error)
         ):
-            continue  # a mapping that is not there, or another form than the mapping that is
+            # A mapping that is not there, or another form than the mapping that is.
+            other_forms.append((path, error))
         else:
             forms.setdefault(path, {}).setdefault(str(rest[0]), []).append(error)
     for path, by_form in forms.items():
@@ -192,6 +194,9 @@ def _of_the_meant_form(errors: list[dict[str, Any]], filled: Any) -> list[dict[s
             ((first, *_), *_) = by_form.values()
             every = [one for found in by_form.values() for one in found]
             kept.append({**first, "type": "forms", "ctx": {"errors": every}})
+    for path, error in other_forms:  # what none of the forms takes is still a mistake
+        if not any(_in_data(one["loc"], filled)[0][: len(path)] == path for one in kept):
+            kept.append(error)
     return sorted(kept, key=lambda error: errors.index(error) if error in errors else len(errors))
 
 
