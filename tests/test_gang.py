@@ -155,7 +155,7 @@ def test_one_that_is_killed_names_itself_and_the_others_end(call: Call, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), [(4, 1)])
 def test_what_so_many_began_any_number_ends(
     call: Call, tmp_path: Path, before: int, after: int
 ) -> None:
