@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vitok_core.data import SampleSet
+from vitok_core.diffusion import linear_schedule
 from vitok_core.latents import open_latents
 from vitok_core.settings import Adversarial, Loss, Optimiser, Run, Stage1, Stage2
 from vitok_core.spec import TokenizerSpec
@@ -218,6 +219,7 @@ def stage2(folder: Path, waits: Waits) -> None:
 
 def dit(folder: Path, waits: Waits) -> None:
     latents = open_latents(make_latents(folder / "latents"))
+    linear_schedule.cache_clear()  # made before, it would not be in the books
     config = dataclasses.replace(DIT_CONFIG, steps=STEPS)
     train_dit(DIT_SPEC, config, latents, folder, run=RUN, should_stop=waits.begins_step)
 
