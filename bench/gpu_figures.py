@@ -82,7 +82,7 @@ class Place:
         return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
 
     def forget(self) -> None:
-        """Give memory back, and begin the measure of the most anew."""
+        """Give memory back, and measure the peak from here on."""
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()

@@ -286,7 +286,7 @@ def fixed(model: Callable[[], nn.Module]) -> Any:
 def make(folder: Path, what: str, *, stop_at: int | None = None, broken: bool = False) -> Any:
     """Do what every process of a world does with the same arguments; its result or its error.
 
-    Only the last process is told to stop, and only one of them meets the broken sample.
+    Only the last process is asked to stop, and only one of them meets the broken sample.
     """
     whole = few_samples(43)
     samples: Any = Broken(whole) if broken else whole

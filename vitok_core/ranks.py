@@ -205,7 +205,7 @@ def share_out(
 
 
 def _sendable(error: Exception) -> Exception:
-    """An error as other processes can read it; one that cannot travel is told by its words."""
+    """An error as other processes can read it; of one that cannot be pickled, its text."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001  # whatever its class does when it is rebuilt

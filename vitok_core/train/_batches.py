@@ -113,7 +113,7 @@ def arranged(pixels: Tensor, mirrored: Tensor) -> Tensor:
 
 
 def ahead(batch_bytes: int) -> int:
-    """How many batches of that size are read before they are used, beside the one in use."""
+    """How many batches of that size are read ahead of the one in use."""
     return max(1, min(MOST_AHEAD, AHEAD_BYTES // batch_bytes))
 
 
