@@ -154,6 +154,10 @@ MISTAKES = {
         "study.yaml:12:21: run.checkpoint_s: must be 'auto', or a number, not the text '30 s'; "
         "write 30 without",
     ),
+    "neither a word nor a mapping": (
+        ("fits:", "run: {non_finite: ignore}\nfits:"),
+        "study.yaml:12:19: run.non_finite: must be 'stop', or a mapping (key: value), not the text",
+    ),
     "no format": (
         ("format: 1\n", ""),
         "study.yaml:1:1: the key 'format' is missing; add `format: 1` as the first line",

@@ -188,7 +188,14 @@ def _of_the_meant_form(errors: list[dict[str, Any]], filled: Any) -> list[dict[s
             for found in by_form.values()
             if not all(len(one["loc"]) == len(path) + 1 and is_of_form(one) for one in found)
         ]
-        if right or len(by_form) == 1:
+        mappings = [error for at, error in other_forms if at == path]
+        words = [
+            one for found in by_form.values() for one in found if one["type"] != "literal_error"
+        ]
+        if mappings and not right and not words:
+            ((first, *_), *_) = by_form.values()
+            kept.append({**first, "type": "forms", "ctx": {"errors": [first, mappings[0]]}})
+        elif right or len(by_form) == 1:
             kept += (right or list(by_form.values()))[0]
         else:
             ((first, *_), *_) = by_form.values()

@@ -41,7 +41,7 @@ def in_words(error: Mapping[str, Any], model: type[BaseModel] = Study) -> str:
     """One of pydantic's errors of a model as a sentence: what was given, what is allowed."""
     kind, given, context = error["type"], error.get("input"), error.get("ctx") or {}
     if kind == "forms":
-        words = [one["ctx"]["expected"] for one in context["errors"] if "ctx" in one]
+        words = [e["ctx"]["expected"] for e in context["errors"] if "expected" in e.get("ctx", {})]
         others = [_NEEDS[one["type"]] for one in context["errors"] if one["type"] in _NEEDS]
         said = ", or ".join([*words, *(other.removeprefix("needs ") for other in others)])
         hints = (_instead(one["type"], given) for one in context["errors"])
