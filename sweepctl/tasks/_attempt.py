@@ -145,6 +145,8 @@ def _ended(work: Callable[[], Told | None]) -> Told:
 
 def _do(request: AttemptRequest, device: str, stop: _StopAsked, started: float) -> None:
     """Do the task on a device; of several processes the first one leaves the result."""
+    from vitok_core.ranks import collected
+
     folder = Path(request.folder)
     attempt = runs.attempt_folder(folder, request.attempt)
     task = runs.read_json(folder / "task.json")
@@ -174,15 +176,9 @@ def _do(request: AttemptRequest, device: str, stop: _StopAsked, started: float) 
             should_stop=stop,
         )
     )
-    peak = _peak_memory_bytes()
-    if request.ranks > 1:
-        import torch
-
-        total = torch.tensor(peak)
-        torch.distributed.all_reduce(total)
-        peak = int(total)
-        if not _is_first():
-            return
+    peaks = collected(_peak_memory_bytes())
+    if not _is_first():
+        return
     flops = task.get("cost", {}).get("flops", 0)
     files: tuple[FileRecord, ...] = tuple(runs.file_record(folder, name) for name in made.files)
     runs.write_result(
@@ -195,7 +191,7 @@ def _do(request: AttemptRequest, device: str, stop: _StopAsked, started: float) 
             values=made.values,
             provenance=_provenance(request, device, made.values),
             seconds=time.monotonic() - started,
-            peak_memory_bytes=peak,
+            peak_memory_bytes=sum(peaks),
             flops=flops if made.share == 1 else round(flops * made.share),
         ),
     )

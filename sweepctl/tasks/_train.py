@@ -219,20 +219,13 @@ class _Telling:
 
 
 def _gone_on(work: Work) -> int:
-    """The same step in every process; the first one of several does it."""
-    from torch import distributed
+    """As `_take_over`, done by the first of several processes."""
+    from vitok_core.ranks import from_first
 
-    from vitok_core import train
-
-    here = train.world()
-    found = [_go_on(work) if here.rank == 0 else 0]
-    if here.size > 1:
-        # An error of the first ends the others, see `_gang`.
-        distributed.broadcast_object_list(found, src=0)
-    return found[0]
+    return from_first(lambda: _take_over(work))
 
 
-def _go_on(work: Work) -> int:
+def _take_over(work: Work) -> int:
     """Take up the end of an earlier training, once; the step it ended at, 0 for none."""
     from vitok_core import train
 
